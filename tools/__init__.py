@@ -1,0 +1,1 @@
+"""Checks on the repository itself: its layers and sizes, and its notebooks."""

@@ -1,0 +1,260 @@
+"""The layers, budgets and habits that the source must keep, each as one check.
+
+A check takes the root of a source tree and yields one line for each fault,
+`path:line: what is wrong`. No fault, no line. `CHECKS` lists them all.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "ttt_proofs"
+SOURCES = (PACKAGE, "derivations", "tools")
+
+# Each layer imports itself and those before it, never one after it.
+LAYERS = (
+    "kernel", "loops", "symbolic", "reduction", "reference",
+    "parallel", "kernels", "evidence", "render", "cli",
+)
+
+# What these import besides themselves and the standard library; nothing else.
+ONLY = {
+    "ttt_proofs.kernel": (),
+    "ttt_proofs.reference": ("ttt_proofs.loops", "torch"),
+    "derivations": ("ttt_proofs", "ttt_proofs.loops", "sympy"),
+}
+
+# What these never import.
+NEVER = {
+    "ttt_proofs.loops": ("torch",),
+    "ttt_proofs.evidence.exact": ("torch",),
+}
+
+MODULE_LINES = 300
+FUNCTION_LINES = 60
+KERNEL_LINES = 500
+PUBLIC_NAMES = 12
+
+UNSAFE_NAMES = {"eval", "exec", "compile", "__import__"}
+UNSAFE_MODULES = {"builtins", "ctypes", "importlib", "marshal", "pickle", "shelve"}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Documented = ast.Module | ast.ClassDef | Function
+
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root\b|work\b|home/\w|tmp/(?:bash_jobs|ipykernel))")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: where it is, its dotted name, its text and its syntax tree."""
+
+    path: Path
+    name: str
+    text: str
+    tree: ast.Module
+
+    @property
+    def package(self) -> str:
+        """The package that a relative import starts from."""
+        return self.name if self.path.stem == "__init__" else self.name.rpartition(".")[0]
+
+    def at(self, node: ast.AST | None, fault: str) -> str:
+        """The fault as a line that an editor can jump to."""
+        return f"{self.path.as_posix()}:{getattr(node, 'lineno', 1)}: {fault}"
+
+
+def modules(root: Path, *folders: str) -> Iterator[Module]:
+    """Every Python file under the folders, in order of its path."""
+    for folder in folders:
+        for file in sorted((root / folder).rglob("*.py")):
+            path = file.relative_to(root)
+            parts = path.with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            text = file.read_text(encoding="utf-8")
+            yield Module(path, name, text, ast.parse(text, str(path)))
+
+
+def within(name: str, package: str) -> bool:
+    """Whether the dotted name is the package or lies inside it."""
+    return name == package or name.startswith(package + ".")
+
+
+def imports(module: Module) -> Iterator[tuple[ast.stmt, str]]:
+    """Each import at any depth, as the dotted name that it reaches.
+
+    `from ttt_proofs import kernel` reaches `ttt_proofs.kernel`, a layer;
+    `from ttt_proofs import reduce` reaches `ttt_proofs`, the public surface.
+    """
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = module.package.split(".")
+                base = ".".join(above[: len(above) - node.level + 1] + base.split(".")).strip(".")
+            for alias in node.names:
+                inner = base == PACKAGE and alias.name in LAYERS
+                yield node, f"{base}.{alias.name}" if inner else base
+
+
+def layer(name: str) -> str | None:
+    """The layer that a dotted name lies in; None outside them all."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == PACKAGE and parts[1] in LAYERS else None
+
+
+def layering(root: Path) -> Iterator[str]:
+    """Each layer imports only those above it."""
+    for module in modules(root, PACKAGE):
+        home = layer(module.name)
+        if module.name in (PACKAGE, f"{PACKAGE}.__main__"):
+            continue
+        if home is None:
+            yield module.at(None, f"{module.name} belongs to no layer")
+            continue
+        for node, target in imports(module):
+            reached = layer(target)
+            if reached:
+                if LAYERS.index(reached) > LAYERS.index(home):
+                    yield module.at(node, f"{home} imports {target}, a layer below it")
+            elif target.partition(".")[0] in (PACKAGE, "derivations") and home != "cli":
+                yield module.at(node, f"{home} imports {target}, which stands on it")
+
+
+def allowed_imports(root: Path) -> Iterator[str]:
+    """`ONLY` and `NEVER` hold, and nothing but `kernels` needs Triton."""
+    for module in modules(root, PACKAGE, "derivations"):
+        for node, target in imports(module):
+            top = target.partition(".")[0]
+            for owner, others in ONLY.items():
+                if not within(module.name, owner) or within(target, owner):
+                    continue
+                known = top in sys.stdlib_module_names or (top != PACKAGE and top in others)
+                if not known and target not in others:
+                    yield module.at(node, f"{owner} may not import {target}")
+            for owner, others in NEVER.items():
+                if within(module.name, owner) and top in others:
+                    yield module.at(node, f"{owner} may not import {target}")
+            if top == "triton" and layer(module.name) != "kernels":
+                yield module.at(node, "only kernels may import triton")
+
+
+def public_surface(root: Path) -> Iterator[str]:
+    """`ttt_proofs.__all__` is short, and derivations use nothing besides it."""
+    names = None
+    for module in modules(root, PACKAGE):
+        if module.name == PACKAGE:
+            names = exported(module.tree)
+            if not 0 < len(names) <= PUBLIC_NAMES:
+                yield module.at(None, f"{len(names)} names in __all__; 1 to {PUBLIC_NAMES} allowed")
+    if names is None:
+        yield f"{PACKAGE}/__init__.py:1: no such file"
+        return
+    for module in modules(root, "derivations"):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
+                for alias in node.names:
+                    if alias.name not in {*names, "loops"}:
+                        yield module.at(node, f"{alias.name} is not a public name of {PACKAGE}")
+
+
+def exported(tree: ast.Module) -> list[str]:
+    """The names in a module's literal `__all__`; none when it has no such line."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def sizes(root: Path) -> Iterator[str]:
+    """Modules and functions stay within their number of lines."""
+    for module in modules(root, *SOURCES):
+        lines = len(module.text.splitlines())
+        if lines > MODULE_LINES:
+            yield module.at(None, f"{lines} lines; a module has at most {MODULE_LINES}")
+        for node in ast.walk(module.tree):
+            if isinstance(node, Function):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > FUNCTION_LINES:
+                    fault = f"{node.name} has {lines} lines; at most {FUNCTION_LINES}"
+                    yield module.at(node, fault)
+
+
+def code_lines(module: Module) -> int:
+    """Lines that hold code: not blank, not comment, not docstring."""
+    lines = module.text.splitlines()
+    code = {n for n, line in enumerate(lines, 1) if line.strip() and line.strip()[0] != "#"}
+    for node in ast.walk(module.tree):
+        if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
+            quoted = node.body[0]
+            code -= set(range(quoted.lineno, (quoted.end_lineno or quoted.lineno) + 1))
+    return len(code)
+
+
+def kernel_budget(root: Path) -> Iterator[str]:
+    """The trusted kernel is there, and short enough to audit in one sitting."""
+    total = sum(map(code_lines, modules(root, f"{PACKAGE}/kernel")))
+    if not 0 < total <= KERNEL_LINES:
+        yield f"{PACKAGE}/kernel/__init__.py:1: {total} lines of code; 1 to {KERNEL_LINES} allowed"
+
+
+def kernel_habits(root: Path) -> Iterator[str]:
+    """The kernel raises and never asserts, and runs no code that it was given."""
+    for module in modules(root, f"{PACKAGE}/kernel"):
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Assert):
+                yield module.at(node, "`assert` vanishes under python -O; raise instead")
+            if isinstance(node, ast.Name) and node.id in UNSAFE_NAMES:
+                yield module.at(node, f"the kernel may not use `{node.id}`")
+        for node, target in imports(module):
+            if target.partition(".")[0] in UNSAFE_MODULES:
+                yield module.at(node, f"the kernel may not import {target}")
+
+
+def docstrings(root: Path) -> Iterator[str]:
+    """Modules, and public classes, functions and methods, say what they are."""
+    for module in modules(root, *SOURCES):
+        for node, name in public(module.tree, module.name):
+            if not ast.get_docstring(node):
+                yield module.at(node, f"{name} has no docstring")
+
+
+def public(node: ast.Module | ast.ClassDef, name: str) -> Iterator[tuple[Documented, str]]:
+    """The node and its public definitions, each with the name to call it by."""
+    yield node, name
+    for child in node.body:
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from public(child, child.name)
+        elif isinstance(child, Function):
+            overload = any("overload" in ast.unparse(d) for d in child.decorator_list)
+            if not child.name.startswith("_") and not overload:
+                yield child, child.name
+
+
+def machine_paths(root: Path) -> Iterator[str]:
+    """No file that git would keep names a path of the machine it was written on."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root, check=True, capture_output=True,
+    )
+    for path in filter(None, listed.stdout.decode().split("\0")):
+        file = root / path
+        if not file.is_file():
+            continue
+        for number, line in enumerate(file.read_text("utf-8", errors="ignore").splitlines(), 1):
+            if found := MACHINE_PATH.search(line):
+                yield f"{path}:{number}: names the machine path {found[0]}"
+
+
+CHECKS = (
+    layering, allowed_imports, public_surface, sizes,
+    kernel_budget, kernel_habits, docstrings, machine_paths,
+)

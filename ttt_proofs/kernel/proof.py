@@ -1,0 +1,202 @@
+"""Proofs: recorded steps, the rules, and the one way to replay them.
+
+A proof is data. It opens with *definitions* (the loop under study), which are accepted only
+if they cannot contradict anything (`definitions`), and goes on with steps: a rule with its
+arguments, the numbers of the earlier steps that are its premises, and the conclusion.
+Replaying computes each conclusion again and compares. A `Theorem` is made by replaying its
+proof, and in no other way.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import field
+
+from .definitions import Block, Define, DefineGradient, Equation, admit
+from .normal import Context, at_most, implied, limits, naturals, normal_form
+from .terms import TIME, Atom, Ix, KernelError, Lam, Node, Sum, Term, Var
+from .terms import at, check, free, ix, rebuild, renamed, require, substitute
+
+
+Definitions = dict[str, Define | DefineGradient]
+
+
+class Sequent(Node):
+    """What a step concludes: under the hypotheses, the equation."""
+
+    hypotheses: tuple[Equation, ...]
+    equation: Equation
+
+
+def united(sequents: Iterable[Sequent]) -> tuple[Equation, ...]:
+    """The hypotheses of several sequents, each once."""
+    return tuple(dict.fromkeys(h for s in sequents for h in s.hypotheses))
+
+
+class Definition(Node):
+    """The equation that defines a symbol, or with `start` the one that starts it.
+
+    For a symbol defined as a gradient, its `entry`, which the kernel checks by the
+    differential: it may mention the gradient's parameter, and is evaluated at its point.
+    """
+
+    name: str
+    entry: Lam | None = None
+    start: bool = False
+
+    def conclude(self, definitions: Definitions, _) -> Sequent:
+        """The equation."""
+        require(self.name in definitions, f"`{self.name}` must be a defined symbol.")
+        return Sequent((), definitions[self.name].equation(self.entry, self.start))
+
+
+class Assume(Node):
+    """The equation, under itself as a hypothesis; induction discharges it."""
+
+    equation: Equation
+
+    def conclude(self, *_) -> Sequent:
+        """The equation, assumed."""
+        return Sequent((self.equation,), self.equation)
+
+
+class Reflexivity(Node):
+    """A term equals itself, for all indices `every`: the start of a calculation."""
+
+    every: tuple[Var, ...]
+    term: Term
+
+    def conclude(self, *_) -> Sequent:
+        """The term on both sides."""
+        return Sequent((), Equation(self.every, self.term, self.term))
+
+
+class Calculate(Node):
+    """Use the equations `sources` on the target's right side, in turn; then any rearrangement.
+
+    A source's left side is a symbol; its instances are replaced where its indices are in
+    range. The new right side `term` must have the same normal form, ranges split at `peel`.
+    """
+
+    term: Term
+    peel: Ix | None = None
+
+    def conclude(self, _, premises: Sequence[Sequent]) -> Sequent:
+        """The first premise with the new right side, under the hypotheses of all."""
+        require(premises, "a calculation must have a target.")
+        (target, *sources), right = premises, premises[0].equation.right
+        for source in sources:
+            right = replaced(right, source.equation, naturals(free(right)))
+        known = naturals(free((right, self.term)))
+        old, new = (normal_form(side, known, self.peel) for side in (right, self.term))
+        require(old == new, "the two sides must have one normal form; they differ.")
+        equation = Equation(target.equation.every, target.equation.left, self.term)
+        return Sequent(united(premises), equation)
+
+
+class Induction(Node):
+    """From P(0), and P(time + 1) under P(time), conclude part `pick` of P for every time.
+
+    `predicate` is a tuple of equations in which `time` is free; the kernel itself puts in
+    0 and time + 1. Premises: the base cases, then the steps, both in the predicate's order.
+    """
+
+    time: Var
+    predicate: tuple[Equation, ...]
+    pick: int
+
+    def conclude(self, _, premises: Sequence[Sequent]) -> Sequent:
+        """The picked equation for every time; only the predicate itself is discharged."""
+        n, time = len(self.predicate), self.time
+        fits = time.sort == TIME and 0 <= self.pick < n and len(premises) == 2 * n
+        require(fits, f"induction on {n} equations needs a time and {2 * n} premises.")
+        bases, steps = premises[:n], premises[n:]
+        for base, step, part in zip(bases, steps, self.predicate, strict=True):
+            goals = part.put({time: at(0)}), part.put({time: ix(time, 1)})
+            proved = (base.equation, step.equation) == goals
+            require(proved, f"premises must be the predicate at 0 and at {time.name} + 1.")
+        others = [h for h in united(steps) if h not in self.predicate]
+        kept = tuple(dict.fromkeys((*united(bases), *others)))
+        require(all(time not in h.free() for h in kept), f"`{time.name}` must be fixed nowhere.")
+        e = self.predicate[self.pick]
+        return Sequent(kept, Equation((time, *e.every), e.left, e.right))
+
+
+Rule = Definition | Assume | Reflexivity | Calculate | Induction
+
+
+class Step(Node):
+    """One application of a rule, with what it is said to conclude."""
+
+    rule: Rule
+    premises: tuple[int, ...]
+    conclusion: Sequent
+
+
+class Proof(Node):
+    """Definitions and steps; the last step's conclusion is what is proved."""
+
+    definitions: tuple[Block, ...]
+    steps: tuple[Step, ...]
+
+
+class Theorem(Node):
+    """A statement that holds for every time and every width: its proof was replayed."""
+
+    proof: Proof
+    statement: Sequent = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "statement", replay(self.proof))
+
+
+def replay(proof: Proof) -> Sequent:
+    """Check every step in order and return the last conclusion, or raise `KernelError`."""
+    check(proof, Proof)
+    admit(proof.definitions)
+    definitions = {define.name: define for block in proof.definitions for define in block}
+    shown: list[Sequent] = []
+    for number, step in enumerate(proof.steps):
+        try:
+            require(all(0 <= k < number for k in step.premises), "premises must be earlier steps.")
+            conclusion = infer(definitions, step.rule, [shown[k] for k in step.premises])
+            require(conclusion == step.conclusion, "the rule does not conclude what is recorded.")
+        except KernelError as error:
+            raise KernelError(f"step {number}, {type(step.rule).__name__}: {error}") from None
+        shown.append(conclusion)
+    require(shown, "a proof must have at least one step; got none.")
+    return shown[-1]
+
+
+def infer(definitions: Definitions, rule: Rule, premises: Sequence[Sequent]) -> Sequent:
+    """What the rule concludes from the premises."""
+    conclusion = rule.conclude(definitions, premises)
+    every = conclusion.equation.every
+    require(len({v.name for v in every}) == len(every), "quantified indices must differ.")
+    fixed = any(h.free() & set(every) for h in conclusion.hypotheses)
+    require(not fixed, "an index that a hypothesis fixes must not be quantified.")
+    return conclusion
+
+
+def match(equation: Equation, atom: Atom, known: Context) -> dict[Var, Ix] | None:
+    """Values of the quantified indices, in range, that make the left side this atom, if any."""
+    pattern = equation.left.ix if isinstance(equation.left, Atom) else ()
+    values = {p.vars[0]: Ix(a.vars, a.shift - p.shift)
+              for p, a in zip(pattern, atom.ix, strict=False) if len(p.vars) == 1}  # fmt: skip
+    for v in equation.every:
+        value = values.get(v, Ix((v, v)))
+        width = [w.sort for w in value.vars] == [v.sort] and value.shift == 0
+        time = len(value.vars) < 2 and v.sort == TIME and implied(known, at_most(at(0), value))
+        if not (time if v.sort == TIME else width):
+            return None
+    values = {v: values[v] for v in equation.every}
+    return values if substitute(equation.left, values) == atom else None
+
+
+def replaced(term, source: Equation, known: Context):
+    """`term` with the instances of the source's left side replaced, scopes and ranges respected."""
+    if isinstance(term, Atom):
+        values = match(source, term, known)
+        return term if values is None else substitute(source.right, values)
+    term = renamed(term, source.free() | {v for u, w, _ in known for v in (u, w) if v})
+    if isinstance(term, Sum) and term.low and term.high:
+        known = known | limits(term.var, term.low, term.high)
+    return rebuild(term, lambda part: replaced(part, source, known))

@@ -1,0 +1,96 @@
+"""SymPy pieces that loops are written in: widths, entrywise functions, functions of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sympy as sp
+from sympy.core.symbol import Str
+
+
+def width(name: str) -> sp.Symbol:
+    """The symbolic width `name`; statements hold for each of its values."""
+    return sp.Symbol(name, integer=True, positive=True)
+
+
+CHUNK, KEY, HIDDEN, VALUE = (width(name) for name in ("L", "D_k", "D_h", "D_v"))
+
+
+class sigmoid(sp.Function):  # noqa: N801
+    """`1 / (1 + exp(-x))`, kept as itself: its derivative is `σ (1 - σ)`."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        """The derivative, a polynomial in the function itself."""
+        return self * (1 - self)
+
+
+class step(sp.Function):  # noqa: N801
+    """1 for positive numbers and 0 for the others; its derivative is taken as 0."""
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        """Zero, also at the jump, as PyTorch has it for relu."""
+        return sp.Integer(0)
+
+
+SQRT_2_OVER_PI = sp.Symbol("sqrt_2_over_pi")  # any constant will do for the proofs
+
+
+def gelu_tanh(x: sp.Expr) -> sp.Expr:
+    """GELU in its tanh form."""
+    cubic = x + sp.Rational(44715, 10**6) * x**3
+    return x / 2 * (1 + sp.tanh(SQRT_2_OVER_PI * cubic))
+
+
+ACTIVATIONS: dict[str, Callable[[sp.Expr], sp.Expr]] = {
+    "identity": lambda x: x,
+    "relu": lambda x: x * step(x),
+    "sigmoid": sigmoid,
+    "silu": lambda x: x * sigmoid(x),
+    "tanh": sp.tanh,
+    "gelu_tanh": gelu_tanh,
+}
+
+
+def activate(name: str, matrix: sp.MatrixExpr) -> sp.MatrixExpr:
+    """Apply the activation to each entry; a name that is not known is an abstract function."""
+    if name == "identity":
+        return matrix
+    x = sp.Dummy("x")
+    rule = ACTIVATIONS.get(name, sp.Function(name))
+    return matrix.applyfunc(sp.Lambda(x, rule(x)))
+
+
+class RowFunction(sp.MatrixExpr):
+    """An abstract function of each row of a matrix: `name(X[l, :])`, with `cols` outputs."""
+
+    def __new__(cls, name: str, rows: sp.MatrixExpr, cols: sp.Expr) -> RowFunction:
+        return super().__new__(cls, Str(str(name)), rows, sp.sympify(cols))
+
+    shape = property(lambda self: (self.args[1].shape[0], self.args[2]))
+    name = property(lambda self: self.args[0].name)
+    rows_of = property(lambda self: self.args[1])
+
+    def _entry(self, i, j, **kwargs):  # SymPy asks for it; entries are made by the bridge
+        return sp.MatrixElement(self, i, j)
+
+
+class RowLoss(sp.Expr):
+    """An abstract loss, summed over rows: `Σ_l name(F[l, :], V[l, :])`."""
+
+    def __new__(cls, name: str, outputs: sp.MatrixExpr, values: sp.MatrixExpr) -> RowLoss:
+        return super().__new__(cls, Str(str(name)), outputs, values)
+
+    name = property(lambda self: self.args[0].name)
+
+
+class RowLossGradient(sp.MatrixExpr):
+    """The gradient of `RowLoss` in the outputs F, row by row."""
+
+    def __new__(cls, name: str, outputs: sp.MatrixExpr, values: sp.MatrixExpr) -> RowLossGradient:
+        return super().__new__(cls, Str(str(name)), outputs, values)
+
+    shape = property(lambda self: self.args[1].shape)
+    name = property(lambda self: self.args[0].name)
+
+    def _entry(self, i, j, **kwargs):
+        return sp.MatrixElement(self, i, j)

@@ -1,0 +1,63 @@
+"""Binding losses between the outputs F = f(K) and the values V, both `[L, D_v]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy as sp
+
+from .expressions import CHUNK, VALUE, RowLoss, RowLossGradient
+
+F, V = (sp.MatrixSymbol(name, CHUNK, VALUE) for name in "FV")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What all losses share: a scalar expression in F and V, summed over rows."""
+
+    @property
+    def expression(self) -> sp.Expr:
+        """The loss of a chunk."""
+        raise NotImplementedError
+
+    @property
+    def gradient(self) -> sp.MatrixExpr:
+        """`∂L/∂F`, `[L, D_v]`, by SymPy's matrix calculus."""
+        return self.expression.diff(F)
+
+
+@dataclass(frozen=True)
+class Frobenius(Loss):
+    """`L = -⟨F, V⟩`."""
+
+    @property
+    def expression(self) -> sp.Expr:
+        """Minus the inner product."""
+        return sp.Trace(-F.T * V)
+
+
+@dataclass(frozen=True)
+class SquaredError(Loss):
+    """`L = ½ ‖F - V‖²`."""
+
+    @property
+    def expression(self) -> sp.Expr:
+        """Half the squared norm."""
+        return sp.Trace((F - V).T * (F - V)) / 2
+
+
+@dataclass(frozen=True)
+class AbstractLoss(Loss):
+    """`L = Σ_l ℓ(f_l, v_l)` for any differentiable ℓ of one row."""
+
+    name: str = "ell"
+
+    @property
+    def expression(self) -> sp.Expr:
+        """An unknown function of each pair of rows."""
+        return RowLoss(self.name, F, V)
+
+    @property
+    def gradient(self) -> sp.MatrixExpr:
+        """The partial derivative of ℓ in its first argument, an unknown function as well."""
+        return RowLossGradient(self.name, F, V)

@@ -1,0 +1,163 @@
+"""Fast-weight nets `f(x) = φ(x; Θ) W`: each is a short program of matrix assignments.
+
+Tokens are rows. A net lists its weights, the last of which is the W of the last layer, and
+the assignments that lead from the input X to the features φ(X).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy as sp
+
+from .expressions import ACTIVATIONS, CHUNK, HIDDEN, KEY, VALUE, RowFunction, activate, width
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight matrix of shape `[rows, cols]`; the widths are symbols."""
+
+    name: str
+    rows: sp.Symbol
+    cols: sp.Symbol
+
+    @property
+    def symbol(self) -> sp.MatrixSymbol:
+        """The weight as a SymPy matrix."""
+        return sp.MatrixSymbol(self.name, self.rows, self.cols)
+
+
+Assignment = tuple[sp.MatrixSymbol, sp.MatrixExpr]
+X = sp.MatrixSymbol("X", CHUNK, KEY)
+
+
+@dataclass(frozen=True)
+class Net:
+    """What all nets share: weights, and a program from X to the features."""
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """All weights, hidden ones first, the last layer's last."""
+        raise NotImplementedError
+
+    @property
+    def program(self) -> tuple[Assignment, ...]:
+        """Assignments from X `[L, D_k]`; the last one's symbol holds the features."""
+        raise NotImplementedError
+
+    @property
+    def features(self) -> sp.MatrixExpr:
+        """The symbol of the features φ(X), `[L, D_h]`; X itself where there is no program."""
+        return self.program[-1][0] if self.program else X
+
+    @property
+    def last(self) -> Weight:
+        """The last layer's weight, `[D_h, D_v]`."""
+        return self.weights[-1]
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the theorems do not cover this net; None where they do."""
+        return None
+
+
+@dataclass(frozen=True)
+class Linear(Net):
+    """`f(x) = x W`: the kernel is the identity."""
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """W alone."""
+        return (Weight("W", KEY, VALUE),)
+
+    @property
+    def program(self) -> tuple[Assignment, ...]:
+        """Nothing to compute."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Features(Net):
+    """`f(x) = φ(x; Θ) W` for an abstract φ: what Theorems 5.1 to 5.3 are about."""
+
+    name: str = "phi"
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """W; the parameters Θ stay inside φ."""
+        return (Weight("W", HIDDEN, VALUE),)
+
+    @property
+    def program(self) -> tuple[Assignment, ...]:
+        """φ of each row."""
+        return ((sp.MatrixSymbol("Phi", CHUNK, HIDDEN), RowFunction(self.name, X, HIDDEN)),)
+
+
+@dataclass(frozen=True)
+class MLP(Net):
+    """`f(x) = act(... act(x W1) ...) W_depth`, no biases.
+
+    `activation` is a name in `ACTIVATIONS`, or any other name for an abstract entrywise
+    function. `bias` and `output_activation` describe nets outside the theorems.
+    """
+
+    depth: int = 2
+    activation: str = "silu"
+    bias: bool = False
+    output_activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.depth, int) or self.depth < 1:
+            raise ValueError(f"`depth` must be a positive integer; got {self.depth!r}. "
+                             "Use 1 for a linear net.")  # fmt: skip
+        for field in ("activation", "output_activation"):
+            if not str(getattr(self, field)).isidentifier():
+                raise ValueError(f"`{field}` must be a name; got {getattr(self, field)!r}. "
+                                 f"Known ones are {', '.join(ACTIVATIONS)}.")  # fmt: skip
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """W1 to W_depth; hidden widths are D_1, D_2, ..."""
+        widths = [KEY, *(width(f"D_{k}") for k in range(1, self.depth)), VALUE]
+        pairs = zip(widths, widths[1:], strict=False)
+        return tuple(Weight(f"W{k}", a, b) for k, (a, b) in enumerate(pairs, start=1))
+
+    @property
+    def program(self) -> tuple[Assignment, ...]:
+        """`Z_k = H_{k-1} W_k`, `H_k = act(Z_k)`."""
+        lines: list[Assignment] = []
+        above: sp.MatrixExpr = X
+        for k, weight in enumerate(self.weights[:-1], start=1):
+            z, h = (sp.MatrixSymbol(f"{letter}{k}", CHUNK, weight.cols) for letter in "ZH")
+            lines += [(z, above * weight.symbol), (h, activate(self.activation, z))]
+            above = h
+        return tuple(lines)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Biases and nonlinear outputs are outside the theorems."""
+        if self.bias:
+            return "the last layer must have no bias"
+        if self.output_activation != "identity":
+            return "the last layer must be linear"
+        return None
+
+
+@dataclass(frozen=True)
+class SwiGLU(Net):
+    """`f(x) = (silu(x W0) ⊙ (x W2)) W1`, the net of LaCT; other gates by name."""
+
+    activation: str = "silu"
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """W0 (gate) and W2 (content) hidden, W1 last."""
+        return (Weight("W0", KEY, HIDDEN), Weight("W2", KEY, HIDDEN), Weight("W1", HIDDEN, VALUE))
+
+    @property
+    def program(self) -> tuple[Assignment, ...]:
+        """Gate, content, their entrywise product."""
+        gate, content, product = (sp.MatrixSymbol(name, CHUNK, HIDDEN) for name in ("A", "B", "H"))
+        w0, w2, _ = (weight.symbol for weight in self.weights)
+        gated = sp.HadamardProduct(activate(self.activation, gate), content)
+        return ((gate, X * w0), (content, X * w2), (product, gated))
