@@ -194,12 +194,12 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
 
     def refined(colours: dict[Var, int]) -> dict[Var, int]:
         names: Names = {v: (1, v.sort, 0, c) for v, c in colours.items()}
-        seen = {v: repr((c, v.sort, sorted(freeze(e, names | {v: (2, "", 0, 0)})
+        seen = {v: repr((c, sorted(freeze(e, names | {v: (2, "", 0, 0)})
                                            for e in edges if v in free(e))))
                 for v, c in colours.items()}  # fmt: skip
         order = sorted(set(seen.values()))
         finer = {v: order.index(text) for v, text in seen.items()}
-        return finer if len(order) == len(set(colours.values())) else refined(finer)
+        return finer if len(order) in (len({*colours.values()}), len(colours)) else refined(finer)
 
     def search(colours: dict[Var, int]) -> tuple:
         ties = [c for c, d in pairwise(sorted(colours.values())) if c == d]
@@ -210,7 +210,9 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
         names: Names = {v: (3, v.sort, depth, k) for k, v in enumerate(ranked)}
         return (tuple(names.values()), tuple(sorted(freeze(e, names) for e in edges)))
 
-    return search(refined(dict.fromkeys(variables, 0)))
+    sorts = sorted({v.sort for v in variables})
+    colours = {v: sorts.index(v.sort) for v in variables}
+    return search(colours if len(sorts) == len(variables) else refined(colours))
 
 
 def frozen(node, context: Context, labels: Names, depth: int, peel: Ix | None):

@@ -178,17 +178,18 @@ def infer(definitions: Definitions, rule: Rule, premises: Sequence[Sequent]) -> 
 
 def match(equation: Equation, atom: Atom, known: Context) -> dict[Var, Ix] | None:
     """Values of the quantified indices, in range, that make the left side this atom, if any."""
-    pattern = equation.left.ix if isinstance(equation.left, Atom) else ()
+    left = equation.left
+    pattern = left.ix if isinstance(left, Atom) and left.name == atom.name else ()
     values = {p.vars[0]: Ix(a.vars, a.shift - p.shift)
               for p, a in zip(pattern, atom.ix, strict=False) if len(p.vars) == 1}  # fmt: skip
     for v in equation.every:
         value = values.get(v, Ix((v, v)))
-        width = [w.sort for w in value.vars] == [v.sort] and value.shift == 0
-        time = len(value.vars) < 2 and v.sort == TIME and implied(known, at_most(at(0), value))
-        if not (time if v.sort == TIME else width):
+        sorts, at_zero = [w.sort for w in value.vars], value.shift == 0
+        natural = sorts in ([], [TIME]) and implied(known, at_most(at(0), value))
+        if not (natural if v.sort == TIME else sorts == [v.sort] and at_zero):
             return None
     values = {v: values[v] for v in equation.every}
-    return values if substitute(equation.left, values) == atom else None
+    return values if substitute(left, values) == atom else None
 
 
 def replaced(term, source: Equation, known: Context):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import sympy as sp
+
 from .losses import Loss
 from .nets import Net, Weight
 
@@ -12,6 +14,15 @@ Rate = Literal["constant", "per_step"]
 Place = Literal["inside", "outside"]
 Train = Literal["all", "last"]
 Read = Literal["after_update", "before_update"]
+
+
+t = sp.Symbol("t", integer=True)
+W, M, G, NEXT_M = sp.symbols("W M G M_next")
+
+
+def number(kind: Rate | None, name: str) -> sp.Expr:
+    """A rate or momentum as SymPy has it: a symbol, or one indexed by the step t."""
+    return sp.IndexedBase(name)[t] if kind == "per_step" else sp.Symbol(name)
 
 
 def choose(owner: object, **allowed: tuple[object, ...]) -> None:
@@ -39,6 +50,20 @@ class GradientStep:
     momentum: Rate | None = None
     ascent: bool = False
     trained: Train = "all"
+
+    @property
+    def recurrence(self) -> dict[sp.Symbol, sp.Expr]:
+        """The update as SymPy expressions: each state's next value, in order of computation.
+
+        `G` is the gradient at step t, `M_next` the accumulator's value after the step.
+        """
+        eta, alpha = number(self.rate, "eta"), number(self.momentum, "alpha")
+        sign = 1 if self.ascent else -1
+        if self.momentum is None:
+            return {W: W + sign * eta * G}
+        inside, outside = (eta, sp.Integer(1)) if self.place == "inside" else (sp.Integer(1), eta)
+        accumulated = inside * G + alpha * M
+        return {M: accumulated, W: W + sign * outside * NEXT_M}
 
     def __post_init__(self) -> None:
         choose(self, rate=get_args(Rate), place=get_args(Place), trained=get_args(Train),

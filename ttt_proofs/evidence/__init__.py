@@ -1,0 +1,1 @@
+"""The witnesses: what they saw, never mixed with what is proved."""

@@ -1,0 +1,36 @@
+"""How close is close enough: the one place that says so. Nothing outside loosens it."""
+
+from __future__ import annotations
+
+UNIT = {"float64": 2.0**-52, "float32": 2.0**-23}
+UNITS_ALLOWED = 1e-12 / UNIT["float64"]  # about 4500, for well-scaled inputs
+SHORT = 1024  # terms in a sum; the allowance grows with what is longer
+
+# An error is relative to the largest entry of the tensor it is in. Inputs are drawn at unit
+# scale, so entries below this are what is left of larger ones that cancelled, and their rounding
+# is that of the larger ones.
+SMALLEST_SCALE = 1e-3
+
+# Precisions without an entry above are judged against what plain PyTorch makes of them: an error
+# against float64 of at most this many times the plain form's, forward and each gradient.
+PLAIN_FACTOR = 2.0
+
+
+def tolerance(precision: str, length: int) -> float:
+    """The largest relative error that passes, a pure number.
+
+    1e-12 in float64, and as many units in the last place in float32 (5.4e-4), for sums of up to
+    1024 terms; in proportion to the number of terms above that, as the error bound of a sum is.
+
+    precision: "float64" or "float32"; others are judged against plain PyTorch (`PLAIN_FACTOR`).
+    length: the number of terms in the longest sum, such as the tokens of a sequence.
+    Raises ValueError for another precision or a negative length.
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, Section 4.2 (bound n·u).
+    """
+    if precision not in UNIT:
+        raise ValueError(f"`precision` must be one of {', '.join(UNIT)}; got {precision!r}. "
+                         "Compare others with plain PyTorch, by PLAIN_FACTOR.")  # fmt: skip
+    if not isinstance(length, int) or isinstance(length, bool) or length < 0:
+        raise ValueError(f"`length` must be a number of terms, 0 or more; got {length!r}. "
+                         "Count the longest sum.")  # fmt: skip
+    return UNITS_ALLOWED * UNIT[precision] * max(1.0, length / SHORT)

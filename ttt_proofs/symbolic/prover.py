@@ -1,0 +1,75 @@
+"""Writes proofs down: proposes steps, asks the kernel what they conclude, records that."""
+
+from __future__ import annotations
+
+from ..kernel.definitions import Block, Equation
+from ..kernel.normal import naturals
+from ..kernel.proof import (
+    Assume,
+    Calculate,
+    Definition,
+    Induction,
+    Proof,
+    Reflexivity,
+    Rule,
+    Sequent,
+    Step,
+    infer,
+    replaced,
+)
+from ..kernel.terms import Ix, Lam, Term, Var, free
+
+
+class Prover:
+    """A proof in the making. Each method appends one step and returns its number."""
+
+    def __init__(self, definitions: tuple[Block, ...]) -> None:
+        self.definitions = definitions
+        self.steps: list[Step] = []
+
+    def add(self, rule: Rule, *premises: int) -> int:
+        """Append a step; `KernelError` if the rule does not apply."""
+        known = {define.name: define for block in self.definitions for define in block}
+        conclusion = infer(known, rule, [self.at(number) for number in premises])
+        self.steps.append(Step(rule, premises, conclusion))
+        return len(self.steps) - 1
+
+    def at(self, number: int) -> Sequent:
+        """What step `number` concluded."""
+        return self.steps[number].conclusion
+
+    def right(self, number: int) -> Term:
+        """The right side that step `number` reached."""
+        return self.at(number).equation.right
+
+    def definition(self, name: str, *, start: bool = False, entry: Lam | None = None) -> int:
+        """The equation that defines a symbol."""
+        return self.add(Definition(name, entry, start))
+
+    def assume(self, equation: Equation) -> int:
+        """A hypothesis."""
+        return self.add(Assume(equation))
+
+    def begin(self, every: tuple[Var, ...], term: Term) -> int:
+        """The start of a calculation: `term = term`."""
+        return self.add(Reflexivity(every, term))
+
+    def use(self, target: int, *sources: int) -> int:
+        """Replace by the equations `sources`, and leave the result as it stands."""
+        term = self.right(target)
+        for source in sources:
+            term = replaced(term, self.at(source).equation, naturals(free(term)))
+        return self.add(Calculate(term), target, *sources)
+
+    def rearrange(self, target: int, term: Term, peel: Ix | None = None) -> int:
+        """Bring the right side into the form `term`."""
+        return self.add(Calculate(term, peel), target)
+
+    def induct(self, time: Var, predicate: tuple[Equation, ...], bases: list[int],
+               steps: list[int], pick: int) -> int:  # fmt: skip
+        """Conclude part `pick` of the predicate for every time."""
+        return self.add(Induction(time, predicate, pick), *bases, *steps)
+
+    def proof(self) -> Proof:
+        """The record."""
+        return Proof(self.definitions, tuple(self.steps))
