@@ -24,7 +24,6 @@ from ttt_proofs.loops import (
 )
 from ttt_proofs.loops.loop import Place, Rate, Read, Train
 
-
 LONGEST = 9  # tokens, unless two chunks and a token are more
 
 
@@ -106,10 +105,8 @@ def random_inputs(
     def vectors(*shape: int, width: int) -> Tensor:
         return uniform(shape, -(width**-0.5), width**-0.5)
 
-    def number(kind: Rate | None, low: float, high: float) -> float | Tensor | None:
-        if kind == "per_step":
-            return uniform(scalars, low, high)
-        return None if kind is None else rng.uniform(low, high)
+    def number(kind: Rate, low: float, high: float) -> float | Tensor:
+        return uniform(scalars, low, high) if kind == "per_step" else rng.uniform(low, high)
 
     key, value = size["D_k"], size["D_v"]
     q, k = (vectors(batch, length, heads, key, width=key) for _ in range(2))
@@ -120,10 +117,12 @@ def random_inputs(
         weights[w.name] = vectors(heads, rows, cols, width=rows)
     share = max(chunk, length / LONGEST)
     rate = number(loop.update.rate, 0.02 / share, 0.3 / share)
-    return Inputs(q, k, v, weights, rate, number(loop.update.momentum, 0.0, 1.0))
+    kind = loop.update.momentum
+    momentum = None if kind is None else number(kind, 0.0, 1.0)
+    return Inputs(q, k, v, weights, rate, momentum)
 
 
-def _checked(sizes: Mapping[str, int], known: set[str]) -> Mapping[str, int]:
+def _checked(sizes: Mapping[str, int], known: set[str]) -> dict[str, int]:
     """The sizes, or a ValueError that names the one that cannot be."""
     for name, size in sizes.items():
         if name not in known:
@@ -133,4 +132,4 @@ def _checked(sizes: Mapping[str, int], known: set[str]) -> Mapping[str, int]:
         if not isinstance(size, int) or isinstance(size, bool) or size < least:
             raise ValueError(f"`sizes[{name!r}]` must be an integer, {least} or more; got "
                              f"{size!r}. Correct it.")  # fmt: skip
-    return sizes
+    return dict(sizes)

@@ -16,7 +16,7 @@ def width(name: str) -> sp.Symbol:
 CHUNK, KEY, HIDDEN, VALUE = (width(name) for name in ("L", "D_k", "D_h", "D_v"))
 
 
-class sigmoid(sp.Function):  # noqa: N801
+class sigmoid(sp.Function):
     """`1 / (1 + exp(-x))`, kept as itself: its derivative is `σ (1 - σ)`."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
@@ -24,7 +24,7 @@ class sigmoid(sp.Function):  # noqa: N801
         return self * (1 - self)
 
 
-class step(sp.Function):  # noqa: N801
+class step(sp.Function):
     """1 for positive numbers and 0 for the others; its derivative is taken as 0."""
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
@@ -32,7 +32,7 @@ class step(sp.Function):  # noqa: N801
         return sp.Integer(0)
 
 
-class gelu_tanh(sp.Function):  # noqa: N801
+class gelu_tanh(sp.Function):
     """GELU in its tanh form. Proofs need no more of it than that it has a derivative."""
 
     @staticmethod

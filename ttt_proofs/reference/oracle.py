@@ -239,10 +239,10 @@ def _check(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Mapping[st
     if getattr(net, "bias", False):
         raise ValueError("`bias` must be False for a loop to be run, for its weights name no bias; "
                          f"got {net!r}. Drop the bias.")  # fmt: skip
-    shapes = [_shown(x) for x in (q, k, v)]
-    if len(q.shape) != 4 or k.shape != q.shape or v.ndim != 4 or v.shape[:3] != q.shape[:3]:
+    ranks = [x.ndim if isinstance(x, Tensor) else None for x in (q, k, v)]
+    if ranks != [4, 4, 4] or k.shape != q.shape or v.shape[:3] != q.shape[:3]:
         raise ValueError("`q`, `k`, `v` must be [B, T, H, K], [B, T, H, K], [B, T, H, V]; got "
-                         f"{', '.join(shapes)}. Reshape them.")  # fmt: skip
+                         f"{', '.join(map(_shown, (q, k, v)))}. Reshape them.")  # fmt: skip
     wanted = _shapes(net, q.shape[3], v.shape[3], weights)
     if set(weights) != set(wanted):
         raise ValueError(f"`weights` must be named {', '.join(wanted)}; got "

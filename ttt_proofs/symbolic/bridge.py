@@ -68,7 +68,7 @@ def entry(matrix: sp.MatrixExpr, row: Ix, col: Ix, scope: Scope) -> Term:
         return App(matrix.name, (*times, col), (row_of(matrix.rows_of, row, scope),))
     if isinstance(matrix, RowLossGradient):
         return App(matrix.name, (), rows_of(matrix, row, scope), ((0, (col,)),))
-    raise TypeError(f"a matrix expression of a known kind is required; got {type(matrix).__name__}.")
+    raise TypeError(f"a known matrix expression is required; got {type(matrix).__name__}.")
 
 
 def contraction(matrix: sp.MatMul, row: Ix, col: Ix, scope: Scope) -> Term:
@@ -144,12 +144,14 @@ def scalar(expression: sp.Expr, env: Mapping[sp.Expr, Term] | None = None) -> Te
     if isinstance(e, sp.Pow) and e.exp.is_Integer and e.exp > 0:
         return Mul((scalar(e.base, env),) * int(e.exp))
     if isinstance(e, sp.Sum | sp.Product):
-        (limit,) = e.limits
-        var, low, high = Var(limit[0].name, TIME), index(limit[1]), index(limit[2])
         body = scalar(e.function, env)
-        if isinstance(e, sp.Sum):
-            return Sum(var, low, high, body)
-        return Prod(low, high, Lam((var,), body))
+        for symbol, first, last in e.limits:  # SymPy lists the innermost first
+            var, low, high = Var(symbol.name, TIME), index(first), index(last)
+            if isinstance(e, sp.Sum):
+                body = Sum(var, low, high, body)
+            else:
+                body = Prod(low, high, Lam((var,), body))
+        return body
     if isinstance(e, sp.Derivative):
         (argument,) = e.expr.args
         return App(e.expr.func.__name__, (), (Lam((), scalar(argument, env)),), ((0, ()),))

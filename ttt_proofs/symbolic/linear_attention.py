@@ -17,14 +17,14 @@ from ..kernel.normal import naturals
 from ..kernel.proof import Proof, replaced
 from ..kernel.terms import TIME, Add, Atom, Ix, Mul, Num, Sum, Term, Var, at, free, ix
 from ..loops import InnerLoop
-from ..loops.loop import M, W, t
+from ..loops.loop import W, t
 from . import theory
 from .bridge import index, product, scalar, sums, variable
 from .prover import Prover
 from .recurrence import Closed, i, solve
 from .theory import NOW, T
 
-PAST = Var("i", TIME)
+PAST, PAST_ROW = Var("i", TIME), Var("m", "L")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Form:
 
     `query[l, h]` and `key[l', h]` are features, `value[l', c]` what is stored, `coefficient`
     the weight of step i at time t, `start` the decayed initial state, `last` the last step
-    that is read.
+    that is read. A single step (`last` is None) has no sum over i.
     """
 
     query: Term
@@ -41,15 +41,15 @@ class Form:
     value: Term
     coefficient: Term
     start: Term
-    last: Ix
+    last: Ix | None
     hidden: Var
-    past_row: Var
 
     @property
     def term(self) -> Term:
         """`Σ_h query (start + Σ_i coefficient Σ_l' key value)`."""
-        written = sums((self.past_row,), Mul((self.key, self.value)))
-        past = Sum(PAST, at(0), self.last, product([self.coefficient, written]))
+        past = product([self.coefficient, sums((PAST_ROW,), Mul((self.key, self.value)))])
+        if self.last is not None:
+            past = Sum(PAST, at(0), self.last, past)
         return sums((self.hidden,), Mul((self.query, Add((self.start, past)))))
 
 
@@ -75,22 +75,33 @@ def linear_attention(loop: InnerLoop, *, coefficient: sp.Expr | None = None,
     `coefficient`, a SymPy expression in i and t, replaces the one found from the recurrence;
     `scale`, an expression in i, is written into the values instead of the coefficient.
     """
-    closed = closed_forms(loop)[W]
-    found = sp.expand(sign(loop) * closed.weight(i, last_step(loop)))
-    hidden = variable(loop.net.last.rows.name)
-    row, past_row, col = variable("L"), variable("L", 9), variable("D_v")
-    past = ix(PAST)
-    value = theory.cotangent(loop, past)(ix(past_row), ix(col))
-    decay = closed.decay(last_step(loop))
+    closed, last = closed_forms(loop)[W], last_step(loop)
+    found = sp.expand(sign(loop) * closed.weight(i, last))
+    weights = scalar(found if coefficient is None else coefficient)
+    start = product([scalar(closed.decay(last)), theory.start(loop.net.last)])
+    return pieces(loop, ix(PAST), scale, weights, start, index(last))
+
+
+def single_step(loop: InnerLoop, scale: sp.Expr | int) -> Form:
+    """One step: the state before it plays the part of the start."""
+    weight = loop.net.last
+    now = Atom(weight.name, (NOW, *map(ix, theory.indices(weight))))
+    return pieces(loop, NOW, scale, Num(Fraction(1)), now, None)
+
+
+def pieces(loop: InnerLoop, past: Ix, scale: sp.Expr | int, coefficient: Term, start: Term,
+           last: Ix | None) -> Form:  # fmt: skip
+    """Query, key and value of the loop, written at the times `past`, with what is given."""
+    hidden, row, col = variable(loop.net.last.rows.name), variable("L"), variable("D_v")
+    value = theory.cotangent(loop, past)(ix(PAST_ROW), ix(col))
     return Form(
         query=theory.features(loop, "q", theory.read_time(loop), NOW)(ix(row), ix(hidden)),
-        key=theory.features(loop, "k", past, past)(ix(past_row), ix(hidden)),
+        key=theory.features(loop, "k", past, past)(ix(PAST_ROW), ix(hidden)),
         value=product([scalar(sign(loop) * sp.sympify(scale)), value]),
-        coefficient=scalar(found if coefficient is None else coefficient),
-        start=product([scalar(decay), theory.start(loop.net.last)]),
-        last=index(last_step(loop)),
+        coefficient=coefficient,
+        start=start,
+        last=last,
         hidden=hidden,
-        past_row=past_row,
     )
 
 
@@ -147,7 +158,7 @@ def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proo
     """The steps from the loop's definitions to `goal`, a statement about its output.
 
     With `unroll`, W is traced back to its start by induction; without, by one step only.
-    Raises `KernelError` where the steps do not lead there.
+    Whether the steps lead there is for the kernel to say: make a `Theorem` of the result.
     """
     prover = Prover(theory.definitions(loop))
     weight = loop.net.last
@@ -156,15 +167,4 @@ def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proo
     )
     before = prove_unrolled(prover, loop) if unroll else prover.definition(weight.name)
     number = prover.use(prover.begin(goal.every, goal.left), prover.definition("o"))
-    number = prover.use(prover.use(number, before), gradient)
-    prover.rearrange(number, goal.right)
-    return prover.proof()
-
-
-def single_step(loop: InnerLoop, scale: sp.Expr | int) -> Form:
-    """One step: the state before it plays the part of the start."""
-    form = linear_attention(loop, scale=scale)
-    weight = loop.net.last
-    now = Atom(weight.name, (NOW, *map(ix, theory.indices(weight))))
-    return Form(form.query, form.key, form.value, Num(Fraction(1)), now, form.last,
-                form.hidden, form.past_row)  # fmt: skip
+    return prover.claim(prover.use(prover.use(number, before), gradient), goal)

@@ -65,11 +65,15 @@ class Prover:
         """Bring the right side into the form `term`."""
         return self.add(Calculate(term, peel), target)
 
+    def claim(self, target: int, goal: Equation, peel: Ix | None = None) -> Proof:
+        """The whole proof, ending with `goal` as the last calculation's conclusion.
+
+        The kernel is not asked here: replaying the proof decides.
+        """
+        step = Step(Calculate(goal.right, peel), (target,), Sequent((), goal))
+        return Proof(self.definitions, (*self.steps, step))
+
     def induct(self, time: Var, predicate: tuple[Equation, ...], bases: list[int],
                steps: list[int], pick: int) -> int:  # fmt: skip
         """Conclude part `pick` of the predicate for every time."""
         return self.add(Induction(time, predicate, pick), *bases, *steps)
-
-    def proof(self) -> Proof:
-        """The record."""
-        return Proof(self.definitions, tuple(self.steps))

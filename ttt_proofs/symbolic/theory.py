@@ -7,7 +7,7 @@ from fractions import Fraction
 import sympy as sp
 
 from ..kernel.definitions import Block, Define, DefineGradient
-from ..kernel.terms import TIME, Atom, Ix, Lam, Num, Term, Var, at, ix
+from ..kernel.terms import TIME, Atom, Ix, Lam, Num, Term, Var, ix
 from ..loops import InnerLoop, Weight
 from ..loops.loop import NEXT_M, G, M, W
 from ..loops.losses import F
@@ -119,6 +119,3 @@ def definitions(loop: InnerLoop) -> tuple[Block, ...]:
     """The loop, as definitions that the kernel admits."""
     return (weight_definitions(loop), (output_definition(loop),))
 
-
-__all__ = ["NEXT", "NOW", "T", "at", "cotangent", "definitions", "features", "gradient_entry",
-           "indices", "output_definition", "read_time", "start", "state"]  # fmt: skip

@@ -1,0 +1,1 @@
+"""One result a file, named for it; `derive()` returns the claim with its steps."""

@@ -1,0 +1,287 @@
+"""The autograd witness agrees with what is right and with nothing else."""
+
+import math
+import random
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from ttt_proofs.evidence.autograd import autograd_witness, relative_error
+from ttt_proofs.evidence.sampling import random_loop
+from ttt_proofs.evidence.tolerances import SMALLEST_SCALE
+from ttt_proofs.loops import (
+    MLP,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Schedule,
+    SquaredError,
+    SwiGLU,
+)
+from ttt_proofs.reference import run_loop
+
+
+def same(result, given):
+    """No fault."""
+    return result
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A reduction that runs the reference, with a fault before it or after it."""
+
+    loop: InnerLoop
+    parallel: str = "gated"
+    before: dict = field(default_factory=dict)  # form -> a change of its arguments
+    after: dict = field(default_factory=dict)  # form -> a change of its results
+
+    def run(self, form, q, k, v, **others):
+        """The reference with this form's faults."""
+        given = {"q": q, "k": k, "v": v, **others}
+        change = self.before.get(form, lambda given: given)
+        return self.after.get(form, same)(run_loop(self.loop, **change(dict(given))), given)
+
+    def recurrent(self, q, k, v, *, weights, rate, momentum=None):
+        """Step by step."""
+        return self.run("recurrent", q, k, v, weights=weights, rate=rate, momentum=momentum)
+
+    def parallel_form(self, q, k, v, *, weights, rate, momentum=None):
+        """In parallel; here by the same steps."""
+        if self.parallel == "sequential":
+            raise AssertionError("a sequential loop has no parallel form")
+        return self.run("parallel_form", q, k, v, weights=weights, rate=rate, momentum=momentum)
+
+
+BOTH = GradientStep("per_step", momentum="per_step")
+LOOPS = {
+    "linear": InnerLoop(Linear(), Frobenius(), BOTH, Schedule(1)),
+    "deep": InnerLoop(MLP(2, "tanh"), SquaredError(), BOTH, Schedule(2)),
+    "gated": InnerLoop(SwiGLU(), Frobenius(), BOTH, Schedule(3, "before_update")),
+}
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_true_reduction_agrees(seed):
+    seen = autograd_witness(Fake(random_loop(random.Random(seed))), seed=seed)
+    assert seen.agrees and seen.max_relative_error == 0.0
+    assert (seen.trials, seen.tolerance, seen.device, seen.dtype) == (3, 1e-12, "cpu", "float64")
+
+
+def test_everything_is_compared():
+    seen = autograd_witness(Fake(LOOPS["deep"]), seed=0, trials=1)
+    tensors = ["outputs", "final W1", "final W2"]
+    tensors += [f"gradient in {name}" for name in ("q", "k", "v", "W1", "W2")]
+    forms = ("recurrent", "parallel_form")
+    assert seen.what == tuple(f"{form}: {name}" for form in forms for name in tensors)
+
+
+def test_a_sequential_class_has_no_parallel_form_to_run():
+    seen = autograd_witness(Fake(LOOPS["deep"], "sequential"), seed=0)
+    assert seen.agrees and all(name.startswith("recurrent: ") for name in seen.what)
+
+
+def test_the_seed_fixes_every_draw():
+    fake = Fake(LOOPS["linear"], after={"recurrent": outputs(lambda o: o * (1 + 1e-9))})
+    first, again, other = (autograd_witness(fake, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first.max_relative_error != other.max_relative_error
+
+
+# Faults in what a form is given. `x - x.detach()` is zero, and has the gradient of x.
+
+
+def argument(name, change):
+    """The form is given something else by that name."""
+    return lambda given: given | {name: change(given[name])}
+
+
+def every_weight(change):
+    """The form starts from other weights."""
+    return argument("weights", lambda weights: {n: change(w) for n, w in weights.items()})
+
+
+BEFORE = {
+    "momentum one step late": argument("momentum", lambda a: a.roll(1, dims=1)),
+    "momentum one step early": argument("momentum", lambda a: a.roll(-1, dims=1)),
+    "rate one step late": argument("rate", lambda r: r.roll(1, dims=1)),
+    "rate of the other sequence": argument("rate", lambda r: r.flip(0)),
+    "rate of the other head": argument("rate", lambda r: r.flip(2)),
+    "rate forgotten at the last step": argument(
+        "rate", lambda r: torch.cat([r[:, :-1], 0 * r[:, -1:]], 1)
+    ),
+    "keys of the other sequence": argument("k", lambda k: k.flip(0)),
+    "weights of the other head": every_weight(lambda w: w.flip(0)),
+    "the key is the query": lambda given: given | {"k": given["q"]},
+    "single precision": argument("k", lambda k: k.float().double()),
+    "q detached": argument("q", torch.Tensor.detach),
+    "k detached": argument("k", torch.Tensor.detach),
+    "v detached": argument("v", torch.Tensor.detach),
+    "weights detached": every_weight(torch.Tensor.detach),
+    "gradient in v doubled": argument("v", lambda v: v + (v - v.detach())),
+    "gradient in k negated": argument("k", lambda k: 2 * k.detach() - k),
+    "gradient in k of one token lost": argument(
+        "k", lambda k: torch.cat([k[:, :1].detach(), k[:, 1:]], 1)
+    ),
+}
+
+
+# Faults in what a form returns.
+
+
+def outputs(change):
+    """Other outputs, the right final weights."""
+    return lambda result, given: (change(result[0]), result[1])
+
+
+def final(change):
+    """The right outputs, other final weights."""
+    return lambda result, given: (result[0], {n: change(w) for n, w in result[1].items()})
+
+
+def poison(tensor, value):
+    """One entry, the last, replaced."""
+    mask = torch.zeros(tensor.numel(), dtype=torch.bool)
+    mask[-1] = True
+    return torch.where(mask.view(tensor.shape), value, tensor)
+
+
+def nan_gradient(result, given):
+    """The outputs are right, but √0 has no slope: 0 · ∞ is NaN."""
+    return result[0] + 0 * (0 * given["q"]).sqrt().sum(), result[1]
+
+
+AFTER = {
+    "sign": outputs(lambda o: -o),
+    "scale, slightly": outputs(lambda o: o * (1 + 1e-11)),
+    "one entry": outputs(lambda o: poison(o, 0.0)),
+    "one token late": outputs(lambda o: o.roll(1, dims=1)),
+    "all NaN": outputs(lambda o: o * torch.nan),
+    "one NaN": outputs(lambda o: poison(o, torch.nan)),
+    "one infinity": outputs(lambda o: poison(o, torch.inf)),
+    "shape": outputs(lambda o: o.transpose(1, 2)),
+    "shape that broadcasts": outputs(lambda o: o[:, :1]),
+    "outputs detached": outputs(torch.Tensor.detach),
+    "gradient doubled": outputs(lambda o: o + (o - o.detach())),
+    "gradient of another": outputs(lambda o: o.detach() + (o * o - (o * o).detach()) / 2),
+    "NaN gradient": nan_gradient,
+    "final weights are the initial": lambda result, given: (
+        result[0],
+        {n: w.expand(2, *w.shape) if len(result[0]) == 2 else w[None] for n, w in given["weights"].items()},
+    ),
+    "final weights negated": final(lambda w: -w),
+    "final weights NaN": final(lambda w: poison(w, torch.nan)),
+    "final weights transposed": final(lambda w: w.transpose(0, 1)),
+    "final weights missing": lambda result, given: (result[0], {}),
+    "final weights too many": lambda result, given: (
+        result[0],
+        result[1] | {"W9": result[0]},
+    ),
+}  # fmt: skip
+
+FAULTS = [(name, "before", fault) for name, fault in BEFORE.items()]
+FAULTS += [(name, "after", fault) for name, fault in AFTER.items()]
+
+
+@pytest.mark.parametrize("form", ["recurrent", "parallel_form"])
+@pytest.mark.parametrize("loop", list(LOOPS))
+@pytest.mark.parametrize(("name", "when", "fault"), FAULTS, ids=[name for name, *_ in FAULTS])
+def test_a_planted_fault_is_caught_by_one_trial(name, when, fault, loop, form):
+    seen = autograd_witness(Fake(LOOPS[loop], **{when: {form: fault}}), seed=3, trials=1)
+    assert not seen.agrees
+    assert not seen.max_relative_error <= seen.tolerance
+    assert seen.worst.startswith(f"{form}: ")
+
+
+@pytest.mark.parametrize("name", ["all NaN", "one NaN", "one infinity", "final weights NaN"])
+def test_what_is_not_finite_counts_as_infinitely_wrong(name):
+    seen = autograd_witness(Fake(LOOPS["linear"], after={"recurrent": AFTER[name]}), seed=0)
+    assert seen.max_relative_error == math.inf
+
+
+def test_only_the_gradients_tell_that_something_was_detached():
+    fake = Fake(LOOPS["deep"], before={"recurrent": BEFORE["v detached"]})
+    assert autograd_witness(fake, seed=0).worst == "recurrent: gradient in v"
+
+
+def test_nan_on_both_sides_does_not_pass(monkeypatch):
+    def broken(*args, **others):
+        o, weights = run_loop(*args, **others)
+        return o * torch.nan, weights
+
+    monkeypatch.setattr("ttt_proofs.evidence.autograd.run_loop", broken)
+    fake = Fake(
+        LOOPS["linear"], after={form: outputs(lambda o: o * torch.nan) for form in BOTH_FORMS}
+    )
+    assert not autograd_witness(fake, seed=0).agrees
+
+
+BOTH_FORMS = ("recurrent", "parallel_form")
+
+
+def test_a_form_cannot_spoil_what_the_others_are_given():
+    def spoil(result, given):
+        given["rate"].zero_()
+        given["momentum"].fill_(torch.nan)
+        given["weights"].clear()
+        return result
+
+    fake = Fake(LOOPS["deep"], after=dict.fromkeys(BOTH_FORMS, spoil))
+    assert autograd_witness(fake, seed=0).agrees
+
+
+def test_what_the_reduction_raises_is_passed_on():
+    def refuse(given):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="^no$"):
+        autograd_witness(Fake(LOOPS["deep"], before={"parallel_form": refuse}), seed=0)
+
+
+@pytest.mark.parametrize("trials", [0, -1, 1.0, True])
+def test_no_trials_show_nothing(trials):
+    with pytest.raises(ValueError, match=r"`trials` must be a positive integer, .*; got .*\. Use"):
+        autograd_witness(Fake(LOOPS["linear"]), seed=0, trials=trials)
+
+
+def test_rounding_alone_passes():
+    """The same sums in another order: not equal, and within the tolerance."""
+
+    def reorder(given):
+        return given | {"k": given["k"] * 3.0 / 3.0, "v": given["v"] / 7.0 * 7.0}
+
+    seen = [
+        autograd_witness(Fake(random_loop(random.Random(n)), before={"recurrent": reorder}), seed=n)
+        for n in range(20)
+    ]
+    assert all(x.agrees for x in seen)
+    assert any(x.max_relative_error > 0 for x in seen)
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "error"),
+    [
+        ([1.0, 2.0], [1.0, 4.0], 0.5),
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+        ([-0.0], [0.0], 0.0),
+        ([1e-12], [0.0], 1e-12 / SMALLEST_SCALE),
+        ([2e-9], [-2e-9], 4e-9 / SMALLEST_SCALE),
+        ([], [], 0.0),
+        ([1.0], [], math.inf),
+        ([1.0], [1.0, 1.0], math.inf),
+        ([math.nan], [math.nan], math.inf),
+        ([math.inf], [math.inf], math.inf),
+        ([1.0, math.nan], [1.0, 1.0], math.inf),
+        (None, [1.0], math.inf),
+        (None, [], math.inf),
+    ],
+)
+def test_relative_error(actual, expected, error):
+    tensor = None if actual is None else torch.tensor(actual, dtype=torch.float64)
+    assert relative_error(tensor, torch.tensor(expected, dtype=torch.float64)) == error
+
+
+def test_a_narrower_result_is_compared_as_it_is():
+    third = torch.tensor([1.0], dtype=torch.float64) / 3
+    assert 1e-9 < relative_error(third.float(), third) < 1e-7

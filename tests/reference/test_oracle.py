@@ -1,0 +1,446 @@
+"""The oracle does by autograd what the update rule says by hand."""
+
+import inspect
+import math
+import types
+from fractions import Fraction as F
+
+import pytest
+import torch
+
+from ttt_proofs.loops import (
+    MLP,
+    AbstractLoss,
+    Features,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Schedule,
+    SquaredError,
+    SwiGLU,
+)
+from ttt_proofs.reference import oracle, run_loop
+
+HALF, QUARTER = F(1, 2), F(1, 4)
+BEFORE = "before_update"
+
+# Every example has one batch entry, one head and widths of 1, so that its numbers are plain
+# numbers: (name, loop, (q, k, v), weights, rate, momentum, outputs, final weights).
+QKV = ((1, 1, 2), (1, 2, 3), (2, 1, -1))
+RATES, MOMENTA = (HALF, QUARTER, 1), (HALF, HALF, QUARTER)
+
+
+def linear(loss=None, read="after_update", chunk=1, **update):
+    """A loop over a linear net."""
+    return InnerLoop(Linear(), loss or Frobenius(), GradientStep(**update), Schedule(chunk, read))
+
+
+def per_step(place, read="after_update"):
+    """A linear loop with rate and momentum per step."""
+    return linear(read=read, rate="per_step", momentum="per_step", place=place)
+
+
+# Frobenius, f = k W: the gradient is -k v = -2, -2, 3.
+W = [F(1)]
+W += [W[0] + HALF * 2]
+W += [W[1] + HALF * 2]
+W += [W[2] - HALF * 3]
+assert tuple(W) == (1, 2, 3, F(3, 2))
+
+# Constant momentum 1/2, rate 1/2 outside: M = -2, then -2 - 1, then 3 - 3/2.
+MO = [F(1), 1 + HALF * 2, 2 + HALF * 3, F(7, 2) - HALF * F(3, 2)]
+
+# Per step. Outside: M = -2, -2 + 1/2 (-2), 3 + 1/4 (-3). Inside: M = 1/2 (-2),
+# 1/4 (-2) + 1/2 (-1), 1 (3) + 1/4 (-1).
+OUT = [F(1), 1 + HALF * 2, 2 + QUARTER * 3, F(11, 4) - 1 * F(9, 4)]
+IN = [F(1), F(1) + 1, F(2) + 1, F(3) - F(11, 4)]
+
+# Squared error: the gradient is k (k W - v).
+SQ = [F(1)]
+SQ += [SQ[0] - HALF * 1 * (1 * SQ[0] - 2)]
+SQ += [SQ[1] - HALF * 2 * (2 * SQ[1] - 1)]
+SQ += [SQ[2] - HALF * 3 * (3 * SQ[2] + 1)]
+assert tuple(SQ) == (1, F(3, 2), -HALF, QUARTER)
+
+# The same in chunks of two tokens, of which the last has one: both tokens see W = 1.
+CH = [F(1), 1 - HALF * (1 * (1 - 2) + 2 * (2 - 1))]
+CH += [CH[1] - HALF * 3 * (3 * CH[1] + 1)]
+assert tuple(CH) == (1, HALF, F(-13, 4))
+
+
+def reads(q, weights):
+    """What a linear net with these weights makes of the queries."""
+    return [a * b for a, b in zip(q, weights, strict=True)]
+
+
+Q = QKV[0]
+LINEAR = [
+    ("plain", linear(), HALF, None, reads(Q, W[1:]), W[3]),
+    ("exclusive", linear(read=BEFORE), HALF, None, reads(Q, W[:3]), W[3]),
+    ("inside, no momentum", linear(place="inside"), HALF, None, reads(Q, W[1:]), W[3]),
+    ("ascent", linear(ascent=True), HALF, None, reads(Q, [0, -1, HALF]), HALF),
+    ("momentum", linear(momentum="constant"), HALF, HALF, reads(Q, MO[1:]), MO[3]),
+    ("no memory", linear(momentum="constant"), HALF, 0, reads(Q, W[1:]), W[3]),
+    ("outside", per_step("outside"), RATES, MOMENTA, reads(Q, OUT[1:]), OUT[3]),
+    ("outside, exclusive", per_step("outside", BEFORE), RATES, MOMENTA, reads(Q, OUT[:3]), OUT[3]),
+    ("inside", per_step("inside"), RATES, MOMENTA, reads(Q, IN[1:]), IN[3]),
+    ("inside, exclusive", per_step("inside", BEFORE), RATES, MOMENTA, reads(Q, IN[:3]), IN[3]),
+    ("squared error", linear(SquaredError()), HALF, None, reads(Q, SQ[1:]), SQ[3]),
+    ("chunks", linear(SquaredError(), chunk=2), HALF, None, [HALF, HALF, F(-13, 2)], CH[2]),
+    ("chunks, exclusive", linear(SquaredError(), BEFORE, 2), HALF, None, [1, 1, 2 * HALF], CH[2]),
+    ("chunk beyond the end", linear(chunk=8), QUARTER, None, reads(Q, [F(5, 4)] * 3), F(5, 4)),
+]
+EXAMPLES = [
+    (name, loop, QKV, {"W": 1}, *rest[:-1], {"W": rest[-1]}) for name, loop, *rest in LINEAR
+]
+
+
+def deep(net, trained="all"):
+    """A Frobenius loop over a net with hidden layers."""
+    return InnerLoop(net, Frobenius(), GradientStep(trained=trained))
+
+
+# f = relu(k W1) W2 with W1 = 2, W2 = 1. Features of the keys: 2, 4, 0 while W1 stays. If W1
+# moves too: z = 2 and W2 + 2/2, W1 + 1/2 · 1 · 1; then z = 5 and W2 + 5/2, W1 + 1/2 · 2 · 2.
+RELU = ((1, 1, 1), (1, 2, -1), (1, 1, 1))
+EXAMPLES += [
+    ("last only", deep(MLP(2, "relu"), "last"), RELU, {"W1": 2, "W2": 1}, HALF, None,
+     [2 * 2, 2 * 4, 2 * 4], {"W1": 2, "W2": 4}),
+    ("all", deep(MLP(2, "relu")), RELU, {"W1": 2, "W2": 1}, HALF, None,
+     [F(5, 2) * 2, F(9, 2) * F(9, 2), F(9, 2) * F(9, 2)], {"W1": F(9, 2), "W2": F(9, 2)}),
+    # f = relu(x W0) (x W2) W1 with W0, W2, W1 = 1, 2, 1. First token: gradients -2, -1, -2;
+    # the gate of the second is shut; third: gate 2, content 5/2, gradients 5, 4, 5.
+    ("gated", deep(SwiGLU("relu")), ((1, 1, -1), (1, -1, 1), (1, 1, -1)),
+     {"W0": 1, "W2": 2, "W1": 1}, HALF, None,
+     [2 * F(5, 2) * 2, 10, HALF * -HALF * -HALF], {"W0": -HALF, "W2": HALF, "W1": -HALF}),
+]  # fmt: skip
+
+
+def numbers(values):
+    """Plain numbers as `[1, T, 1, 1]`."""
+    return torch.tensor([float(x) for x in values], dtype=torch.float64).view(1, -1, 1, 1)
+
+
+def scalar(value):
+    """A rate or momentum as the oracle takes it."""
+    return numbers(value)[..., 0] if isinstance(value, tuple) else value and float(value)
+
+
+def play(run, loop, qkv, weights, rate, momentum):
+    """Run an example; its outputs and final weights as plain numbers."""
+    start = {name: numbers([w])[0] for name, w in weights.items()}
+    momentum = 0.0 if momentum == 0 else scalar(momentum)
+    o, final = run(
+        loop, *map(numbers, qkv), weights=start, rate=scalar(rate), momentum=momentum
+    )  # fmt: skip
+    return o.flatten().tolist(), {name: w.item() for name, w in final.items()}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example[0])
+def test_three_tokens_by_hand(example):
+    _, *arguments, outputs, final = example
+    o, weights = play(run_loop, *arguments)
+    assert o == [float(x) for x in outputs]
+    assert weights == {name: float(w) for name, w in final.items()}
+
+
+# Each a change to the oracle's source that some example above must notice.
+PLANTED = [
+    ("state[name] + move if rule.ascent", "state[name] - move if rule.ascent"),
+    ("else state[name] - move", "else state[name] + move"),
+    ("move = eta * slope\n", "move = slope\n"),
+    ("move = memory[name] = eta * slope", "move = memory[name] = slope"),
+    ("eta * slope + alpha * memory[name]", "eta * (slope + alpha * memory[name])"),
+    ("= slope + alpha * memory[name]", "= slope + memory[name]"),
+    ("= slope + alpha * memory[name]", "= alpha * (slope + memory[name])"),
+    ("= slope + alpha * memory[name]", "= slope - alpha * memory[name]"),
+    ("move = eta * memory[name]", "move = memory[name]"),
+    ('rule.place == "inside"', 'rule.place == "outside"'),
+    ('loop.schedule.read == "before_update"', "True"),
+    ('read == "after_update"', 'read == "before_update"'),
+    ("rates[:, n, ", "rates[:, n - 1, "),
+    ("momenta[:, n, ", "momenta[:, n - 1, "),
+    ("slice(n * chunk, (n + 1) * chunk)", "slice(n * chunk, (n + 1) * chunk - 1)"),
+    ("range(scalars[1])", "range(scalars[1] - 1)"),
+    ("-(-length // chunk)", "length // chunk"),
+    ("return -(f * v).sum()", "return (f * v).sum()"),
+    ("((f - v) ** 2).sum() / 2", "((f - v) ** 2).sum()"),
+    ("((f - v) ** 2).sum() / 2", "((f + v) ** 2).sum() / 2"),
+    ("((f - v) ** 2).sum() / 2", "((f - v) ** 2).mean() / 2"),
+    ('tuple(state) if loop.update.trained == "all"', "tuple(state) if True"),
+    ('tuple(state) if loop.update.trained == "all"', "(_last(loop.net),) if True"),
+    ("loop.net, state, k)", "loop.net, state, k.abs())"),
+    ('* (x @ w["W2"])', '+ (x @ w["W2"])'),
+    ('ENTRYWISE[net.activation](x @ w["W0"])', '(x @ w["W0"])'),
+    ('ENTRYWISE[net.activation](x @ w[f"W{layer}"])', 'x @ w[f"W{layer}"]'),
+]
+
+
+@pytest.mark.parametrize(("sound", "planted"), PLANTED, ids=[new for _, new in PLANTED])
+def test_planted_fault_is_noticed(sound, planted):
+    source = inspect.getsource(oracle)
+    assert source.count(sound) == 1
+    module = types.ModuleType("faulty")
+    exec(compile(source.replace(sound, planted), "faulty", "exec"), module.__dict__)
+    assert any(differs(module.run_loop, *rest) for _, *rest in EXAMPLES)
+
+
+def differs(run, loop, qkv, weights, rate, momentum, outputs, final):
+    """Whether a faulty oracle fails on the example, or does something else."""
+    try:
+        o, w = play(run, loop, qkv, weights, rate, momentum)
+    except (RuntimeError, ValueError, IndexError):
+        return True
+    return o != [float(x) for x in outputs] or w != {name: float(x) for name, x in final.items()}
+
+
+def sigma(x):
+    """1 / (1 + e^-x)."""
+    return 1 / (1 + math.exp(-x))
+
+
+def gelu(x):
+    """GELU in its tanh form."""
+    return x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def gelu_slope(x):
+    """Its derivative."""
+    inner = math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
+    return (1 + inner) / 2 + x / 2 * (1 - inner**2) * slope
+
+
+WRITTEN = {
+    "identity": (lambda x: x, lambda x: 1.0),
+    "relu": (lambda x: max(x, 0.0), lambda x: float(x > 0)),
+    "sigmoid": (sigma, lambda x: sigma(x) * (1 - sigma(x))),
+    "silu": (lambda x: x * sigma(x), lambda x: sigma(x) * (1 + x * (1 - sigma(x)))),
+    "tanh": (math.tanh, lambda x: 1 - math.tanh(x) ** 2),
+    "gelu_tanh": (gelu, gelu_slope),
+}
+
+
+@pytest.mark.parametrize("place", ["hidden", "gate", "output"])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", list(WRITTEN))
+def test_each_activation_and_its_slope(name, sign, place):
+    function, slope = WRITTEN[name]
+    k, v, a, b, c, eta = 0.7 * sign, 0.3, 1.1, -0.4, 0.9, 0.25
+    z = k * a
+    if place == "hidden":  # f = act(k W1) W2
+        net, start = MLP(2, name), {"W1": a, "W2": b}
+        final = {"W1": a + eta * k * slope(z) * b * v, "W2": b + eta * function(z) * v}
+        read = function(k * final["W1"]) * final["W2"]
+    elif place == "gate":  # f = act(k W0) (k W2) W1
+        net, start = SwiGLU(name), {"W0": a, "W2": b, "W1": c}
+        final = {
+            "W0": a + eta * k * slope(z) * (k * b) * c * v,
+            "W2": b + eta * k * function(z) * c * v,
+            "W1": c + eta * function(z) * (k * b) * v,
+        }
+        read = function(k * final["W0"]) * (k * final["W2"]) * final["W1"]
+    else:  # f = act(k W1), a last layer that is not linear
+        net, start = MLP(1, "identity", output_activation=name), {"W1": a}
+        final = {"W1": a + eta * k * slope(z) * v}
+        read = function(k * final["W1"])
+    o, weights = play(run_loop, deep(net), ((k,), (k,), (v,)), start, eta, None)
+    assert o == pytest.approx([read], rel=1e-14, abs=0)
+    assert weights == pytest.approx(final, rel=1e-14, abs=0)
+
+
+def sample(loop, batch=2, length=5, heads=2, key=3, value=2, hidden=4, dtype=torch.float64):
+    """Tensors for a loop that is not scalar: (q, k, v), weights."""
+    generator = torch.Generator().manual_seed(7)
+
+    def draw(*shape):
+        return (torch.randn(shape, generator=generator) / 2).to(dtype)
+
+    names = {"D_k": key, "D_v": value}
+    weights = {
+        w.name: draw(heads, names.get(w.rows.name, hidden), names.get(w.cols.name, hidden))
+        for w in loop.net.weights
+    }
+    q, k = draw(batch, length, heads, key), draw(batch, length, heads, key)
+    return (q, k, draw(batch, length, heads, value)), weights
+
+
+def test_matrices_by_their_formula():
+    """Frobenius over a linear net: S_t = W + η Σ k_iᵀ v_i, each batch entry and head alone."""
+    (q, k, v), weights = sample(linear())
+    o, final = run_loop(linear(), q, k, v, weights=weights, rate=0.5)
+    state = weights["W"] + 0.5 * torch.einsum(
+        "bihk,bihv,ti->bthkv", k, v, torch.ones(5, 5).tril().double()
+    )
+    torch.testing.assert_close(o, torch.einsum("bthk,bthkv->bthv", q, state))
+    torch.testing.assert_close(final["W"], state[:, -1])
+
+
+LOOPS = {
+    "linear": linear(SquaredError(), chunk=2),
+    "momentum": per_step("inside"),
+    "outside": InnerLoop(
+        MLP(3, "tanh"), SquaredError(), GradientStep("per_step", momentum="per_step"), Schedule(2)
+    ),
+    "gated": InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_step", ascent=True), Schedule(1)),
+    "last": InnerLoop(
+        MLP(2, "gelu_tanh"), SquaredError(), GradientStep(trained="last"), Schedule(2, BEFORE)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(LOOPS))
+def test_outer_gradients_match_differences(name):
+    loop = LOOPS[name]
+    qkv, weights = sample(loop, batch=2, length=3, heads=1, key=2, value=2, hidden=2)
+    shape = (2, -(-3 // loop.schedule.chunk), 1)
+    rate = torch.full(shape if loop.update.rate == "per_step" else (), 0.3).double()
+    momentum = torch.full(shape, 0.6).double() if loop.update.momentum else None
+
+    def function(q, k, v, rate, *ws):
+        named = dict(zip(weights, ws, strict=True))
+        o, final = run_loop(loop, q, k, v, weights=named, rate=rate, momentum=momentum)
+        return o, *final.values()
+
+    leaves = [x.requires_grad_() for x in (*qkv, rate, *weights.values())]
+    assert torch.autograd.gradcheck(function, leaves)
+    if momentum is not None:
+        momentum.requires_grad_()
+        o, final = function(*leaves)[:2]
+        assert torch.autograd.grad(o.sum() + final.sum(), momentum)[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("leaf", ["q", "k", "v", "weight", "rate", "none"])
+def test_results_need_gradients_only_if_some_argument_does(leaf):
+    (q, k, v), weights = sample(linear())
+    rate = torch.tensor(0.1)
+    named = {"q": q, "k": k, "v": v, "weight": weights["W"], "rate": rate}
+    if leaf in named:
+        named[leaf].requires_grad_()
+    o, _ = run_loop(linear(), q, k, v, weights=weights, rate=rate)
+    assert o.requires_grad is (leaf != "none")
+    with torch.no_grad():
+        quiet, final = run_loop(linear(), q, k, v, weights=weights, rate=rate)
+    assert not quiet.requires_grad and not final["W"].requires_grad
+    assert torch.equal(o, quiet)
+
+
+def test_arguments_are_left_alone_and_results_are_new():
+    loop = LOOPS["last"]
+    qkv, weights = sample(loop)
+    tensors = [*qkv, *weights.values()]
+    before = [x.clone() for x in tensors]
+    o, final = run_loop(loop, *qkv, weights=weights, rate=0.1)
+    for x in (o, *final.values()):
+        x.fill_(torch.nan)
+    assert all(map(torch.equal, tensors, before))
+    assert not any(x.requires_grad for x in tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_precision_is_computed_in_float64(dtype):
+    qkv, weights = sample(linear(), dtype=dtype)
+    o, final = run_loop(linear(), *qkv, weights=weights, rate=0.5)
+    wide = {name: w.double() for name, w in weights.items()}
+    expected, _ = run_loop(linear(), *(x.double() for x in qkv), weights=wide, rate=0.5)
+    assert o.dtype == final["W"].dtype == torch.float64
+    assert torch.equal(o, expected)
+
+
+def test_nan_stays():
+    (q, k, v), weights = sample(linear())
+    k[0, 2, 0, 0] = torch.nan
+    o, _ = run_loop(linear(), q, k, v, weights=weights, rate=0.5)
+    assert o[0, 2:, 0].isnan().all()
+    assert not o[0, :2].isnan().any() and not o[1].isnan().any() and not o[:, :, 1].isnan().any()
+
+
+@pytest.mark.parametrize("name", list(LOOPS))
+@pytest.mark.parametrize(("batch", "length"), [(2, 0), (0, 5), (0, 0)])
+def test_nothing_in_nothing_out(name, batch, length):
+    loop = LOOPS[name]
+    (q, k, v), weights = sample(loop, batch, length)
+    shape = (batch, -(-length // loop.schedule.chunk), 2)
+    rate = torch.zeros(shape) if loop.update.rate == "per_step" else 0.1
+    momentum = torch.zeros(shape) if loop.update.momentum else None
+    o, final = run_loop(
+        loop, q.requires_grad_(), k, v, weights=weights, rate=rate, momentum=momentum
+    )
+    assert o.shape == v.shape and o.dtype == torch.float64
+    for key, weight in weights.items():
+        assert final[key].shape == (batch, *weight.shape)
+        assert torch.equal(final[key], weight.expand(batch, *weight.shape))
+
+
+class Other(Linear):
+    """A net of the reader's own: what it computes is not known here."""
+
+
+@pytest.mark.parametrize(
+    ("net", "loss", "arrived"),
+    [
+        (Features(), Frobenius(), "`net` must be .*; got Features"),
+        (Other(), Frobenius(), "`net` must be .*; got Other"),
+        (Linear(), AbstractLoss(), "`loss` must be .*; got AbstractLoss"),
+        (MLP(2, "psi"), Frobenius(), "`activation` must be .*; got 'psi'"),
+        (SwiGLU("psi"), Frobenius(), "`activation` must be .*; got 'psi'"),
+        (MLP(output_activation="psi"), Frobenius(), "`output_activation` must be .*; got 'psi'"),
+        (MLP(bias=True), Frobenius(), "`bias` must be False .*; got MLP"),
+    ],
+)
+@pytest.mark.parametrize("length", [0, 5])
+def test_what_cannot_be_run_is_refused(net, loss, arrived, length):
+    loop = InnerLoop(net, loss)
+    qkv, weights = sample(loop, length=length)
+    with pytest.raises(ValueError, match=arrived + r".*\. (Put|Drop) .*\.$"):
+        run_loop(loop, *qkv, weights=weights, rate=0.1)
+
+
+STEPS = InnerLoop(Linear(), Frobenius(), GradientStep("per_step", momentum="per_step"), Schedule(2))
+ONES = torch.ones(2, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"q": torch.ones(2, 5, 2)}, r"`q`, `k`, `v` must be .* got \[2, 5, 2\]"),
+        ({"k": torch.ones(2, 4, 2, 3)}, r"got .*\[2, 4, 2, 3\]"),
+        ({"v": torch.ones(2, 5, 1, 2)}, r"got .*\[2, 5, 1, 2\]"),
+        ({"q": [[1.0]]}, r"`q`, `k`, `v` must be .* got \[\[1.0\]\]"),
+        ({"weights": {}}, "`weights` must be named W; got none"),
+        ({"weights": {"w": torch.ones(2, 3, 2)}}, "must be named W; got w"),
+        ({"weights": {"W": torch.ones(1, 3, 2)}}, r"= \[2, 3, 2\] .* got \[1, 3, 2\]"),
+        ({"weights": {"W": torch.ones(2, 3, 1)}}, r"= \[2, 3, 2\] .* got \[2, 3, 1\]"),
+        ({"weights": {"W": torch.ones(2, 2, 3, 2)}}, r"got \[2, 2, 3, 2\]"),
+        ({"rate": 0.1}, r"`rate` must be a tensor \[B, N, H\] = \[2, 3, 2\].*got 0.1"),
+        ({"rate": torch.ones(2, 5, 2)}, r"`rate` must .* got \[2, 5, 2\]"),
+        ({"rate": torch.ones(2, 3, 1)}, r"`rate` must .* got \[2, 3, 1\]"),
+        ({"momentum": None}, "`momentum` must be given, .* got None"),
+        ({"momentum": True}, "`momentum` must .* got True"),
+        ({"loop": linear(), "rate": 0.1}, "`momentum` must be None, .* got"),
+        ({"loop": linear(), "rate": "a", "momentum": None}, "`rate` must be one number.* got 'a'"),
+        ({"loop": linear(), "rate": ONES, "momentum": None}, "`rate` must be one number"),
+        ({"loop": linear(), "rate": None, "momentum": None}, "`rate` must be given"),
+    ],
+)
+def test_what_does_not_match_is_refused(change, message):
+    (q, k, v), weights = sample(STEPS)
+    given = {"loop": STEPS, "q": q, "k": k, "v": v, "weights": weights, "rate": ONES}
+    given |= {"momentum": ONES} | change
+    with pytest.raises(ValueError, match=message):
+        run_loop(**given)
+
+
+@pytest.mark.parametrize("name", ["W0", "W2", "W1"])
+def test_a_hidden_width_that_would_broadcast_is_refused(name):
+    qkv, weights = sample(deep(SwiGLU()))
+    weights[name] = weights[name][..., :1]
+    with pytest.raises(ValueError, match=r"must be \[H, rows, cols\]"):
+        run_loop(deep(SwiGLU()), *qkv, weights=weights, rate=0.1)
+
+
+def test_the_oracle_uses_nothing_that_it_checks():
+    source = inspect.getsource(oracle)
+    derived = (".program", ".gradient", ".expression", ".features", ".recurrence", "ACTIVATIONS")
+    assert not [name for name in derived if name in source]

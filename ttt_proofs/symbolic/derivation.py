@@ -1,0 +1,75 @@
+"""A derivation: a result by name, its statements, the steps, and loops that instance it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import sympy as sp
+
+from ..kernel.definitions import Equation
+from ..kernel.proof import Proof
+from ..kernel.terms import TIME, Var
+from ..loops import InnerLoop, Weight
+from . import theory
+from .bridge import scalar
+from .linear_attention import claim, linear_attention, prove_claim, single_step
+from .prover import Prover
+
+
+@dataclass(frozen=True)
+class Part:
+    """One statement, and the steps that should lead to it from the definitions."""
+
+    label: str
+    statement: Equation
+    proof: Proof
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A named result. `expects` says whether it holds, or is claimed and false.
+
+    `loops` are concrete loops that the result covers: the autograd witness runs them.
+    `instead` says what is true where the claim is not.
+    """
+
+    name: str
+    title: str
+    source: str
+    parts: tuple[Part, ...]
+    loops: tuple[InnerLoop, ...] = ()
+    expects: Literal["holds", "fails"] = "holds"
+    instead: str = ""
+
+
+def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | None = None,
+                   scale: sp.Expr | int = 1) -> Part:  # fmt: skip
+    """The loop's output as linear attention, for all times; see `linear_attention`."""
+    goal = claim(loop, linear_attention(loop, coefficient=coefficient, scale=scale))
+    return Part(label, goal, prove_claim(loop, goal))
+
+
+def single_step_part(loop: InnerLoop, label: str = "", *, scale: sp.Expr | int = 1) -> Part:
+    """The loop's output in terms of the state one step before."""
+    goal = claim(loop, single_step(loop, scale))
+    return Part(label, goal, prove_claim(loop, goal, unroll=False))
+
+
+def gradient_part(loop: InnerLoop, weight: Weight, label: str = "") -> Part:
+    """The gradient of the loss in one weight, as SymPy finds it."""
+    define, found = theory.gradient_definition(loop, weight), theory.gradient_entry(loop, weight)
+    goal = define.equation(found, False)
+    prover = Prover(((define,),))
+    gradient = prover.definition(define.name, entry=found)
+    number = prover.use(prover.begin(goal.every, goal.left), gradient)
+    return Part(label or f"gradient in {weight.name}", goal, prover.claim(number, goal))
+
+
+def identity_part(left: sp.Expr, right: sp.Expr, times: tuple[sp.Symbol, ...],
+                  label: str = "") -> Part:  # fmt: skip
+    """An identity between two scalar expressions, for all `times`."""
+    every = tuple(Var(symbol.name, TIME) for symbol in times)
+    goal = Equation(every, scalar(left), scalar(right))
+    prover = Prover(())
+    return Part(label, goal, prover.claim(prover.begin(every, goal.left), goal))
