@@ -54,6 +54,7 @@ class Fake:
         return self.run("parallel_form", q, k, v, weights=weights, rate=rate, momentum=momentum)
 
 
+BOTH_FORMS = ("recurrent", "parallel_form")
 BOTH = GradientStep("per_step", momentum="per_step")
 LOOPS = {
     "linear": InnerLoop(Linear(), Frobenius(), BOTH, Schedule(1)),
@@ -73,8 +74,7 @@ def test_everything_is_compared():
     seen = autograd_witness(Fake(LOOPS["deep"]), seed=0, trials=1)
     tensors = ["outputs", "final W1", "final W2"]
     tensors += [f"gradient in {name}" for name in ("q", "k", "v", "W1", "W2")]
-    forms = ("recurrent", "parallel_form")
-    assert seen.what == tuple(f"{form}: {name}" for form in forms for name in tensors)
+    assert seen.what == tuple(f"{form}: {name}" for form in BOTH_FORMS for name in tensors)
 
 
 def test_a_sequential_class_has_no_parallel_form_to_run():
@@ -152,6 +152,11 @@ def nan_gradient(result, given):
     return result[0] + 0 * (0 * given["q"]).sqrt().sum(), result[1]
 
 
+def initial(given):
+    """The initial weights, for each sequence."""
+    return {name: w.expand(len(given["q"]), *w.shape) for name, w in given["weights"].items()}
+
+
 AFTER = {
     "sign": outputs(lambda o: -o),
     "scale, slightly": outputs(lambda o: o * (1 + 1e-11)),
@@ -166,10 +171,7 @@ AFTER = {
     "gradient doubled": outputs(lambda o: o + (o - o.detach())),
     "gradient of another": outputs(lambda o: o.detach() + (o * o - (o * o).detach()) / 2),
     "NaN gradient": nan_gradient,
-    "final weights are the initial": lambda result, given: (
-        result[0],
-        {n: w.expand(2, *w.shape) if len(result[0]) == 2 else w[None] for n, w in given["weights"].items()},
-    ),
+    "final weights are the initial": lambda result, given: (result[0], initial(given)),
     "final weights negated": final(lambda w: -w),
     "final weights NaN": final(lambda w: poison(w, torch.nan)),
     "final weights transposed": final(lambda w: w.transpose(0, 1)),
@@ -178,13 +180,13 @@ AFTER = {
         result[0],
         result[1] | {"W9": result[0]},
     ),
-}  # fmt: skip
+}
 
 FAULTS = [(name, "before", fault) for name, fault in BEFORE.items()]
 FAULTS += [(name, "after", fault) for name, fault in AFTER.items()]
 
 
-@pytest.mark.parametrize("form", ["recurrent", "parallel_form"])
+@pytest.mark.parametrize("form", BOTH_FORMS)
 @pytest.mark.parametrize("loop", list(LOOPS))
 @pytest.mark.parametrize(("name", "when", "fault"), FAULTS, ids=[name for name, *_ in FAULTS])
 def test_a_planted_fault_is_caught_by_one_trial(name, when, fault, loop, form):
@@ -217,17 +219,16 @@ def test_nan_on_both_sides_does_not_pass(monkeypatch):
     assert not autograd_witness(fake, seed=0).agrees
 
 
-BOTH_FORMS = ("recurrent", "parallel_form")
-
-
 def test_a_form_cannot_spoil_what_the_others_are_given():
-    def spoil(result, given):
+    def spoil(given):
+        own = {name: given[name].clone() for name in ("rate", "momentum")}
+        own["weights"] = dict(given["weights"])
         given["rate"].zero_()
         given["momentum"].fill_(torch.nan)
         given["weights"].clear()
-        return result
+        return given | own
 
-    fake = Fake(LOOPS["deep"], after=dict.fromkeys(BOTH_FORMS, spoil))
+    fake = Fake(LOOPS["deep"], before=dict.fromkeys(BOTH_FORMS, spoil))
     assert autograd_witness(fake, seed=0).agrees
 
 
@@ -235,7 +236,7 @@ def test_what_the_reduction_raises_is_passed_on():
     def refuse(given):
         raise ValueError("no")
 
-    with pytest.raises(ValueError, match="^no$"):
+    with pytest.raises(ValueError, match="no"):
         autograd_witness(Fake(LOOPS["deep"], before={"parallel_form": refuse}), seed=0)
 
 

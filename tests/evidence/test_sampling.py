@@ -111,9 +111,7 @@ def test_shapes_fit_the_loop(index):
         assert {None: value is None, "constant": isinstance(value, float)}.get(
             kind, isinstance(value, torch.Tensor) and value.shape == steps
         )
-    o, final = run_loop(
-        loop, x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum
-    )  # fmt: skip
+    o, final = run_loop(loop, x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum)
     assert o.shape == x.v.shape and list(final) == [w.name for w in loop.net.weights]
 
 
@@ -132,11 +130,11 @@ def test_nothing_grows(length):
         x = random_inputs(loop, seed, sizes=sizes)
         o, final = run_loop(
             loop, x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum
-        )  # fmt: skip
+        )
         assert max(t.abs().max() for t in (o, *final.values())) < 50, loop
         assert x.q.norm(dim=-1).max() <= 1 and x.k.norm(dim=-1).max() <= 1
         assert x.momentum is None or 0 <= torch.as_tensor(x.momentum).max() < 1
-        assert 0 < torch.as_tensor(x.rate).min() and torch.as_tensor(x.rate).max() <= 0.3
+        assert torch.as_tensor(x.rate).min() > 0 and torch.as_tensor(x.rate).max() <= 0.3
 
 
 def test_precision_is_a_conversion():

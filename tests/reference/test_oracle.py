@@ -162,7 +162,7 @@ PLANTED = [
     ("rates[:, n, ", "rates[:, n - 1, "),
     ("momenta[:, n, ", "momenta[:, n - 1, "),
     ("slice(n * chunk, (n + 1) * chunk)", "slice(n * chunk, (n + 1) * chunk - 1)"),
-    ("range(scalars[1])", "range(scalars[1] - 1)"),
+    ("range(rates.shape[1])", "range(rates.shape[1] - 1)"),
     ("-(-length // chunk)", "length // chunk"),
     ("return -(f * v).sum()", "return (f * v).sum()"),
     ("((f - v) ** 2).sum() / 2", "((f - v) ** 2).sum()"),

@@ -7,6 +7,7 @@ the assignments that lead from the input X to the features φ(X).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import sympy as sp
 
@@ -119,7 +120,7 @@ class MLP(Net):
     def weights(self) -> tuple[Weight, ...]:
         """W1 to W_depth; hidden widths are D_1, D_2, ..."""
         widths = [KEY, *(width(f"D_{k}") for k in range(1, self.depth)), VALUE]
-        pairs = zip(widths, widths[1:], strict=False)
+        pairs = pairwise(widths)
         return tuple(Weight(f"W{k}", a, b) for k, (a, b) in enumerate(pairs, start=1))
 
     @property

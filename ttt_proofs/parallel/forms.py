@@ -66,7 +66,9 @@ def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights
     return heads_first(torch.cat(outputs, dim=2) if outputs else empty), now
 
 
-def mask(loop: InnerLoop, steps: int, like: Tensor, rate: Number, momentum: Number | None) -> Tensor:
+def mask(
+    loop: InnerLoop, steps: int, like: Tensor, rate: Number, momentum: Number | None
+) -> Tensor:
     """`C[.., n, i]`: what the gradient of step i weighs in W after step n, `[B, H, N, N]`.
 
     The update rule itself, run on unit gradients: nothing is divided, so zeros are harmless.
@@ -85,25 +87,33 @@ def mask(loop: InnerLoop, steps: int, like: Tensor, rate: Number, momentum: Numb
     return torch.cat(rows, dim=2) if rows else like.new_zeros(batch, heads, 0, 0)
 
 
-def masked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Number,
-           momentum: Number | None) -> Outputs:  # fmt: skip
-    """`O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V̂`, for values that do not depend on the state."""
+def attention(loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Number,
+              momentum: Number | None) -> Tensor:  # fmt: skip
+    """`(Φ(Q) Φ(K)ᵀ) ⊙ C`, `[B, H, T, T]`: what multiplies the loss' gradient of each token."""
     code, chunk = torch_loop(loop), loop.schedule.chunk
-    q, k, v = map(heads_first, (q, k, v))
-    tokens = q.shape[2]
-    steps = -(-tokens // chunk)
-    now = started(code, weights, q.shape[0])
-    first = now[loop.net.last.name]
+    q, k = map(heads_first, (q, k))
+    now, tokens = started(code, weights, q.shape[0]), q.shape[2]
     queries, keys = code.features(q, **now), code.features(k, **now)
-    stored = code.cotangent(torch.zeros_like(v), v)
-    after = mask(loop, steps, queries, rate, momentum)
+    after = mask(loop, -(-tokens // chunk), queries, rate, momentum)
     before = torch.cat([torch.zeros_like(after[..., :1, :]), after[..., :-1, :]], dim=2)
     seen = after if loop.schedule.read == "after_update" else before
     each = seen.repeat_interleave(chunk, dim=2).repeat_interleave(chunk, dim=3)
-    scores = (queries @ keys.mT) * each[..., :tokens, :tokens]
-    outputs = queries @ first + scores @ stored
-    kept = after[..., -1:, :].repeat_interleave(chunk, dim=3)[..., :tokens].mT
-    final = first + (keys * kept).mT @ stored if steps else first
+    return (queries @ keys.mT) * each[..., :tokens, :tokens]
+
+
+def masked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Number,
+           momentum: Number | None) -> Outputs:  # fmt: skip
+    """`O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V̂`, for values that do not depend on the state."""
+    code, chunk, tokens = torch_loop(loop), loop.schedule.chunk, q.shape[1]
+    now = started(code, weights, q.shape[0])
+    first = now[loop.net.last.name]
+    scores = attention(loop, q, k, weights, rate, momentum)
+    q, k, v = map(heads_first, (q, k, v))
+    stored = code.cotangent(torch.zeros_like(v), v)
+    outputs = code.features(q, **now) @ first + scores @ stored
+    kept = mask(loop, -(-tokens // chunk), q, rate, momentum)[..., -1:, :]
+    each = kept.repeat_interleave(chunk, dim=3)[..., :tokens].mT
+    final = first + (code.features(k, **now) * each).mT @ stored if tokens else first
     return heads_first(outputs), now | {loop.net.last.name: final}
 
 

@@ -85,12 +85,10 @@ def run_loop(
     """
     _check(loop, q, k, v, weights)
     batch, length, heads, _ = q.shape
-    chunk = loop.schedule.chunk
-    forward = partial(FORWARD[type(loop.net)], loop.net)
-    scalars = (batch, -(-length // chunk), heads)
+    scalars = (batch, -(-length // loop.schedule.chunk), heads)
     given = [t for t in (q, k, v, rate, momentum, *weights.values()) if isinstance(t, Tensor)]
     outer = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    q, k, v = (x.to(torch.float64).transpose(1, 2) for x in (q, k, v))
+    tokens = [x.to(torch.float64).transpose(1, 2) for x in (q, k, v)]
     rates = _per_step("rate", loop.update.rate, rate, scalars, q.device)
     momenta = None
     if loop.update.momentum is not None or momentum is not None:
@@ -99,23 +97,42 @@ def run_loop(
         name: weight.to(torch.float64).expand(batch, *weight.shape).clone()
         for name, weight in weights.items()
     }
+    with torch.enable_grad():
+        outputs, state = _steps(loop, tokens, state, rates, momenta, outer)
+    return outputs.transpose(1, 2).contiguous(), state
+
+
+def _steps(
+    loop: InnerLoop,
+    tokens: list[Tensor],
+    state: Weights,
+    rates: Tensor,
+    momenta: Tensor | None,
+    outer: bool,
+) -> tuple[Tensor, Weights]:
+    """Every chunk in turn: q, k `[B, H, T, K]` and v `[B, H, T, V]` to `[B, H, T, V]`.
+
+    `outer` says whether gradients will be taken through the inner ones.
+    """
+    q, k, v = tokens
+    chunk = loop.schedule.chunk
+    forward = partial(FORWARD[type(loop.net)], loop.net)
     memory = {name: torch.zeros_like(weight) for name, weight in state.items()}
     outputs = [torch.zeros_like(v[:, :, :0])]
-    with torch.enable_grad():
-        for n in range(scalars[1]):
-            here = slice(n * chunk, (n + 1) * chunk)
-            if loop.schedule.read == "before_update":
-                outputs.append(forward(state, q[:, :, here]))
-            eta = rates[:, n, :, None, None]
-            alpha = None if momenta is None else momenta[:, n, :, None, None]
-            gradient = _inner_gradient(loop, state, k[:, :, here], v[:, :, here], outer)
-            state, memory = _update(loop.update, state, memory, gradient, eta, alpha)
-            if loop.schedule.read == "after_update":
-                outputs.append(forward(state, q[:, :, here]))
-            if not outer:
-                outputs[-1] = outputs[-1].detach()
-                state = {name: weight.detach() for name, weight in state.items()}
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), state
+    for n in range(rates.shape[1]):
+        here = slice(n * chunk, (n + 1) * chunk)
+        if loop.schedule.read == "before_update":
+            outputs.append(forward(state, q[:, :, here]))
+        eta = rates[:, n, :, None, None]
+        alpha = None if momenta is None else momenta[:, n, :, None, None]
+        gradient = _inner_gradient(loop, state, k[:, :, here], v[:, :, here], outer)
+        state, memory = _update(loop.update, state, memory, gradient, eta, alpha)
+        if loop.schedule.read == "after_update":
+            outputs.append(forward(state, q[:, :, here]))
+        if not outer:
+            outputs[-1] = outputs[-1].detach()
+            state = {name: weight.detach() for name, weight in state.items()}
+    return torch.cat(outputs, dim=2), state
 
 
 def _inner_gradient(loop: InnerLoop, state: Weights, k: Tensor, v: Tensor, outer: bool) -> Weights:

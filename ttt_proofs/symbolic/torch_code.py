@@ -18,7 +18,11 @@ from ..loops.losses import F, V
 from ..loops.nets import Assignment
 from .gradients import adjoint, backward, forward
 
-CALLS = {"sigmoid": "torch.sigmoid({})", "tanh": "torch.tanh({})", "step": "({0} > 0).to({0}.dtype)"}
+CALLS = {
+    "sigmoid": "torch.sigmoid({})",
+    "tanh": "torch.tanh({})",
+    "step": "({0} > 0).to({0}.dtype)",
+}
 
 
 def matrix_code(matrix: sp.MatrixExpr) -> str:
@@ -98,9 +102,9 @@ def loop_code(loop: InnerLoop) -> str:
     trained = [weight.symbol for weight in loop.trained]
     program = list(loop.net.program)
     known = {name.name: name for name, _ in forward(loop.net)} | {w.name: w for w in trained}
-    lines = program + [(adjoint(known[name[1:]]), value)
-                       for name, value in backward(loop.net).items() if name[1:] in known]  # fmt: skip
-    lines = live(lines, {adjoint(w) for w in trained})
+    back = [(adjoint(known[name[1:]]), value)
+            for name, value in backward(loop.net).items() if name[1:] in known]  # fmt: skip
+    lines = live(program + back, {adjoint(w) for w in trained})
     found = ", ".join(f"'{w.name}': {adjoint(w).name}" for w in trained)
     rule = loop.update.recurrence
     states = [value.name for value in rule]

@@ -1,0 +1,94 @@
+"""What a loop may be run on: shapes, dtypes, finite numbers. Errors are one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..loops import InnerLoop
+from ..loops.loop import Rate
+
+Number = Tensor | float
+
+
+def check_inputs(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Mapping[str, Tensor],
+                 rate: Number, momentum: Number | None) -> None:  # fmt: skip
+    """Raise `ValueError` or `TypeError` unless the loop can run on these inputs.
+
+    q, k `[B, T, H, K]`, v `[B, T, H, V]`, each weight `[H, rows, cols]`; a constant rate or
+    momentum is a number, one per step is `[B, N, H]` with N = ceil(T / chunk).
+    """
+    tensors = {"q": q, "k": k, "v": v, **{f"weights[{n!r}]": w for n, w in weights.items()}}
+    for name, x in tensors.items():
+        check_tensor(name, x, q)
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 4:
+            raise ValueError(f"`{name}` must be [batch, time, heads, width]; got shape "
+                             f"{tuple(x.shape)}. Add the missing dimensions.")  # fmt: skip
+    if q.shape != k.shape:
+        raise ValueError(f"`q` and `k` must have one shape; got {tuple(q.shape)} and "
+                         f"{tuple(k.shape)}. Project them to the same width.")  # fmt: skip
+    if v.shape[:3] != k.shape[:3]:
+        raise ValueError(f"`v` must have k's batch, time and heads {tuple(k.shape[:3])}; got "
+                         f"{tuple(v.shape[:3])}. Match the leading dimensions.")  # fmt: skip
+    check_weights(loop, k, v, weights)
+    steps = -(-k.shape[1] // loop.schedule.chunk)
+    expected = (k.shape[0], steps, k.shape[2])
+    check_number("rate", rate, loop.update.rate, expected, q)
+    check_number("momentum", momentum, loop.update.momentum, expected, q)
+
+
+def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
+    """A finite floating-point tensor, of the dtype and on the device of the others."""
+    if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"`{name}` must be a floating-point tensor; got {kind}. Convert it.")
+    if x.dtype != like.dtype or x.device != like.device:
+        raise TypeError(f"`{name}` must be {like.dtype} on {like.device}, as q is; got {x.dtype} "
+                        f"on {x.device}. Convert it.")  # fmt: skip
+    if not torch.isfinite(x).all():
+        raise ValueError(f"`{name}` must be finite; got NaN or infinity. Mask such tokens before.")
+
+
+def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Mapping[str, Tensor]) -> None:
+    """Every weight of the net, each width used with one size throughout."""
+    names = [weight.name for weight in loop.net.weights]
+    if sorted(weights) != sorted(names):
+        raise ValueError(f"`weights` must have {', '.join(names)}; got "
+                         f"{', '.join(weights) or 'none'}. Pass one tensor for each.")  # fmt: skip
+    sizes = {"D_k": k.shape[-1], "D_v": v.shape[-1]}
+    for weight in loop.net.weights:
+        shape = tuple(weights[weight.name].shape)
+        if len(shape) != 3:
+            raise ValueError(f"`weights[{weight.name!r}]` must be [heads, rows, cols]; got shape "
+                             f"{shape}. Add the missing dimensions.")  # fmt: skip
+        rows = sizes.setdefault(weight.rows.name, shape[1])
+        cols = sizes.setdefault(weight.cols.name, shape[2])
+        if shape != (k.shape[2], rows, cols):
+            raise ValueError(f"`weights[{weight.name!r}]` must be {(k.shape[2], rows, cols)}, "
+                             f"that is [heads, {weight.rows}, {weight.cols}]; got {shape}. "
+                             "Make the widths match.")  # fmt: skip
+
+
+def check_number(name: str, number: Number | None, kind: Rate | None,
+                 shape: tuple[int, int, int], like: Tensor) -> None:  # fmt: skip
+    """A rate or momentum as the loop declares it."""
+    if kind is None:
+        if number is not None:
+            raise ValueError(f"`{name}` must be left out, since the loop has none; got one. "
+                             "Declare it in GradientStep.")  # fmt: skip
+        return
+    if kind == "per_step":
+        if not isinstance(number, Tensor) or tuple(number.shape) != shape:
+            got = tuple(number.shape) if isinstance(number, Tensor) else repr(number)
+            raise ValueError(f"`{name}` must be a tensor {shape}, one number per batch, step and "
+                             f"head; got {got}. Give each step its own.")  # fmt: skip
+        return check_tensor(name, number, like)
+    plain = isinstance(number, int | float) and not isinstance(number, bool)
+    scalar = isinstance(number, Tensor) and number.ndim == 0
+    if not (plain or scalar):
+        raise ValueError(f"`{name}` must be one number; got {number!r}. "
+                         f"Declare {name}='per_step' for one per step.")  # fmt: skip
+    return check_tensor(name, torch.as_tensor(number, dtype=like.dtype, device=like.device), like)

@@ -1,0 +1,107 @@
+"""Terms as a person would write them: the same value, better laid out.
+
+Only signs, numbers, the order of factors and the order of terms change, and `x σ(x)` and
+`x step(x)` become `silu(x)` and `relu(x)`. Nothing is multiplied out and no range is touched,
+so that what is shown is what the proof has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+from ..kernel.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term
+
+ONE, ZERO, MINUS_ONE = (Num(Fraction(n)) for n in (1, 0, -1))
+
+# `x · f(x)` has a name of its own. `$` keeps it apart from functions that a loop may name.
+GATED = {"sigmoid": "$silu", "step": "$relu"}
+
+
+def arranged(term: Term) -> Term:
+    """The term with its signs in front, its numbers collected and its scalars first."""
+    if isinstance(term, Mul):
+        gate = gated(term)
+        return arranged(gate) if gate else product(term.factors)
+    if isinstance(term, Add):
+        return total(term.terms)
+    if isinstance(term, Sum):
+        negative, body = split(arranged(term.body))
+        summed = Sum(term.var, term.low, term.high, body)
+        return Mul((MINUS_ONE, summed)) if negative else summed
+    if isinstance(term, Prod):
+        return Prod(term.low, term.high, inner(term.factor))
+    if isinstance(term, App):
+        return App(term.fn, term.ix, tuple(map(inner, term.args)), term.slots)
+    return term
+
+
+def inner(argument: Lam) -> Lam:
+    """An argument of a function, arranged."""
+    return Lam(argument.binders, arranged(argument.body))
+
+
+def split(term: Term) -> tuple[bool, Term]:
+    """Whether the arranged term has a minus in front, and the term without it."""
+    first = term.factors[0] if isinstance(term, Mul) else term
+    if not isinstance(first, Num) or first.value >= 0:
+        return False, term
+    number = Num(-first.value)
+    if not isinstance(term, Mul):
+        return True, number
+    return True, rebuilt(number.value, term.factors[1:])
+
+
+def rebuilt(number: Fraction, factors: Iterable[Term]) -> Term:
+    """`number · factors`, without a needless 1."""
+    kept = tuple(factors)
+    every = kept if number == 1 and kept else (Num(number), *kept)
+    return every[0] if len(every) == 1 else Mul(every)
+
+
+def gated(term: Mul) -> App | None:
+    """`silu(x)` for `x · σ(x)`, `relu(x)` for `x · step(x)`; None for other products."""
+    if len(term.factors) != 2:
+        return None
+    for x, gate in (term.factors, term.factors[::-1]):
+        plain = isinstance(gate, App) and not gate.slots and not gate.ix and gate.fn in GATED
+        if plain and gate.args == (Lam((), x),):
+            return App(GATED[gate.fn], (), gate.args)
+    return None
+
+
+def flat(factors: Iterable[Term]) -> list[Term]:
+    """Factors arranged; products within products are opened, unless they carry a sign."""
+    found: list[Term] = []
+    for factor in map(arranged, factors):
+        opened = isinstance(factor, Mul) and not split(factor)[0]
+        found += factor.factors if opened else (factor,)
+    return found
+
+
+def scalar(term: Term) -> int:
+    """0 for numbers of the loop, such as a rate at some step; 1 for all else: they come later."""
+    times = isinstance(term, Atom) and all(v.sort == TIME for i in term.ix for v in i.vars)
+    return 0 if times else 1
+
+
+def product(given: Iterable[Term]) -> Term:
+    """A product, its sign in front; a single minus of a later factor stays at that factor."""
+    factors = sorted(flat(given), key=scalar)
+    parts = [split(factor) for factor in factors]
+    numbers = [body.value for _, body in parts if isinstance(body, Num)]
+    number = Fraction(1)
+    for value in numbers:
+        number *= value
+    signs = [k for k, (negative, _) in enumerate(parts) if negative]
+    leading = [k for k, (_, body) in enumerate(parts) if scalar(body) and not isinstance(body, Num)]
+    if len(signs) == 1 and signs[0] in leading[1:] and stays(factors[signs[0]]):
+        kept = [body for _, body in parts]
+        kept[signs[0]] = factors[signs[0]]
+    else:
+        number *= (-1) ** len(signs)
+        kept = [part for _, body in parts
+                for part in (body.factors if isinstance(body, Mul) else (body,))]  # fmt: skip
+        for part in kept:
+            number *= part.value if isinstance(part, Num) and part not in bodies(parts) else 1
+    return rebuilt(number, (part for part in kept if not isinstance(part, Num)))
