@@ -19,15 +19,15 @@ SOURCES = (PACKAGE, "derivations", "tools")
 
 # Each layer imports itself and those before it, never one after it.
 LAYERS = (
-    "kernel", "loops", "symbolic", "reduction", "reference",
-    "parallel", "kernels", "evidence", "render", "cli",
+    "kernel", "loops", "symbolic", "render", "parallel",
+    "reduction", "reference", "kernels", "evidence", "cli",
 )
 
 # What these import besides themselves and the standard library; nothing else.
 ONLY = {
     "ttt_proofs.kernel": (),
     "ttt_proofs.reference": ("ttt_proofs.loops", "torch"),
-    "derivations": ("ttt_proofs", "ttt_proofs.loops", "sympy"),
+    "derivations": ("ttt_proofs", "ttt_proofs.loops", "ttt_proofs.symbolic", "sympy"),
 }
 
 # What these never import.

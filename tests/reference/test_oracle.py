@@ -163,7 +163,7 @@ PLANTED = [
     ("momenta[:, n, ", "momenta[:, n - 1, "),
     ("slice(n * chunk, (n + 1) * chunk)", "slice(n * chunk, (n + 1) * chunk - 1)"),
     ("range(rates.shape[1])", "range(rates.shape[1] - 1)"),
-    ("-(-length // chunk)", "length // chunk"),
+    ("-(-length // loop.schedule.chunk)", "length // loop.schedule.chunk"),
     ("return -(f * v).sum()", "return (f * v).sum()"),
     ("((f - v) ** 2).sum() / 2", "((f - v) ** 2).sum()"),
     ("((f - v) ** 2).sum() / 2", "((f + v) ** 2).sum() / 2"),

@@ -73,8 +73,7 @@ def run_loop(
     names and shapes that do not match.
     Source: the inner loop of Section 3 and Theorems 5.1 to 5.3 of arXiv 2602.21204.
 
-    By hand: k = 1, 2 and v = 3, 1 with W = 1, η = 1/2, Frobenius: W becomes 1 + 3/2, then
-    5/2 + 1, and q = 1, 1 reads
+    By hand, Frobenius with k = 1, 2; v = 3, 1; W = 1; η = ½: W becomes 1 + 3/2, then 5/2 + 1.
 
     >>> from ttt_proofs.loops import Frobenius, InnerLoop, Linear
     >>> q, k, v = (torch.tensor(x).view(1, 2, 1, 1) for x in ([1., 1.], [1., 2.], [3., 1.]))
@@ -93,10 +92,8 @@ def run_loop(
     momenta = None
     if loop.update.momentum is not None or momentum is not None:
         momenta = _per_step("momentum", loop.update.momentum, momentum, scalars, q.device)
-    state = {
-        name: weight.to(torch.float64).expand(batch, *weight.shape).clone()
-        for name, weight in weights.items()
-    }
+    wide = {name: weight.to(torch.float64) for name, weight in weights.items()}
+    state = {name: weight.expand(batch, *weight.shape).clone() for name, weight in wide.items()}
     with torch.enable_grad():
         outputs, state = _steps(loop, tokens, state, rates, momenta, outer)
     return outputs.transpose(1, 2).contiguous(), state

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from ..kernel.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term
 
-ONE, ZERO, MINUS_ONE = (Num(Fraction(n)) for n in (1, 0, -1))
+ZERO, MINUS_ONE = (Num(Fraction(n)) for n in (0, -1))
 
 # `x · f(x)` has a name of its own. `$` keeps it apart from functions that a loop may name.
 GATED = {"sigmoid": "$silu", "step": "$relu"}
@@ -86,22 +86,37 @@ def scalar(term: Term) -> int:
 
 
 def product(given: Iterable[Term]) -> Term:
-    """A product, its sign in front; a single minus of a later factor stays at that factor."""
+    """A product, its sign in front; a single minus that a later factor has stays there."""
     factors = sorted(flat(given), key=scalar)
-    parts = [split(factor) for factor in factors]
-    numbers = [body.value for _, body in parts if isinstance(body, Num)]
-    number = Fraction(1)
-    for value in numbers:
-        number *= value
-    signs = [k for k, (negative, _) in enumerate(parts) if negative]
-    leading = [k for k, (_, body) in enumerate(parts) if scalar(body) and not isinstance(body, Num)]
-    if len(signs) == 1 and signs[0] in leading[1:] and stays(factors[signs[0]]):
-        kept = [body for _, body in parts]
-        kept[signs[0]] = factors[signs[0]]
-    else:
-        number *= (-1) ** len(signs)
-        kept = [part for _, body in parts
-                for part in (body.factors if isinstance(body, Mul) else (body,))]  # fmt: skip
-        for part in kept:
-            number *= part.value if isinstance(part, Num) and part not in bodies(parts) else 1
-    return rebuilt(number, (part for part in kept if not isinstance(part, Num)))
+    signed = [k for k, factor in enumerate(factors) if split(factor)[0]]
+    place = signed[0] if len(signed) == 1 and stays(factors, signed[0]) else None
+    number, kept = Fraction(1), []
+    for k, factor in enumerate(factors):
+        negative, body = (False, factor) if k == place else split(factor)
+        number = -number if negative else number
+        for part in body.factors if isinstance(body, Mul) and k != place else (body,):
+            if isinstance(part, Num):
+                number *= part.value
+            else:
+                kept.append(part)
+    return rebuilt(number, kept)
+
+
+def stays(factors: list[Term], place: int) -> bool:
+    """Whether a minus reads better at its factor: `φ · (-g)`, but not `φ · (-Σ ...)`."""
+    _, body = split(factors[place])
+    plain = not isinstance(body, Num | Sum) and scalar(body) == 1
+    return plain and any(scalar(f) and not isinstance(f, Num) for f in factors[:place])
+
+
+def total(given: Iterable[Term]) -> Term:
+    """A sum of terms without zeros and inner parentheses, and a term without minus first."""
+    terms: list[Term] = []
+    for term in map(arranged, given):
+        terms += term.terms if isinstance(term, Add) else (term,)
+    terms = [term for term in terms if term != ZERO]
+    if not terms:
+        return ZERO
+    first = next((k for k, term in enumerate(terms) if not split(term)[0]), 0)
+    terms.insert(0, terms.pop(first))
+    return terms[0] if len(terms) == 1 else Add(tuple(terms))

@@ -1,0 +1,318 @@
+"""The command line `ttt-proofs`: list, show, verify, reduce."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from .symbolic.derivation import Derivation
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="Test-time training with key-value binding is linear attention, executable.")
+out, err = Console(), Console(stderr=True)
+
+Directory = Annotated[Path | None, typer.Option("--derivations", help="Where the files are.")]
+
+
+class RequestError(Exception):
+    """What was asked cannot be done; the message is one sentence for the user."""
+
+
+def folder(directory: Path | None) -> Path:
+    """The directory of derivations: the one given, or the package's own."""
+    if directory is not None:
+        if not directory.is_dir():
+            raise RequestError(f"`--derivations` must be a directory; got {directory}. Name one.")
+        return directory
+    found = importlib.util.find_spec("derivations")
+    if found is None or not found.submodule_search_locations:
+        raise RequestError("the derivations must be installed beside the package; none are found. "
+                           "Use --derivations DIR.")  # fmt: skip
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def names(directory: Path) -> list[str]:
+    """The names of all derivations in the directory."""
+    return sorted(file.stem for file in directory.glob("*.py") if not file.stem.startswith("_"))
+
+
+def load_file(file: Path) -> ModuleType:
+    """The module in a file; what goes wrong there is told in one sentence."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise RequestError(f"a Python file is required; got {file}. Name one ending in .py.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise RequestError(f"{file.name} must load; it raised {type(error).__name__}: {error}. "
+                           "Mend the file.") from error  # fmt: skip
+    return module
+
+
+def load(directory: Path, name: str) -> Derivation:
+    """The derivation of that name."""
+    known = names(directory)
+    if name not in known:
+        raise RequestError(f"a derivation's name is required; got {name!r}. "
+                           f"Known are {', '.join(known) or 'none'}.")  # fmt: skip
+    module = load_file(directory / f"{name}.py")
+    derive = getattr(module, "derive", None)
+    if not callable(derive):
+        raise RequestError(f"{name}.py must define derive(); it does not. Add it.")
+    try:
+        derivation = derive()
+    except Exception as error:
+        raise RequestError(f"{name}.py must derive its claim; derive() raised "
+                           f"{type(error).__name__}: {error}. Mend the file.") from error  # fmt: skip
+    if not isinstance(derivation, Derivation):
+        raise RequestError(f"derive() in {name}.py must return a Derivation; got "
+                           f"{type(derivation).__name__}. Return one.")  # fmt: skip
+    return derivation
+
+
+@app.command("list")
+def list_(directory: Directory = None,
+          as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:  # fmt: skip
+    """List the derivations: name, what is expected, title."""
+    where = folder(directory)
+    found = [load(where, name) for name in names(where)]
+    if as_json:
+        rows = [{"name": d.name, "expects": d.expects, "title": d.title, "source": d.source}
+                for d in found]  # fmt: skip
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = Table("name", "expects", "title", "source")
+    for d in found:
+        table.add_row(d.name, d.expects, d.title, d.source)
+    out.print(table)
+
+
+@app.command()
+def show(name: str, directory: Directory = None,
+         form: Annotated[str, typer.Option("--format", help="text, latex, md or html.")] = "text",
+         ) -> None:  # fmt: skip
+    """Show a derivation: statement, assumptions, and every step with its rule."""
+    from .render import FORMATS, render_derivation
+
+    if form not in FORMATS:
+        raise RequestError(f"`--format` must be one of {', '.join(FORMATS)}; got {form!r}. "
+                           "Choose one.")  # fmt: skip
+    typer.echo(render_derivation(load(folder(directory), name), form))
+
+
+def verify_one(directory: Path, name: str, witnesses: tuple[str, ...], seed: int,
+               device: str) -> dict[str, Any]:  # fmt: skip
+    """One derivation's entry of the report; runs in a process of its own."""
+    from .evidence.report import verify as run
+
+    return run(load(directory, name), witnesses=witnesses, seed=seed, device=device).json()
+
+
+def entries(directory: Path, chosen: list[str], jobs: int, *rest: Any) -> Iterator[dict[str, Any]]:
+    """The entries of all chosen derivations, as they are done."""
+    if jobs == 1 or len(chosen) == 1:
+        for name in chosen:
+            yield verify_one(directory, name, *rest)
+        return
+    with ProcessPoolExecutor(min(jobs, len(chosen)), get_context("spawn")) as pool:
+        futures = [pool.submit(verify_one, directory, name, *rest) for name in chosen]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@app.command()
+def verify(
+    chosen: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    directory: Directory = None,
+    witness: Annotated[str, typer.Option(help="Comma-separated.")] = "proof,exact,autograd,kernel",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
+    report: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
+) -> None:
+    """Run every witness on every derivation (or on those named).
+
+    Exit code 0: all as stated. 1: a claim fails or a mutant survives. 2: the request is wrong.
+    """
+    from .evidence.report import WITNESSES
+
+    asked = tuple(w.strip() for w in witness.split(",") if w.strip())
+    if not asked or not set(asked) <= set(WITNESSES):
+        raise RequestError(f"`--witness` must be among {', '.join(WITNESSES)}; got {witness!r}. "
+                           "Separate several by commas.")  # fmt: skip
+    check_device(device)
+    if jobs < 0:
+        raise RequestError(f"`--jobs` must be 0 or more; got {jobs}. Use 0 for one per core.")
+    where, began = folder(directory), time.perf_counter()
+    known = names(where)
+    if unknown := [name for name in chosen or () if name not in known]:
+        raise RequestError(f"a derivation's name is required; got {unknown[0]!r}. "
+                           f"Known are {', '.join(known) or 'none'}.")  # fmt: skip
+    wanted = list(dict.fromkeys(chosen or known))
+    if not wanted:
+        raise RequestError(f"at least one derivation is required; {where} has none. Add one.")
+    done = []
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[last]}"))
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("", total=len(wanted), last="")
+        for entry in entries(where, wanted, jobs or os.cpu_count() or 1, asked, seed, device):
+            done.append(entry)
+            progress.update(task, advance=1, last=entry["name"])
+    done.sort(key=lambda entry: wanted.index(entry["name"]))
+    seconds = round(time.perf_counter() - began, 1)
+    data = {"schema": 1, "environment": environment(device, seed), "derivations": done,
+            "summary": summary(done, seconds)}  # fmt: skip
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    print_table(done, seconds)
+    raise typer.Exit(0 if all(entry["as_stated"] for entry in done) else 1)
+
+
+def check_device(device: str) -> None:
+    """Raise unless the device is there."""
+    if device not in ("cpu", "cuda"):
+        raise RequestError(f"`--device` must be cpu or cuda; got {device!r}. Choose one.")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RequestError("`--device cuda` needs a CUDA GPU; PyTorch sees none. Use cpu.")
+
+
+def environment(device: str, seed: int) -> dict[str, Any]:
+    """What the report was made with."""
+    packages = {}
+    for package in ("ttt-proofs", "torch", "sympy", "python-flint", "numpy"):
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            packages[package] = None
+    return {"python": platform.python_version(), "platform": platform.platform(),
+            "cores": os.cpu_count(), "packages": packages, "device": device, "seed": seed,
+            "date": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
+
+
+def summary(done: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    """Counts over all derivations."""
+    return {
+        "derivations": len(done),
+        "as_stated": sum(entry["as_stated"] for entry in done),
+        "hold": sum(entry["outcome"] == "holds" for entry in done),
+        "fail": sum(entry["outcome"] == "fails" for entry in done),
+        "mutants": sum(entry["mutants"]["total"] for entry in done),
+        "survivors": sum(len(entry["mutants"]["survivors"]) for entry in done),
+        "seconds": seconds,
+    }
+
+
+def print_table(done: list[dict[str, Any]], seconds: float) -> None:
+    """The table at the end, and the counterexamples below it."""
+    table = Table("derivation", "outcome", "proof", "exact", "autograd", "kernel", "mutants", "")
+    for e in done:
+        bound, steps = e["exact"].get("error_bound_log2"), e["proof"]["steps"]
+        error, m = e["autograd"].get("max_relative_error"), e["mutants"]
+        killed = min(m["killed_by_proof"], m["killed_by_exact"])
+        table.add_row(
+            e["name"],
+            e["outcome"],
+            f"{e['proof']['status']}, {steps} steps" if steps else e["proof"]["status"],
+            f"error < 2^{bound:.0f}" if bound is not None else e["exact"]["status"],
+            f"{error:.1e}" if error is not None else short(e["autograd"]["status"]),
+            short(e["kernel"]["status"]),
+            f"{killed}/{m['total']}" if m["total"] else short(m["status"]),
+            "[green]as stated[/]" if e["as_stated"] else "[red]NOT as stated[/]",
+        )
+    out.print(table)
+    for e in done:
+        if e["counterexample"]:
+            found = e["counterexample"]
+            values = ", ".join(f"{name} = {value}" for name, value in found["values"])
+            out.print(f"{e['name']} fails: at {values} the left side is {found['left']}, the "
+                      f"right side {found['right']}.", highlight=False, markup=False)  # fmt: skip
+        for name in e["mutants"]["survivors"]:
+            out.print(f"{e['name']}: mutant survives: {name}", highlight=False, markup=False)
+    as_stated = sum(e["as_stated"] for e in done)
+    out.print(f"{as_stated} of {len(done)} as stated, in {seconds} s.", highlight=False)
+
+
+def short(status: str) -> str:
+    """A status for a narrow column."""
+    return {"not_applicable": "n/a", "skipped": "-"}.get(status, status)
+
+
+@app.command()
+def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
+           seed: Annotated[int, typer.Option(help="Seed of the check.")] = 0) -> None:  # fmt: skip
+    """Reduce an InnerLoop to linear attention: form, parallel class, evidence."""
+    from .loops import InnerLoop
+    from .reduction import NotCoveredError
+    from .reduction import reduce as run
+
+    path, _, name = target.rpartition(":")
+    if not path or not Path(path).is_file():
+        raise RequestError(f"FILE.py:OBJECT is required; got {target!r}. Name a file and a loop.")
+    loop = getattr(load_file(Path(path)), name, None)
+    if not isinstance(loop, InnerLoop):
+        raise RequestError(f"`{name}` in {path} must be an InnerLoop; got {type(loop).__name__}. "
+                           "Build one with ttt_proofs.InnerLoop.")  # fmt: skip
+    try:
+        reduction = run(loop)
+    except NotCoveredError as error:
+        raise RequestError(str(error)) from error
+    typer.echo(str(reduction))
+    if any_abstract(loop):
+        typer.echo("autograd: not applicable, the loop has abstract parts")
+        return
+    from .evidence.autograd import autograd_witness
+
+    seen = autograd_witness(reduction, seed=seed)
+    typer.echo(f"autograd: {'agrees' if seen.agrees else 'DISAGREES'}, largest relative error "
+               f"{seen.max_relative_error:.1e} over {seen.trials} random inputs")  # fmt: skip
+    raise typer.Exit(0 if seen.agrees else 1)
+
+
+def any_abstract(loop: Any) -> bool:
+    """Whether the loop cannot run, having abstract parts."""
+    from .symbolic.torch_code import torch_loop
+
+    try:
+        torch_loop(loop)
+    except ValueError:
+        return True
+    return False
+
+
+def main() -> None:
+    """Run the command line; a wrong request is one sentence and exit code 2."""
+    try:
+        app()
+    except RequestError as error:
+        err.print(f"ttt-proofs: {error}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

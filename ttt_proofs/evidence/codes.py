@@ -1,0 +1,112 @@
+"""Compiled terms: functions from the integers that free indices stand for to field elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import product
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from ..kernel.terms import App, Ix, Var
+
+Env = tuple[int, ...]
+Run = Callable[[Env], Any]
+
+
+class Code(NamedTuple):
+    """A compiled term: `run` takes the values of `vars`, in that order."""
+
+    vars: tuple[Var, ...]
+    run: Run
+
+
+# y' as a polynomial in y, lowest coefficient first, for the functions that the kernel knows.
+KNOWN = {"sigmoid": (0, 1, -1), "tanh": (1, 0, -1), "step": ()}
+
+
+def known_derivative(fn: str, order: int) -> tuple[int, ...]:
+    """The derivative of that order of a known function y, as a polynomial in y."""
+    poly: tuple[int, ...] = (0, 1)
+    for _ in range(order):
+        slope = [k * c for k, c in enumerate(poly)][1:]
+        result = [0] * max(len(slope) + len(KNOWN[fn]) - 1, 0)
+        for (i, a), (j, b) in product(enumerate(slope), enumerate(KNOWN[fn])):
+            result[i + j] += a * b
+        poly = tuple(result)
+    return poly
+
+
+def is_known(term: App) -> bool:
+    """Whether this is a known function of one number."""
+    number = not term.ix and len(term.args) == 1 and not term.args[0].binders
+    return number and term.fn in KNOWN and all(slot == (0, ()) for slot in term.slots)
+
+
+def union(parts: Iterable[tuple[Var, ...]]) -> tuple[Var, ...]:
+    """All the variables, each once, in order."""
+    return tuple(dict.fromkeys(v for part in parts for v in part))
+
+
+def index_vars(index: Iterable[Ix | None]) -> tuple[Var, ...]:
+    """The variables of several indices."""
+    return union(i.vars for i in index if i is not None)
+
+
+def without(variables: tuple[Var, ...], bound: tuple[Var, ...]) -> tuple[Var, ...]:
+    """The variables that are not bound."""
+    return tuple(v for v in variables if v not in bound)
+
+
+def app_vars(term: App, codes: list[Code]) -> tuple[Var, ...]:
+    """The free variables of an application, given the code of each argument's body."""
+    indices = [term.ix, *(index for _, index in term.slots)]
+    bodies = [without(c.vars, lam.binders) for lam, c in zip(term.args, codes, strict=True)]
+    return union((*map(index_vars, indices), *bodies))
+
+
+def pick(inner: tuple[Var, ...], order: tuple[Var, ...]) -> Callable[[Env], Env]:
+    """Values of `inner` out of values of `order`; the last of equal names is the one in scope."""
+    where = {v: k for k, v in enumerate(order)}
+    spots = [where[v] for v in inner]
+    if not spots:
+        return lambda e: ()
+    if len(spots) == 1:
+        (only,) = spots
+        return lambda e: (e[only],)
+    return itemgetter(*spots)
+
+
+def connect(code: Code, order: tuple[Var, ...]) -> Run:
+    """The code as a function of the values of `order`."""
+    if code.vars == order:
+        return code.run
+    get, run = pick(code.vars, order), code.run
+    return lambda e: run(get(e))
+
+
+def indexer(index: tuple[Ix, ...], order: tuple[Var, ...]) -> Callable[[Env], Env]:
+    """The integers that the indices stand for."""
+    if all(len(i.vars) == 1 and not i.shift for i in index):
+        return pick(tuple(i.vars[0] for i in index), order)
+    where = {v: k for k, v in enumerate(order)}
+    plan = [([where[v] for v in i.vars], i.shift) for i in index]
+    return lambda e: tuple([sum([e[k] for k in spots], shift) for spots, shift in plan])
+
+
+PENDING = object()
+
+
+def memoised(run: Run) -> Run:
+    """The function, each value computed once; ValueError where a value needs itself."""
+    seen: dict[Env, Any] = {}
+
+    def look(e: Env) -> Any:
+        value = seen.get(e)
+        if value is None:
+            seen[e] = PENDING
+            value = seen[e] = run(e)
+        elif value is PENDING:
+            raise ValueError("a definition must use earlier values; this one needs itself.")
+        return value
+
+    return look

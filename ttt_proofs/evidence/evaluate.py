@@ -1,0 +1,251 @@
+"""An interpreter of kernel terms that shares nothing with the kernel's normal form.
+
+It iterates definitions, asks a seeded source for the values of free symbols and of abstract
+functions, and takes gradients by dual numbers. Its own table of derivatives is below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from functools import reduce
+from itertools import product
+from typing import Any
+
+from ..kernel.definitions import Block, Define, DefineGradient
+from ..kernel.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term, Var
+from .codes import Code, Env, Run, app_vars, connect, index_vars, indexer, is_known
+from .codes import known_derivative, memoised, union, without
+from .duals import Duals
+from .fields import Degree, Degrees, Field, Query, Rationals, Reals, Source
+
+class Model:
+    """Values for everything a term can mention: sizes, definitions, and a source for the rest.
+
+    `sizes` gives each width. A symbol without definition is an infinite family, one draw for each
+    index; indices may be any integers. A defined symbol follows its definition; where that says
+    nothing (a negative time, an index beyond its width) it is a free symbol as well. An abstract
+    function is a random oracle: its value depends on its indices and the *values* of its
+    arguments. The source is determined by `seed`; `given` fixes values of some queries.
+    `asked` holds every value drawn so far, in order.
+    """
+
+    def __init__(self, field: Field, sizes: Mapping[str, int], definitions: tuple[Block, ...],
+                 seed: int, given: dict[Query, Any] | None = None) -> None:  # fmt: skip
+        self.field = field
+        self.sizes = dict(sizes)
+        self.defined = {define.name: define for block in definitions for define in block}
+        self.source = Source(field, seed, given)
+        self.asked: dict[Query, Any] = {}
+        self.zero, self.one = (field.number(Fraction(n)) for n in (0, 1))
+        self._codes: dict[Term, Code] = {}
+        self._symbols: dict[str, Run] = {}
+
+    def value(self, term: Term, env: Mapping[Var, int]) -> Any:
+        """The value of a term whose free indices are in `env`."""
+        code = self.code(term)
+        return code.run(tuple(env[v] for v in code.vars))
+
+    def code(self, term: Term) -> Code:
+        """The compiled term; equal terms share their values."""
+        if term not in self._codes:
+            self._codes[term] = COMPILE[type(term)](self, term)
+        return self._codes[term]
+
+    def ask(self, query: Query) -> Any:
+        """The value drawn for a query, the same each time."""
+        value = self.asked.get(query)
+        if value is None:
+            value = self.asked[query] = self.source(query)
+        return value
+
+    def symbol(self, name: str) -> Run:
+        """The family `name`, as a function of its indices."""
+        if name not in self._symbols:
+            define = self.defined.get(name)
+            free = lambda e: self.ask(Query(name, e))  # noqa: E731
+            rule = free
+            if isinstance(define, Define):
+                rule = self.within(define.every, self.follow(define), free)
+            elif define is not None:
+                rule = self.within(define.outer + define.at.binders, self.gradient(define), free)
+            self._symbols[name] = memoised(rule)
+        return self._symbols[name]
+
+    def within(self, every: tuple[Var, ...], rule: Run, free: Run) -> Run:
+        """`rule` where the indices are in range, `free` elsewhere."""
+        highs = [None if v.sort == TIME else self.sizes[v.sort] for v in every]
+
+        def choose(e: Env) -> Any:
+            if len(e) != len(highs):
+                raise ValueError(f"a defined symbol with {len(highs)} indices got {len(e)}.")
+            inside = all(k >= 0 and (n is None or k < n) for k, n in zip(e, highs, strict=True))
+            return rule(e) if inside else free(e)
+
+        return choose
+
+    def follow(self, define: Define) -> Run:
+        """A symbol by its definition, one time after another."""
+        body = connect(self.code(define.term), define.every)
+        if define.start is None:
+            return body
+        start = connect(self.code(define.start), define.every[1:])
+        return lambda e: body((e[0] - 1, *e[1:])) if e[0] else start(e[1:])
+
+    def gradient(self, define: DefineGradient) -> Run:
+        """A gradient, all its entries in one pass over the loss by dual numbers."""
+        n, order = len(define.outer), define.outer + define.at.binders
+        at = connect(self.code(define.at.body), order)
+
+        def entries(outer: Env) -> dict[Env, Any]:
+            duals = Duals(self, define.param, lambda e: at(outer + e))
+            return connect(duals.code(define.loss), define.outer)(outer)[1]
+
+        every = memoised(entries)
+        return lambda e: every(e[:n]).get(e[n:], self.zero)
+
+    def span(self, variables: tuple[Var, ...]) -> list[Env]:
+        """All values of some widths' indices."""
+        return list(product(*(range(self.sizes[v.sort]) for v in variables)))
+
+    def argument(self, lam: Lam, order: tuple[Var, ...], code: Code) -> Callable[[Env], list]:
+        """The entries of an argument, as a function of the values of `order`."""
+        run, cells = connect(code, order + lam.binders), self.span(lam.binders)
+        return lambda e: [run(e + cell) for cell in cells]
+
+    def range_of(self, node: Sum | Prod, order: tuple[Var, ...]) -> Callable[[Env], range]:
+        """The values of a bound index, given those of `order`."""
+        if node.low is None or node.high is None:
+            whole = range(self.sizes[node.var.sort])  # pyright: ignore[reportAttributeAccessIssue]
+            return lambda e: whole
+        ends = indexer((node.low, node.high), order)
+
+        def times(e: Env) -> range:
+            low, high = ends(e)
+            return range(low, high + 1)
+
+        return times
+
+    def known(self, fn: str, argument: Any) -> Any:
+        """The value of a known function: drawn, as its derivative is all that proofs use.
+
+        Over the rationals and the reals it is the true value, so that counterexamples are true.
+        """
+        field = self.field
+        if not isinstance(field, Rationals):
+            return self.ask(Query(fn, (), (), ((field.key(argument),),)))
+        if fn == "step":
+            return self.one if argument > 0 else self.zero
+        if isinstance(field, Reals):
+            return argument.tanh() if fn == "tanh" else 1 / (1 + (-argument).exp())
+        raise ValueError(f"`{fn}` has irrational values; use the field `Reals`.")
+
+    def polynomial(self, coefficients: tuple[int, ...], y: Any) -> Any:
+        """The polynomial at y."""
+        numbers = [self.field.number(Fraction(c)) for c in reversed(coefficients)]
+        return reduce(lambda total, c: total * y + c, numbers or [self.zero])
+
+    def _num(self, term: Num) -> Code:
+        value = self.field.number(term.value)
+        return Code((), lambda e: value)
+
+    def _atom(self, term: Atom) -> Code:
+        order, name = index_vars(term.ix), term.name
+        get, symbol = indexer(term.ix, order), self.symbol
+        if name not in self.defined:
+            family = symbol(name)
+            return Code(order, lambda e: family(get(e)))
+        return Code(order, lambda e: symbol(name)(get(e)))  # found late: it may be recursive
+
+    def _add(self, term: Add) -> Code:
+        codes = [self.code(t) for t in term.terms]
+        order = union(c.vars for c in codes)
+        runs = [connect(c, order) for c in codes]
+        return Code(order, memoised(lambda e: sum([run(e) for run in runs], self.zero)))
+
+    def _mul(self, term: Mul) -> Code:
+        codes = [self.code(t) for t in term.factors]
+        order = union(c.vars for c in codes)
+        return Code(order, memoised(self.multiply([connect(c, order) for c in codes])))
+
+    def multiply(self, runs: list[Run]) -> Run:
+        """The product, which stops at a zero where the field asks for that."""
+        lazy, is_zero = self.field.lazy, self.field.is_zero
+
+        def times(e: Env) -> Any:
+            value = self.one
+            for run in runs:
+                value = value * run(e)
+                if lazy and is_zero(value):
+                    return self.zero
+            return value
+
+        return times
+
+    def _sum(self, term: Sum) -> Code:
+        body = self.code(term.body)
+        order = union((index_vars((term.low, term.high)), without(body.vars, (term.var,))))
+        run, span = connect(body, (*order, term.var)), self.range_of(term, order)
+        return Code(order, memoised(lambda e: sum([run((*e, k)) for k in span(e)], self.zero)))
+
+    def _prod(self, term: Prod) -> Code:
+        body, bound = self.code(term.factor.body), term.factor.binders
+        order = union((index_vars((term.low, term.high)), without(body.vars, bound)))
+        run, span = connect(body, order + bound), self.range_of(term, order)
+
+        def times(e: Env) -> Any:
+            value = self.one
+            for k in span(e):
+                value = value * run(e + (k,) * len(bound))
+            return value
+
+        return Code(order, memoised(times))
+
+    def _app(self, term: App) -> Code:
+        codes = [self.code(lam.body) for lam in term.args]
+        order = app_vars(term, codes)
+        args = [self.argument(lam, order, c) for lam, c in zip(term.args, codes, strict=True)]
+        if is_known(term):
+            poly = known_derivative(term.fn, len(term.slots))
+            return Code(order, memoised(
+                lambda e: self.polynomial(poly, self.known(term.fn, args[0](e)[0]))))  # fmt: skip
+        query = self.querier(term, order)
+        return Code(order, memoised(lambda e: self.ask(query(e, [arg(e) for arg in args]))))
+
+    def querier(self, term: App, order: tuple[Var, ...]) -> Callable[[Env, list[list]], Query]:
+        """What an application asks for, given the index values and its arguments' entries."""
+        index, key = indexer(term.ix, order), self.field.key
+        slots = [(k, indexer(i, order)) for k, i in term.slots]
+
+        def query(e: Env, values: list[list]) -> Query:
+            taken = tuple(sorted((k, get(e)) for k, get in slots))
+            return Query(term.fn, index(e), taken, tuple(tuple(map(key, v)) for v in values))
+
+        return query
+
+
+COMPILE: dict[type, Callable[[Model, Any], Code]] = {
+    Num: Model._num, Atom: Model._atom, Add: Model._add, Mul: Model._mul,
+    Sum: Model._sum, Prod: Model._prod, App: Model._app,
+}  # fmt: skip
+
+
+class DegreeModel(Model):
+    """Degrees of the polynomials that another model evaluates at a random point.
+
+    The variables are the values drawn. `queries` counts those drawn for functions: a query that
+    two terms make counts twice, so it bounds the number of different ones. `argument_degree` is
+    the largest degree among the arguments of functions.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], definitions: tuple[Block, ...]) -> None:
+        super().__init__(Degrees(), sizes, definitions, seed=0)
+        self.queries = 0
+        self.argument_degree = 0
+
+    def ask(self, query: Query) -> Degree:
+        """Degree 1; what a function is asked is counted."""
+        if query.args is not None:
+            self.queries += 1
+            self.argument_degree = max([self.argument_degree, *(d for a in query.args for d in a)])
+        return Degree(1)

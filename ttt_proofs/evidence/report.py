@@ -1,0 +1,227 @@
+"""`prove`, `refute`, `verify`: the witnesses on a derivation, and what they say together."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..kernel.definitions import Equation
+from ..kernel.proof import Proof, Theorem
+from ..kernel.terms import KernelError
+from ..reduction import reduce
+from ..render.text import statement_text
+from ..symbolic.assumptions import assumptions
+from ..symbolic.derivation import Derivation, Part
+from ..symbolic.records import digest
+from .exact import exact_witness
+from .exact import refute as find_counterexample
+from .mutants import score
+from .types import Refutation
+
+WITNESSES = ("proof", "exact", "autograd", "kernel")
+
+
+def prove(claim: Equation, steps: Proof) -> Theorem:
+    """The theorem that `claim` holds, if replaying `steps` ends with just that.
+
+    Raises `KernelError` where a step does not follow, where the steps end elsewhere, or where
+    a hypothesis is left.
+    """
+    theorem = Theorem(steps)
+    if theorem.statement.equation != claim:
+        raise KernelError("the steps must end with the claim; they end with another statement.")
+    if theorem.statement.hypotheses:
+        raise KernelError("the steps must leave no hypothesis; "
+                          f"they leave {len(theorem.statement.hypotheses)}.")  # fmt: skip
+    return theorem
+
+
+def refute(derivation: Derivation, *, seed: int = 0) -> Refutation | None:
+    """The smallest counterexample found to one of the derivation's statements; None if none is.
+
+    That none is found proves nothing.
+    """
+    for part in derivation.parts:
+        found = find_counterexample(part.statement, part.proof.definitions, seed=seed)
+        if found is not None:
+            return found
+    return None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What each witness said of one derivation; `json()` is an entry of `verify --json`.
+
+    `outcome` is "holds" only where every statement was proved and nothing disagreed, "fails"
+    only where a counterexample is at hand, and "undecided" otherwise. `as_stated` says whether
+    each witness that was asked for said what the derivation expects.
+    """
+
+    name: str
+    statement: str
+    expects: str
+    outcome: str
+    as_stated: bool
+    proof: dict[str, Any]
+    exact: dict[str, Any]
+    autograd: dict[str, Any]
+    kernel: dict[str, Any]
+    mutants: dict[str, Any]
+    counterexample: Refutation | None = None
+    seconds: float = field(default=0.0, compare=False)
+
+    def json(self) -> dict[str, Any]:
+        """Plain data, as the command line writes it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        steps = f"proof {self.proof['status']} ({self.proof['steps']} steps)"
+        exact, autograd = self.exact["status"], self.autograd["status"]
+        told = f"{self.name}: {self.outcome} | {steps} | exact {exact} | autograd {autograd}"
+        total = self.mutants["total"]
+        killed = min(self.mutants["killed_by_proof"], self.mutants["killed_by_exact"])
+        digits = self.proof["digest"][:12]
+        return f"{told} | mutants {killed}/{total} killed twice | digest {digits}"
+
+    __repr__ = __str__
+
+
+def verify(derivation: Derivation, *, witnesses: Iterable[str] = WITNESSES, seed: int = 0,
+           device: str = "cpu") -> Report:  # fmt: skip
+    """All witnesses (or those named) on a derivation, and the mutants of its statements.
+
+    Deterministic for a seed, `seconds` aside. Raises `ValueError` for an unknown witness.
+    """
+    asked = set(witnesses)
+    if unknown := sorted(asked - set(WITNESSES)):
+        raise ValueError(f"witnesses must be among {', '.join(WITNESSES)}; got "
+                         f"{', '.join(unknown)}. Leave them out for all.")  # fmt: skip
+    began = time.perf_counter()
+    parts = derivation.parts
+    proof = proof_status(parts) if "proof" in asked else skipped(steps=0, digest="", assumptions=[])
+    exact = exact_status(parts, seed) if "exact" in asked else skipped()
+    counterexample = refute(derivation, seed=seed) if exact["status"] == "refuted" else None
+    autograd = autograd_status(derivation, seed) if "autograd" in asked else skipped()
+    both = {"proof", "exact"} <= asked
+    mutants = mutant_status(parts, seed) if both else skipped(
+        total=0, killed_by_proof=0, killed_by_exact=0, equivalent=[], survivors=[])  # fmt: skip
+    outcome = decide(proof, exact, autograd)
+    return Report(
+        name=derivation.name,
+        statement=statements(parts),
+        expects=derivation.expects,
+        outcome=outcome,
+        as_stated=expected(derivation, proof, exact, autograd, mutants),
+        proof=proof,
+        exact=exact,
+        autograd=autograd,
+        kernel=not_applicable("no operation of this statement has a GPU kernel", device=device)
+        if "kernel" in asked
+        else skipped(device=device),
+        mutants=mutants,
+        counterexample=counterexample,
+        seconds=round(time.perf_counter() - began, 3),
+    )
+
+
+def statements(parts: tuple[Part, ...]) -> str:
+    """The statements as text, each with its label if there are several."""
+    told = [(part.label, statement_text(part.statement, part.proof.definitions)) for part in parts]
+    return "\n".join(f"{label}: {text}" if label else text for label, text in told)
+
+
+def skipped(**rest: Any) -> dict[str, Any]:
+    """A witness that was not asked for."""
+    return {"status": "skipped", **rest}
+
+
+def not_applicable(why: str, **rest: Any) -> dict[str, Any]:
+    """A witness that has nothing to say here, and why."""
+    return {"status": "not_applicable", "reason": why, **rest}
+
+
+def proof_status(parts: tuple[Part, ...]) -> dict[str, Any]:
+    """Whether the kernel, replaying, accepts every part."""
+    refusal = ""
+    for part in parts:
+        try:
+            prove(part.statement, part.proof)
+        except KernelError as error:
+            refusal = refusal or f"{part.label}: {error}".removeprefix(": ")
+    assumed = dict.fromkeys(line for part in parts for line in assumptions(part.proof))
+    joined = "".join(digest(part.proof) for part in parts)
+    single = joined if len(parts) == 1 else hashlib.sha256(joined.encode()).hexdigest()
+    status = {"status": "refused", "reason": refusal} if refusal else {"status": "proved"}
+    return {**status, "assumptions": list(assumed), "digest": single,
+            "steps": sum(len(part.proof.steps) for part in parts)}  # fmt: skip
+
+
+def exact_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
+    """Agreement at random points of prime fields, with the bound on being wrong."""
+    found = [exact_witness(part.statement, part.proof.definitions, seed=seed) for part in parts]
+    agrees = all(evidence.agrees for evidence in found)
+    bounds = [evidence.error_bound_log2 for evidence in found]
+    return {
+        "status": "agrees" if agrees else "refuted",
+        "trials": sum(evidence.trials for evidence in found),
+        "error_bound_log2": round(max(bounds), 1) if agrees else None,
+        "primes": sorted({prime for evidence in found for prime in evidence.primes}),
+        "seed": seed,
+    }
+
+
+def autograd_status(derivation: Derivation, seed: int) -> dict[str, Any]:
+    """The real inner loop, run by PyTorch, against the reduction of each instance."""
+    if not derivation.loops:
+        return not_applicable("the statement is about numbers, or is refuted exactly")
+    from .autograd import autograd_witness  # needs torch, which the other witnesses do not
+
+    seen = [autograd_witness(reduce(loop), seed=seed) for loop in derivation.loops]
+    worst = max(seen, key=lambda o: math.inf if math.isnan(o.max_relative_error)
+                else o.max_relative_error)  # fmt: skip
+    return {
+        "status": "agrees" if all(o.agrees for o in seen) else "disagrees",
+        "max_relative_error": worst.max_relative_error,
+        "tolerance": worst.tolerance,
+        "trials": sum(o.trials for o in seen),
+    }
+
+
+def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
+    """How many mutants of the statements each of proof and exact witness refuses."""
+    scores = [(part.label, score(part.statement, part.proof, seed=seed)) for part in parts]
+    return {
+        "status": "killed" if not any(s.survivors for _, s in scores) else "survived",
+        "total": sum(s.total for _, s in scores),
+        "killed_by_proof": sum(s.killed_by_proof for _, s in scores),
+        "killed_by_exact": sum(s.killed_by_exact for _, s in scores),
+        "equivalent": [[f"{label} {n}".strip(), why] for label, s in scores
+                       for n, why in s.equivalent],
+        "survivors": [f"{label} {name}".strip() for label, s in scores for name in s.survivors],
+    }  # fmt: skip
+
+
+def decide(proof: dict, exact: dict, autograd: dict) -> str:
+    """What is known: a proof that nothing contradicts, or a counterexample; else undecided."""
+    if exact["status"] == "refuted":
+        return "undecided" if proof["status"] == "proved" else "fails"
+    disagreed = autograd["status"] == "disagrees"
+    return "holds" if proof["status"] == "proved" and not disagreed else "undecided"
+
+
+def expected(derivation: Derivation, proof: dict, exact: dict, autograd: dict,
+             mutants: dict) -> bool:  # fmt: skip
+    """Whether each witness that was asked for says what the derivation expects of it."""
+    holds = derivation.expects == "holds"
+    wanted = {"proof": "proved" if holds else "refused", "exact": "agrees" if holds else "refuted"}
+    neutral = ("skipped", "not_applicable")
+    return (
+        proof["status"] in (wanted["proof"], *neutral)
+        and exact["status"] in (wanted["exact"], *neutral)
+        and autograd["status"] in ("agrees", *neutral)
+        and mutants["status"] in ("killed", *neutral)
+    )

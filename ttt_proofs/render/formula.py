@@ -1,0 +1,170 @@
+"""From terms to formulas: where parentheses go and what indices are called.
+
+A `Σ`, a `Π` and a `↦` reach as far to the right as they can; what ends in one is *open*, and
+stands in parentheses unless it comes last. Subclasses say how things look in one format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import ClassVar, NamedTuple
+
+from ..kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var
+from .arrange import arranged, split
+from .notation import Names, bind, pointwise, scope
+
+SUM, PRODUCT, FACTOR = range(3)
+
+
+class Piece(NamedTuple):
+    """A part of a formula, how tightly it binds, and whether it ends in an open scope."""
+
+    text: str
+    level: int = FACTOR
+    open: bool = False
+
+
+class Writer:
+    """Writes formulas in one format; the methods that raise are what a format must say."""
+
+    PLUS: ClassVar[str] = " + "
+    MINUS: ClassVar[str] = " − "
+    SIGN: ClassVar[str] = "−"
+
+    def term(self, term: Term, names: Names | None = None) -> str:
+        """The term as one formula; `names` are those of the indices around it."""
+        return self.piece(arranged(term), scope(term) if names is None else names).text
+
+    def index(self, index: Ix, names: Names) -> str:
+        """One index: variables plus a constant."""
+        variables = "+".join(self.variable(names[v]) for v in index.vars)
+        if not variables or index.shift:
+            mark = self.SIGN if index.shift < 0 else "+" if variables else ""
+            variables += f"{mark}{abs(index.shift)}"
+        return variables
+
+    def indices(self, node: Atom | App, names: Names, hidden: Iterable[Var] = ()) -> str:
+        """All indices of a symbol or function; those in `hidden` are shown as a dot."""
+        dots = {Ix((v,)) for v in hidden}
+        return self.listed(
+            (self.dot() if index in dots else self.index(index, names),
+             bool(index.vars) and index.vars[0].sort != TIME and not index.shift)
+            for index in node.ix
+        )  # fmt: skip
+
+    def piece(self, term: Term, names: Names, hidden: Iterable[Var] = ()) -> Piece:
+        """An arranged term."""
+        if isinstance(term, Num):
+            level = FACTOR if term.value.denominator == 1 and term.value >= 0 else PRODUCT
+            return Piece(self.signed(term.value), level)
+        if isinstance(term, Atom):
+            return Piece(self.symbol(term.name, self.indices(term, names, hidden)))
+        if isinstance(term, App):
+            return Piece(self.applied(term, names, hidden))
+        if isinstance(term, Add):
+            return self.added(term, names)
+        if isinstance(term, Mul):
+            return self.multiplied(term, names)
+        if isinstance(term, Sum):
+            return self.over("Σ", (term.var,), term, term.body, names)
+        return self.over("Π", term.factor.binders, term, term.factor.body, names)
+
+    def signed(self, value: Fraction) -> str:
+        """A number with its sign."""
+        return (self.SIGN if value < 0 else "") + self.number(abs(value))
+
+    def added(self, term: Add, names: Names) -> Piece:
+        """Terms with plus and minus between them."""
+        written, last = "", len(term.terms) - 1
+        for k, part in enumerate(term.terms):
+            negative, body = split(part)
+            piece = self.piece(body, names)
+            grouped = piece.level == SUM or (piece.open and k < last)
+            mark = self.MINUS if negative else self.PLUS
+            mark = mark if k else self.SIGN if negative else ""
+            written += mark + (self.group(piece.text) if grouped else piece.text)
+        return Piece(written, SUM, piece.open and not grouped)
+
+    def multiplied(self, term: Mul, names: Names) -> Piece:
+        """Factors beside each other."""
+        negative, body = split(term)
+        factors = body.factors if isinstance(body, Mul) else (body,)
+        last, written, piece = len(factors) - 1, [], Piece("")
+        for k, factor in enumerate(factors):
+            piece = self.piece(factor, names)
+            number = k == 0 and isinstance(factor, Num)
+            grouped = not number and (piece.level < FACTOR or (piece.open and k < last))
+            piece = Piece(self.group(piece.text)) if grouped else piece
+            written.append(piece.text)
+        return Piece((self.SIGN if negative else "") + self.times(written), PRODUCT, piece.open)
+
+    def over(self, mark: str, variables: Sequence[Var], term: Sum | Prod, body: Term,
+             names: Names) -> Piece:  # fmt: skip
+        """A sum or product over an index; the bounds stand outside of its scope."""
+        inside, low, high = bind(variables, names), term.low, term.high
+        bounds = (self.index(low, names), self.index(high, names)) if low and high else None
+        piece = self.piece(body, inside)
+        text = self.group(piece.text) if piece.level == SUM else piece.text
+        bound = ",".join(self.variable(inside[v]) for v in variables)
+        return Piece(self.big(mark, bound, bounds, text), FACTOR, True)
+
+    def applied(self, term: App, names: Names, hidden: Iterable[Var]) -> str:
+        """A function of its arguments, and which derivative of it."""
+        slots = []
+        for argument, entries in term.slots:
+            parts = [self.index(entry, names) for entry in entries]
+            slots.append([str(argument + 1), *parts] if len(term.args) > 1 else parts)
+        arguments = [self.argument(a, names) for a in term.args]
+        return self.function(term.fn, self.indices(term, names, hidden), slots, arguments)
+
+    def argument(self, argument: Lam, names: Names) -> str:
+        """An argument: a number, a row of a symbol, or a vector entry by entry."""
+        if not argument.binders:
+            return self.piece(argument.body, names).text
+        if row := pointwise(argument):
+            return self.piece(row, names, argument.binders).text
+        inside = bind(argument.binders, names)
+        variables = [self.variable(inside[v]) for v in argument.binders]
+        return self.mapping(variables, self.piece(argument.body, inside).text)
+
+    def variable(self, name: str) -> str:
+        """An index variable."""
+        raise NotImplementedError
+
+    def dot(self) -> str:
+        """An index left open, as in a row of a matrix."""
+        raise NotImplementedError
+
+    def listed(self, indices: Iterable[tuple[str, bool]]) -> str:
+        """Indices in a row, each with whether it is a plain index over a width."""
+        raise NotImplementedError
+
+    def number(self, value: Fraction) -> str:
+        """A number that is not negative."""
+        raise NotImplementedError
+
+    def symbol(self, name: str, indices: str) -> str:
+        """A symbol with its indices."""
+        raise NotImplementedError
+
+    def function(self, name: str, indices: str, slots: Sequence[Sequence[str]],
+                 arguments: Sequence[str]) -> str:  # fmt: skip
+        """A function of `arguments`, differentiated once for each of `slots`."""
+        raise NotImplementedError
+
+    def group(self, text: str) -> str:
+        """Parentheses."""
+        raise NotImplementedError
+
+    def times(self, factors: Sequence[str]) -> str:
+        """A product."""
+        raise NotImplementedError
+
+    def big(self, mark: str, var: str, bounds: tuple[str, str] | None, body: str) -> str:
+        """A sum (`Σ`) or product (`Π`) over an index, between bounds if it is a time."""
+        raise NotImplementedError
+
+    def mapping(self, variables: Sequence[str], body: str) -> str:
+        """A vector given entry by entry."""
+        raise NotImplementedError

@@ -1,0 +1,63 @@
+"""What a theorem takes for granted, read off the kernel's record of its proof."""
+
+from __future__ import annotations
+
+from ..kernel.definitions import DefineGradient, differential
+from ..kernel.proof import Assume, Proof
+from ..kernel.terms import App, Term, inside, symbols
+
+STEP = ("The derivative of `step` (1 for positive and 0 for other numbers) is taken as 0, "
+        "also at 0, as PyTorch does for relu.")  # fmt: skip
+ORDINALS = ("first", "second", "third", "fourth", "fifth")
+
+
+def assumptions(proof: Proof) -> tuple[str, ...]:
+    """Plain sentences: hypotheses left open, what must be differentiable, conventions.
+
+    Names stand in backquotes, as the record has them. An empty tuple means that the theorem
+    holds as it stands.
+    """
+    return (*hypotheses(proof), *differentiable(proof), *conventions(proof))
+
+
+def hypotheses(proof: Proof) -> tuple[str, ...]:
+    """One sentence for each hypothesis of the conclusion, which no induction discharged."""
+    left = proof.steps[-1].conclusion.hypotheses
+    return tuple(
+        f"Step {number} is assumed: an equation for `{'`, `'.join(sorted(symbols(h.left)))}`."
+        for h in left
+        for number in [next(k for k, s in enumerate(proof.steps) if s.rule == Assume(h))]
+    )
+
+
+def differentials(proof: Proof) -> tuple[Term, ...]:
+    """The differentials by which the proof's gradients are defined."""
+    gradients = [d for block in proof.definitions for d in block if isinstance(d, DefineGradient)]
+    return tuple(differential(d.loss, d.param, "$direction") for d in gradients)
+
+
+def differentiable(proof: Proof) -> tuple[str, ...]:
+    """Functions whose derivatives occur, in the definitions of gradients or in a step."""
+    orders: dict[tuple[str, int, int], int] = {}
+    for app in inside((differentials(proof), proof), App):
+        arguments = [argument for argument, _ in app.slots]
+        for argument in arguments:
+            key = (app.fn, len(app.args), argument)
+            orders[key] = max(orders.get(key, 0), arguments.count(argument))
+    return tuple(smoothness(*key, orders[key]) for key in sorted(orders))
+
+
+def smoothness(name: str, arity: int, argument: int, order: int) -> str:
+    """The sentence that one function has derivatives."""
+    times = "" if order == 1 else f"{order} times "
+    ordinal = ORDINALS[argument] if argument < len(ORDINALS) else f"{argument + 1}th"
+    where = f" in its {ordinal} argument" if arity > 1 else ""
+    return f"`{name}` is {times}differentiable{where}."
+
+
+def conventions(proof: Proof) -> tuple[str, ...]:
+    """How the jump of `step` is read."""
+    gradients = [d for block in proof.definitions for d in block if isinstance(d, DefineGradient)]
+    steps = [a for d in gradients for a in inside(d.loss, App)
+             if a.fn == "step" and d.param in symbols(a)]  # fmt: skip
+    return (STEP,) if steps else ()
