@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .kernel.proof import Theorem
-from .kernel.terms import Add, App, Atom, Mul, Prod, Sum, Term, symbols
+from .kernel.terms import Add, App, Atom, Mul, Prod, Term, parts, symbols
 from .loops import InnerLoop
 from .loops.loop import NEXT_M, M
 from .parallel import forms
@@ -175,8 +175,9 @@ def degree_in(term: Term, names: set[str]) -> int | None:
         return int(term.name in names)
     if isinstance(term, App | Prod):
         return None if symbols(term) & names else 0
-    parts = {Add: lambda: term.terms, Mul: lambda: term.factors, Sum: lambda: (term.body,)}
-    inner = [degree_in(part, names) for part in parts.get(type(term), lambda: ())()]
+    inner = [degree_in(part, names) for part in parts(term) if isinstance(part, Term)]
+    if isinstance(term, Add | Mul):
+        inner = [degree_in(part, names) for part in parts(term)[0]]
     known = [d for d in inner if d is not None]
     if len(known) < len(inner):
         return None

@@ -59,8 +59,9 @@ def check(candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: in
         expected, _ = run_loop(loop, inputs.q, inputs.k, inputs.v, weights=inputs.weights,
                                rate=inputs.rate, momentum=inputs.momentum)  # fmt: skip
         if got.shape != expected.shape:
-            raise TypeError(f"`candidate` must return outputs {tuple(expected.shape)}; got "
-                            f"{tuple(got.shape)}. Return [batch, time, heads, width].")  # fmt: skip
+            raise TypeError(f"`candidate` must return {tuple(expected.shape)} outputs; got "
+                            f"{tuple(got.shape)}. Return [batch, time, heads, width]."
+                            )  # fmt: skip
         departure, error = compare(got.detach().double(), expected.detach(), seed + trial)
         if departure:
             return departure

@@ -19,6 +19,7 @@ from .codes import known_derivative, memoised, union, without
 from .duals import Duals
 from .fields import Degree, Degrees, Field, Query, Rationals, Reals, Source
 
+
 class Model:
     """Values for everything a term can mention: sizes, definitions, and a source for the rest.
 

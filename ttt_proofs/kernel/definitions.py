@@ -22,7 +22,7 @@ DERIVATIVES = {
 }
 
 
-def differential(term: Term, param: str, direction: str) -> Term:
+def differential(term, param: str, direction: str) -> Term:
     """The derivative of `term` when the symbol `param` moves in `direction` (a new symbol).
 
     Functions without a known derivative are taken as differentiable: their partial
@@ -92,7 +92,7 @@ class Define(Node):
     term: Term
     start: Term | None = None
 
-    def equation(self, entry: None, start: bool) -> Equation:
+    def equation(self, entry: Lam | None, start: bool) -> Equation:
         """The defining equation, or that of the start."""
         require(entry is None and (self.start or not start), f"`{self.name}` has no such equation.")
         first, rest = self.every[:1], tuple(map(ix, self.every[1:]))
@@ -113,7 +113,8 @@ class DefineGradient(Node):
 
     def equation(self, entry: Lam | None, start: bool) -> Equation:
         """`name = entry at the point`, if `d loss = Σ entry · E` for every direction E."""
-        entry, sorts = entry or Lam((), self.loss), [v.sort for v in self.at.binders]
+        entry = renamed(entry or Lam((), self.loss), frozenset(self.outer))
+        sorts = [v.sort for v in self.at.binders]
         same = [v.sort for v in entry.binders] == sorts and TIME not in sorts and not start
         require(same, f"the gradient must have indices of the widths {sorts}.")
         direction = Atom("$direction", tuple(map(ix, entry.binders)))
@@ -121,7 +122,6 @@ class DefineGradient(Node):
         change = differential(self.loss, self.param, direction.name)
         a, b = (normal_form(side, naturals(free((change, pairing)))) for side in (change, pairing))
         require(a == b, "the differential must be the pairing with this gradient; it is not.")
-        entry = renamed(entry, frozenset(self.outer))
         left = Atom(self.name, tuple(map(ix, self.outer + entry.binders)))
         value = put_symbol(entry.body, self.param, self.at)
         return Equation(self.outer + entry.binders, left, value)

@@ -74,7 +74,7 @@ def put_times(constraint: Le, subst: dict[Var, Ix]) -> Le:
     return at_most(low, Ix(high.vars, high.shift + c))
 
 
-Names = dict[Var, tuple[int, str, int, int]]  # what stands for an index in a frozen form
+Names = dict[Var | None, tuple[int, str, int, int]]  # what stands for an index in a frozen form
 
 
 class Monomial(Node):
@@ -153,7 +153,7 @@ def unfold(factor: Prod, context: Context, peel: Ix | None) -> Term | None:
     return None
 
 
-def normal_form(term: Term, context: Context, peel=None, labels=None, depth: int = 0) -> tuple:
+def normal_form(term, context: Context, peel=None, labels=None, depth: int = 0) -> tuple:
     """The canonical form of a term as nested tuples, for all times that `context` allows.
 
     `peel` is `t + c`: ranges that reach so far are cut there, last step first. `labels` names

@@ -130,7 +130,7 @@ def parts(node) -> tuple:
     return node if isinstance(node, tuple) else ()
 
 
-def rebuild(node, change):
+def rebuild(node, change) -> Any:
     """`node` with `change` applied to each of its parts."""
     changed = (change(part) for part in parts(node))
     if isinstance(node, Node):
@@ -168,7 +168,7 @@ def put(index: Ix, subst: dict[Var, Ix]) -> Ix:
     return Ix(tuple(merged), index.shift + sum(image.shift for image in images))
 
 
-def renamed(node, avoid: frozenset[Var]):
+def renamed(node, avoid: frozenset[Var]) -> Any:
     """`node` with its own binders renamed if one of them shares its name with `avoid`."""
     taken = {v.name for v in avoid}
     if taken.isdisjoint(v.name for v in binders(node)):
@@ -178,7 +178,7 @@ def renamed(node, avoid: frozenset[Var]):
     return rebuild(node, lambda part: substitute(part, new))
 
 
-def substitute(node, subst: dict[Var, Ix]):
+def substitute(node, subst: dict[Var, Ix]) -> Any:
     """Replace free index variables; bound ones are renamed where they would capture."""
     if free(node).isdisjoint(subst):
         return node
@@ -191,7 +191,7 @@ def substitute(node, subst: dict[Var, Ix]):
     return rebuild(node, lambda part: substitute(part, subst))
 
 
-def put_symbol(node, name: str, value: Lam):
+def put_symbol(node, name: str, value: Lam) -> Any:
     """Replace the symbol `name` by `value`, entry by entry."""
     if isinstance(node, Atom) and node.name == name:
         require(len(node.ix) == len(value.binders), f"`{name}` has {len(value.binders)} indices.")

@@ -57,7 +57,7 @@ def activate(name: str, matrix: sp.MatrixExpr) -> sp.MatrixExpr:
     if name == "identity":
         return matrix
     x = sp.Dummy("x")
-    rule = ACTIVATIONS.get(name, sp.Function(name))
+    rule = ACTIVATIONS[name] if name in ACTIVATIONS else sp.Function(name)
     return matrix.applyfunc(sp.Lambda(x, rule(x)))
 
 

@@ -85,10 +85,11 @@ def check_number(name: str, number: Number | None, kind: Rate | None,
             got = tuple(number.shape) if isinstance(number, Tensor) else repr(number)
             raise ValueError(f"`{name}` must be a tensor {shape}, one number per batch, step and "
                              f"head; got {got}. Give each step its own.")  # fmt: skip
-        return check_tensor(name, number, like)
+        check_tensor(name, number, like)
+        return
     plain = isinstance(number, int | float) and not isinstance(number, bool)
     scalar = isinstance(number, Tensor) and number.ndim == 0
     if not (plain or scalar):
         raise ValueError(f"`{name}` must be one number; got {number!r}. "
                          f"Declare {name}='per_step' for one per step.")  # fmt: skip
-    return check_tensor(name, torch.as_tensor(number, dtype=like.dtype, device=like.device), like)
+    check_tensor(name, torch.as_tensor(number, dtype=like.dtype, device=like.device), like)

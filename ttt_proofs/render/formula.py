@@ -132,6 +132,10 @@ class Writer:
         """An index variable."""
         raise NotImplementedError
 
+    def width(self, name: str) -> str:
+        """The name of a width."""
+        raise NotImplementedError
+
     def dot(self) -> str:
         """An index left open, as in a row of a matrix."""
         raise NotImplementedError
@@ -167,4 +171,8 @@ class Writer:
 
     def mapping(self, variables: Sequence[str], body: str) -> str:
         """A vector given entry by entry."""
+        raise NotImplementedError
+
+    def meaning(self, name: str) -> str:
+        """What a function with a known meaning is, for names in `notation.MEANINGS`."""
         raise NotImplementedError

@@ -24,6 +24,7 @@ MEANINGS = {
     "sigmoid": "σ(x) is 1/(1 + exp(−x))",
     "$silu": "silu(x) is x · σ(x), with σ(x) = 1/(1 + exp(−x))",
     "$relu": "relu(x) is x · step(x), with step(x) = 1 for x > 0 and 0 otherwise",
+    "tanh": "tanh(x) is the hyperbolic tangent",
     "step": "step(x) is 1 for x > 0 and 0 otherwise",
 }
 

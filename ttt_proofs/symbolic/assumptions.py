@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..kernel.definitions import DefineGradient, differential
+from ..kernel.definitions import ZERO, DefineGradient, differential
 from ..kernel.proof import Assume, Proof
-from ..kernel.terms import App, Term, inside, symbols
+from ..kernel.terms import Add, App, Mul, Sum, Term, inside, symbols
 
 STEP = ("The derivative of `step` (1 for positive and 0 for other numbers) is taken as 0, "
         "also at 0, as PyTorch does for relu.")  # fmt: skip
@@ -33,7 +33,21 @@ def hypotheses(proof: Proof) -> tuple[str, ...]:
 def differentials(proof: Proof) -> tuple[Term, ...]:
     """The differentials by which the proof's gradients are defined."""
     gradients = [d for block in proof.definitions for d in block if isinstance(d, DefineGradient)]
-    return tuple(differential(d.loss, d.param, "$direction") for d in gradients)
+    return tuple(pruned(differential(d.loss, d.param, "$direction")) for d in gradients)
+
+
+def pruned(term: Term) -> Term:
+    """The term without products by zero: what they mention need not exist."""
+    if isinstance(term, Add):
+        terms = tuple(part for part in map(pruned, term.terms) if part != ZERO)
+        return Add(terms) if terms else ZERO
+    if isinstance(term, Mul):
+        factors = tuple(map(pruned, term.factors))
+        return ZERO if ZERO in factors else Mul(factors)
+    if isinstance(term, Sum):
+        body = pruned(term.body)
+        return ZERO if body == ZERO else Sum(term.var, term.low, term.high, body)
+    return term
 
 
 def differentiable(proof: Proof) -> tuple[str, ...]:

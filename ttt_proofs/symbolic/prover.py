@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..kernel.definitions import Block, Equation
 from ..kernel.normal import naturals
 from ..kernel.proof import (
@@ -56,7 +58,7 @@ class Prover:
 
     def use(self, target: int, *sources: int) -> int:
         """Replace by the equations `sources`, and leave the result as it stands."""
-        term = self.right(target)
+        term: Any = self.right(target)
         for source in sources:
             term = replaced(term, self.at(source).equation, naturals(free(term)))
         return self.add(Calculate(term), target, *sources)

@@ -2,90 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from .symbolic.derivation import Derivation
+from .library import RequestError, folder, load, load_file, names
+from .tables import environment, err, out, print_table, summary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-                  help="Test-time training with key-value binding is linear attention, executable.")
-out, err = Console(), Console(stderr=True)
+                  help="Test-time training with KV binding is linear attention, executable.")
 
 Directory = Annotated[Path | None, typer.Option("--derivations", help="Where the files are.")]
-
-
-class RequestError(Exception):
-    """What was asked cannot be done; the message is one sentence for the user."""
-
-
-def folder(directory: Path | None) -> Path:
-    """The directory of derivations: the one given, or the package's own."""
-    if directory is not None:
-        if not directory.is_dir():
-            raise RequestError(f"`--derivations` must be a directory; got {directory}. Name one.")
-        return directory
-    found = importlib.util.find_spec("derivations")
-    if found is None or not found.submodule_search_locations:
-        raise RequestError("the derivations must be installed beside the package; none are found. "
-                           "Use --derivations DIR.")  # fmt: skip
-    return Path(next(iter(found.submodule_search_locations)))
-
-
-def names(directory: Path) -> list[str]:
-    """The names of all derivations in the directory."""
-    return sorted(file.stem for file in directory.glob("*.py") if not file.stem.startswith("_"))
-
-
-def load_file(file: Path) -> ModuleType:
-    """The module in a file; what goes wrong there is told in one sentence."""
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise RequestError(f"a Python file is required; got {file}. Name one ending in .py.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise RequestError(f"{file.name} must load; it raised {type(error).__name__}: {error}. "
-                           "Mend the file.") from error  # fmt: skip
-    return module
-
-
-def load(directory: Path, name: str) -> Derivation:
-    """The derivation of that name."""
-    known = names(directory)
-    if name not in known:
-        raise RequestError(f"a derivation's name is required; got {name!r}. "
-                           f"Known are {', '.join(known) or 'none'}.")  # fmt: skip
-    module = load_file(directory / f"{name}.py")
-    derive = getattr(module, "derive", None)
-    if not callable(derive):
-        raise RequestError(f"{name}.py must define derive(); it does not. Add it.")
-    try:
-        derivation = derive()
-    except Exception as error:
-        raise RequestError(f"{name}.py must derive its claim; derive() raised "
-                           f"{type(error).__name__}: {error}. Mend the file.") from error  # fmt: skip
-    if not isinstance(derivation, Derivation):
-        raise RequestError(f"derive() in {name}.py must return a Derivation; got "
-                           f"{type(derivation).__name__}. Return one.")  # fmt: skip
-    return derivation
 
 
 @app.command("list")
@@ -110,7 +47,7 @@ def show(name: str, directory: Directory = None,
          form: Annotated[str, typer.Option("--format", help="text, latex, md or html.")] = "text",
          ) -> None:  # fmt: skip
     """Show a derivation: statement, assumptions, and every step with its rule."""
-    from .render import FORMATS, render_derivation
+    from ..render import FORMATS, render_derivation
 
     if form not in FORMATS:
         raise RequestError(f"`--format` must be one of {', '.join(FORMATS)}; got {form!r}. "
@@ -121,7 +58,7 @@ def show(name: str, directory: Directory = None,
 def verify_one(directory: Path, name: str, witnesses: tuple[str, ...], seed: int,
                device: str) -> dict[str, Any]:  # fmt: skip
     """One derivation's entry of the report; runs in a process of its own."""
-    from .evidence.report import verify as run
+    from ..evidence.report import verify as run
 
     return run(load(directory, name), witnesses=witnesses, seed=seed, device=device).json()
 
@@ -156,7 +93,7 @@ def verify(
 
     Exit code 0: all as stated. 1: a claim fails or a mutant survives. 2: the request is wrong.
     """
-    from .evidence.report import WITNESSES
+    from ..evidence.report import WITNESSES
 
     asked = tuple(w.strip() for w in witness.split(",") if w.strip())
     if not asked or not set(asked) <= set(WITNESSES):
@@ -174,7 +111,8 @@ def verify(
     if not wanted:
         raise RequestError(f"at least one derivation is required; {where} has none. Add one.")
     done = []
-    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[last]}"))
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.fields[last]}"))  # fmt: skip
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("", total=len(wanted), last="")
         for entry in entries(where, wanted, jobs or os.cpu_count() or 1, asked, seed, device):
@@ -202,74 +140,13 @@ def check_device(device: str) -> None:
             raise RequestError("`--device cuda` needs a CUDA GPU; PyTorch sees none. Use cpu.")
 
 
-def environment(device: str, seed: int) -> dict[str, Any]:
-    """What the report was made with."""
-    packages = {}
-    for package in ("ttt-proofs", "torch", "sympy", "python-flint", "numpy"):
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            packages[package] = None
-    return {"python": platform.python_version(), "platform": platform.platform(),
-            "cores": os.cpu_count(), "packages": packages, "device": device, "seed": seed,
-            "date": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
-
-
-def summary(done: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """Counts over all derivations."""
-    return {
-        "derivations": len(done),
-        "as_stated": sum(entry["as_stated"] for entry in done),
-        "hold": sum(entry["outcome"] == "holds" for entry in done),
-        "fail": sum(entry["outcome"] == "fails" for entry in done),
-        "mutants": sum(entry["mutants"]["total"] for entry in done),
-        "survivors": sum(len(entry["mutants"]["survivors"]) for entry in done),
-        "seconds": seconds,
-    }
-
-
-def print_table(done: list[dict[str, Any]], seconds: float) -> None:
-    """The table at the end, and the counterexamples below it."""
-    table = Table("derivation", "outcome", "proof", "exact", "autograd", "kernel", "mutants", "")
-    for e in done:
-        bound, steps = e["exact"].get("error_bound_log2"), e["proof"]["steps"]
-        error, m = e["autograd"].get("max_relative_error"), e["mutants"]
-        killed = min(m["killed_by_proof"], m["killed_by_exact"])
-        table.add_row(
-            e["name"],
-            e["outcome"],
-            f"{e['proof']['status']}, {steps} steps" if steps else e["proof"]["status"],
-            f"error < 2^{bound:.0f}" if bound is not None else e["exact"]["status"],
-            f"{error:.1e}" if error is not None else short(e["autograd"]["status"]),
-            short(e["kernel"]["status"]),
-            f"{killed}/{m['total']}" if m["total"] else short(m["status"]),
-            "[green]as stated[/]" if e["as_stated"] else "[red]NOT as stated[/]",
-        )
-    out.print(table)
-    for e in done:
-        if e["counterexample"]:
-            found = e["counterexample"]
-            values = ", ".join(f"{name} = {value}" for name, value in found["values"])
-            out.print(f"{e['name']} fails: at {values} the left side is {found['left']}, the "
-                      f"right side {found['right']}.", highlight=False, markup=False)  # fmt: skip
-        for name in e["mutants"]["survivors"]:
-            out.print(f"{e['name']}: mutant survives: {name}", highlight=False, markup=False)
-    as_stated = sum(e["as_stated"] for e in done)
-    out.print(f"{as_stated} of {len(done)} as stated, in {seconds} s.", highlight=False)
-
-
-def short(status: str) -> str:
-    """A status for a narrow column."""
-    return {"not_applicable": "n/a", "skipped": "-"}.get(status, status)
-
-
 @app.command()
 def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
            seed: Annotated[int, typer.Option(help="Seed of the check.")] = 0) -> None:  # fmt: skip
     """Reduce an InnerLoop to linear attention: form, parallel class, evidence."""
-    from .loops import InnerLoop
-    from .reduction import NotCoveredError
-    from .reduction import reduce as run
+    from ..loops import InnerLoop
+    from ..reduction import NotCoveredError
+    from ..reduction import reduce as run
 
     path, _, name = target.rpartition(":")
     if not path or not Path(path).is_file():
@@ -286,7 +163,7 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
     if any_abstract(loop):
         typer.echo("autograd: not applicable, the loop has abstract parts")
         return
-    from .evidence.autograd import autograd_witness
+    from ..evidence.autograd import autograd_witness
 
     seen = autograd_witness(reduction, seed=seed)
     typer.echo(f"autograd: {'agrees' if seen.agrees else 'DISAGREES'}, largest relative error "
@@ -296,7 +173,7 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
 
 def any_abstract(loop: Any) -> bool:
     """Whether the loop cannot run, having abstract parts."""
-    from .symbolic.torch_code import torch_loop
+    from ..symbolic.torch_code import torch_loop
 
     try:
         torch_loop(loop)

@@ -1,0 +1,176 @@
+"""Formulas, statements and proofs as LaTeX that KaTeX and MathJax read as well."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+from ..kernel.definitions import Block, Equation
+from ..kernel.proof import Theorem
+from ..kernel.terms import Term
+from .formula import Writer
+from .notation import FUNCTIONS, GREEK, PRIME
+from .outline import Entry, Outline, Section
+
+# LaTeX has its own names for the letters; only these differ from ours.
+VARIANTS = {"phi": "varphi", "epsilon": "varepsilon"}
+KNOWN = {"sigmoid": r"\sigma", "tanh": r"\tanh", "$silu": r"\operatorname{silu}",
+         "$relu": r"\operatorname{relu}"}  # fmt: skip
+MEANINGS = {
+    "sigmoid": r"\sigma(x) = 1/(1 + e^{-x})",
+    "$silu": r"\operatorname{silu}(x) = x\,\sigma(x),\ \sigma(x) = 1/(1 + e^{-x})",
+    "$relu": r"\operatorname{relu}(x) = \max(x, 0)",
+    "tanh": r"\tanh(x) = (e^{2x} - 1)/(e^{2x} + 1)",
+    "step": r"\operatorname{step}(x) = 1 \text{ for } x > 0, \text{ else } 0",
+}
+
+
+class LatexWriter(Writer):
+    """Formulas in math mode: `\\sum_{i=0}^{t} \\eta\\,G^{W}_{i,hc}`."""
+
+    PLUS, MINUS, SIGN = " + ", " - ", "-"
+
+    def variable(self, name: str) -> str:
+        """An index variable: `h'`, `d_{1}`."""
+        stem = name.rstrip(PRIME)
+        match = re.fullmatch(r"([a-z])(\d+)", stem)
+        shown = f"{match[1]}_{{{match[2]}}}" if match else word(stem)
+        return shown + "'" * (len(name) - len(stem))
+
+    def width(self, name: str) -> str:
+        """A width: `D_{k}`."""
+        return f"{name[:2]}{{{name[2:]}}}" if re.fullmatch(r"D_[a-z0-9]+", name) else word(name)
+
+    def dot(self) -> str:
+        """An index left open."""
+        return r"\cdot"
+
+    def listed(self, indices: Iterable[tuple[str, bool]]) -> str:
+        """Commas between indices, none between plain letters of widths: `t,hc`."""
+        written, before = "", False
+        for index, width in indices:
+            short = width and re.fullmatch(r"[a-z]'*|\\cdot", index) is not None
+            written += ("" if not written or (short and before) else ",") + index
+            before = short
+        return written
+
+    def number(self, value: Fraction) -> str:
+        """`3` or a fraction."""
+        top, bottom = value.numerator, value.denominator
+        return str(top) if bottom == 1 else rf"\tfrac{{{top}}}{{{bottom}}}"
+
+    def symbol(self, name: str, indices: str) -> str:
+        """The letter, the rest of the name as superscripts, the indices below."""
+        return named(name) + (f"_{{{indices}}}" if indices else "")
+
+    def function(self, name: str, indices: str, slots: Sequence[Sequence[str]],
+                 arguments: Sequence[str]) -> str:  # fmt: skip
+        """`\\varphi_{t,h}(x)`, with `\\partial_{1,c}` for partial derivatives."""
+        plain = not any(slots)
+        partial = "" if plain else "".join(rf"\partial_{{{','.join(s)}}}\," for s in slots)
+        head = partial + called(name) + ("'" * len(slots) if plain else "")
+        head += f"_{{{indices}}}" if indices else ""
+        return head + self.group(", ".join(arguments)) if arguments else head
+
+    def group(self, text: str) -> str:
+        """Parentheses, larger around sums."""
+        large = r"\sum" in text or r"\prod" in text
+        return rf"\Bigl({text}\Bigr)" if large else f"({text})"
+
+    def times(self, factors: Sequence[str]) -> str:
+        """Thin spaces; a dot where parentheses would look like a function's."""
+        written = factors[0]
+        for factor in factors[1:]:
+            written += r" \cdot " if factor.startswith(("(", r"\Bigl(")) else r"\,"
+            written += factor
+        return written
+
+    def big(self, mark: str, var: str, bounds: tuple[str, str] | None, body: str) -> str:
+        """`\\sum_{h} body`, `\\prod_{s=i+1}^{j} body`."""
+        name = {"Σ": r"\sum", "Π": r"\prod"}[mark]
+        limits = f"_{{{var}={bounds[0]}}}^{{{bounds[1]}}}" if bounds else f"_{{{var}}}"
+        return f"{name}{limits} {body}"
+
+    def mapping(self, variables: Sequence[str], body: str) -> str:
+        """`c \\mapsto body`."""
+        bound = variables[0] if len(variables) == 1 else f"({', '.join(variables)})"
+        return rf"{bound} \mapsto {body}"
+
+    def meaning(self, name: str) -> str:
+        """What a known function is."""
+        return MEANINGS[name]
+
+
+def escaped(name: str) -> str:
+    """A name with its underscores as LaTeX wants them."""
+    return name.replace("_", r"\_")
+
+
+def word(name: str) -> str:
+    """A letter, a Greek letter, or upright letters."""
+    if name in GREEK:
+        return "\\" + VARIANTS.get(name, name)
+    return name if len(name) == 1 else rf"\mathrm{{{escaped(name)}}}"
+
+
+def named(name: str) -> str:
+    """A symbol: `W1` has a superscript `(1)`, `M_W` one `W`."""
+    match = re.fullmatch(r"([A-Za-z]+)(\d*)((?:_[A-Za-z\d]+)*)", name)
+    if not match:
+        return word(name)
+    parts = [f"({match[2]})"] if match[2] else []
+    for part in match[3].split("_")[1:]:
+        inner = re.fullmatch(r"([A-Za-z])(\d+)", part)
+        parts.append(f"{inner[1]}^{{({inner[2]})}}" if inner else part if part.isdigit()
+                     else word(part))  # fmt: skip
+    return word(match[1]) + (f"^{{{','.join(parts)}}}" if parts else "")
+
+
+def called(name: str) -> str:
+    """A function's name."""
+    if name in KNOWN:
+        return KNOWN[name]
+    if name in FUNCTIONS or len(name) == 1:
+        return word(name)
+    return rf"\operatorname{{{name.replace('_', '-')}}}"
+
+
+WRITER = LatexWriter()
+OUTLINE = Outline(WRITER, lambda formula: f"${formula}$")
+
+
+def latex(term: Term) -> str:
+    """The term in LaTeX's math mode, without dollar signs; see `text.text` for what may differ.
+
+    A symbol `M_W[t,h,c]` is `M^{W}_{t,hc}`: superscripts are part of a name, never powers.
+    """
+    return WRITER.term(term)
+
+
+def statement_latex(equation: Equation, definitions: tuple[Block, ...] = ()) -> str:
+    """The statement and its definitions, as paragraphs with displayed formulas."""
+    return document(OUTLINE.statement(equation, definitions))
+
+
+def proof_latex(theorem: Theorem) -> str:
+    """The theorem as a part of a LaTeX document that loads `amsmath` and `amssymb`."""
+    return document(OUTLINE.sections(theorem))
+
+
+def document(sections: Iterable[Section]) -> str:
+    """A paragraph for each heading."""
+    found = []
+    for section in sections:
+        found += [rf"\paragraph{{{section.heading}.}}"] if section.heading else []
+        found += map(paragraph, section.entries)
+    return "\n".join(found)
+
+
+def paragraph(entry: Entry) -> str:
+    """A sentence and a displayed formula."""
+    label = "" if entry.number is None else f"({entry.number}) "
+    words = entry.words.replace("∎", r"$\blacksquare$").replace("×", r"$\times$")
+    words = label + words
+    formula = rf"\[ {entry.formula} \]" if entry.formula else ""
+    return "\n".join(part for part in (words, formula) if part) + "\n"

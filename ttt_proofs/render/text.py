@@ -1,0 +1,134 @@
+"""Formulas, statements and proofs as plain Unicode text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+from ..kernel.definitions import Block, Equation
+from ..kernel.proof import Theorem
+from ..kernel.terms import Term
+from .formula import Writer
+from .notation import FUNCTIONS, GREEK, MEANINGS, PRIME, sign
+from .outline import Entry, Outline, Section
+
+COLUMNS = 100
+
+
+class TextWriter(Writer):
+    """Formulas on one line: `Σ_{i=0}^{t} η · G_W[i,h,c]`."""
+
+    def variable(self, name: str) -> str:
+        """An index variable."""
+        return sign(name, GREEK)
+
+    def width(self, name: str) -> str:
+        """A width."""
+        return name
+
+    def dot(self) -> str:
+        """An index left open."""
+        return "·"
+
+    def listed(self, indices: Iterable[tuple[str, bool]]) -> str:
+        """Indices with commas between."""
+        return ",".join(index for index, _ in indices)
+
+    def number(self, value: Fraction) -> str:
+        """`3` or `1/2`."""
+        return str(value)
+
+    def symbol(self, name: str, indices: str) -> str:
+        """`name[indices]`."""
+        return sign(name, GREEK) + (f"[{indices}]" if indices else "")
+
+    def function(self, name: str, indices: str, slots: Sequence[Sequence[str]],
+                 arguments: Sequence[str]) -> str:  # fmt: skip
+        """`φ[t,h](x)`, `∂_{1,c} ℓ(x, y)` for partial derivatives, `act′(x)` for others."""
+        plain = not any(slots)
+        partial = "" if plain else "".join(f"∂_{subscript(slot)} " for slot in slots)
+        head = partial + sign(name, FUNCTIONS) + (PRIME * len(slots) if plain else "")
+        head += f"[{indices}]" if indices else ""
+        return f"{head}({', '.join(arguments)})" if arguments else head
+
+    def group(self, text: str) -> str:
+        """Parentheses."""
+        return f"({text})"
+
+    def times(self, factors: Sequence[str]) -> str:
+        """Dots between the factors."""
+        return " · ".join(factors)
+
+    def big(self, mark: str, var: str, bounds: tuple[str, str] | None, body: str) -> str:
+        """`Σ_h body`, `Σ_{i=0}^{t} body`."""
+        limits = f"{{{var}={bounds[0]}}}^{{{bounds[1]}}}" if bounds else var
+        return f"{mark}_{limits} {body}"
+
+    def mapping(self, variables: Sequence[str], body: str) -> str:
+        """`c ↦ body`."""
+        bound = variables[0] if len(variables) == 1 else f"({', '.join(variables)})"
+        return f"{bound} ↦ {body}"
+
+    def meaning(self, name: str) -> str:
+        """What a known function is."""
+        return MEANINGS[name]
+
+
+def subscript(parts: Sequence[str]) -> str:
+    """`c`, or `{1,c}`."""
+    return parts[0] if len(parts) == 1 and len(parts[0]) == 1 else f"{{{','.join(parts)}}}"
+
+
+WRITER = TextWriter()
+OUTLINE = Outline(WRITER, str)
+
+
+def text(term: Term) -> str:
+    """The term on one line of Unicode.
+
+    Only signs, numbers and the order of factors and terms may differ from the term; `x · σ(x)`
+    is shown as `silu(x)`. Bound indices are named by their width, with primes where one is
+    taken. A dot is an index left open: `k[t,l,·]` is a row.
+    """
+    return WRITER.term(term)
+
+
+def statement_text(equation: Equation, definitions: tuple[Block, ...] = ()) -> str:
+    """`For every ...: left = right`, and the definitions that it rests on."""
+    return document(OUTLINE.statement(equation, definitions))
+
+
+def proof_text(theorem: Theorem) -> str:
+    """The theorem: statement, what is given, definitions, assumptions, every step by its rule.
+
+    Steps have the numbers that they have in the record, from 0.
+    """
+    return document(OUTLINE.sections(theorem))
+
+
+def document(sections: Iterable[Section]) -> str:
+    """Headings, and what belongs to them indented."""
+    return "\n".join(
+        f"{s.heading}\n{textwrap.indent(lines(s.entries), '  ')}" if s.heading else lines(s.entries)
+        for s in sections
+    )
+
+
+def lines(entries: Iterable[Entry]) -> str:
+    """Each entry's sentence, and its formula below."""
+    found = []
+    for entry in entries:
+        label = "" if entry.number is None else f"({entry.number}) "
+        indent = "      " if label else "  " if entry.words else ""
+        if entry.words:
+            found.append(wrapped(label.ljust(6 if label else 0) + entry.words, "", indent or "  "))
+        if entry.formula:
+            found.append(wrapped(entry.formula, indent, indent + "    "))
+    return "".join(f"{line}\n" for line in found)
+
+
+def wrapped(line: str, first: str, later: str) -> str:
+    """The line, broken at spaces."""
+    return textwrap.fill(line, COLUMNS, initial_indent=first, subsequent_indent=later,
+                         break_long_words=False, break_on_hyphens=False)  # fmt: skip
