@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -36,7 +37,9 @@ def list_(directory: Directory = None,
                 for d in found]  # fmt: skip
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    table = Table("name", "expects", "title", "source")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("name", "expects", "title", "source"):
+        table.add_column(column)
     for d in found:
         table.add_row(d.name, d.expects, d.title, d.source)
     out.print(table)
@@ -52,7 +55,13 @@ def show(name: str, directory: Directory = None,
     if form not in FORMATS:
         raise RequestError(f"`--format` must be one of {', '.join(FORMATS)}; got {form!r}. "
                            "Choose one.")  # fmt: skip
-    typer.echo(render_derivation(load(folder(directory), name), form))
+    derivation, counterexample = load(folder(directory), name), ""
+    if derivation.expects == "fails":
+        from ..evidence.report import counterexample_text, refute
+
+        found = refute(derivation)
+        counterexample = counterexample_text(found) if found else "No counterexample was found."
+    typer.echo(render_derivation(derivation, form, counterexample))
 
 
 def verify_one(directory: Path, name: str, witnesses: tuple[str, ...], seed: int,

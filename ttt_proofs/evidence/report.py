@@ -19,7 +19,7 @@ from ..symbolic.derivation import Derivation, Part
 from ..symbolic.records import digest
 from .exact import exact_witness
 from .exact import refute as find_counterexample
-from .mutants import score
+from .score import score
 from .types import Refutation
 
 WITNESSES = ("proof", "exact", "autograd", "kernel")
@@ -52,6 +52,12 @@ def refute(derivation: Derivation, *, seed: int = 0) -> Refutation | None:
     return None
 
 
+def counterexample_text(found: Refutation) -> str:
+    """The counterexample as a sentence."""
+    values = ", ".join(f"{name} = {value}" for name, value in found.values)
+    return f"At {values} the left side is {found.left} and the right side {found.right}."
+
+
 @dataclass(frozen=True)
 class Report:
     """What each witness said of one derivation; `json()` is an entry of `verify --json`.
@@ -76,7 +82,8 @@ class Report:
 
     def json(self) -> dict[str, Any]:
         """Plain data, as the command line writes it."""
-        return asdict(self)
+        told = counterexample_text(self.counterexample) if self.counterexample else None
+        return {**asdict(self), "counterexample_text": told}
 
     def __str__(self) -> str:
         steps = f"proof {self.proof['status']} ({self.proof['steps']} steps)"
@@ -193,7 +200,7 @@ def autograd_status(derivation: Derivation, seed: int) -> dict[str, Any]:
 
 def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
     """How many mutants of the statements each of proof and exact witness refuses."""
-    scores = [(part.label, score(part.statement, part.proof, seed=seed)) for part in parts]
+    scores = [(part.label, score(part.statement, part.proof.definitions, part.proof, seed=seed)) for part in parts]
     return {
         "status": "killed" if not any(s.survivors for _, s in scores) else "survived",
         "total": sum(s.total for _, s in scores),

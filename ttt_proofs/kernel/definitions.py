@@ -111,9 +111,9 @@ class DefineGradient(Node):
     loss: Term
     at: Lam
 
-    def equation(self, entry: Lam | None, start: bool) -> Equation:
-        """`name = entry at the point`, if `d loss = Σ entry · E` for every direction E."""
-        entry = renamed(entry or Lam((), self.loss), frozenset(self.outer))
+    def equation(self, found: Lam | None, start: bool) -> Equation:
+        """`name = found at the point`, if `d loss = Σ found · E` for every direction E."""
+        entry: Lam = renamed(found or Lam((), self.loss), frozenset(self.outer))
         sorts = [v.sort for v in self.at.binders]
         same = [v.sort for v in entry.binders] == sorts and TIME not in sorts and not start
         require(same, f"the gradient must have indices of the widths {sorts}.")

@@ -99,6 +99,8 @@ def product(given: Iterable[Term]) -> Term:
                 number *= part.value
             else:
                 kept.append(part)
+    if number == -1 and len(kept) == 1 and isinstance(kept[0], Add):
+        return total(Mul((MINUS_ONE, term)) for term in kept[0].terms)
     return rebuilt(number, kept)
 
 

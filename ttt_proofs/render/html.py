@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
+from ..kernel.definitions import Block, Equation
 from ..kernel.proof import Theorem
 from .latex import OUTLINE
 from .outline import Entry
@@ -24,6 +25,13 @@ def proof_html(theorem: Theorem) -> str:
         else:
             written.append(f"<p><b>{heading}</b></p>\n{inner}")
     return f'<div class="ttt-proof">\n{"".join(written)}</div>\n'
+
+
+def statement_html(equation: Equation, definitions: tuple[Block, ...] = ()) -> str:
+    """The statement and its definitions as an HTML fragment."""
+    sections = OUTLINE.statement(equation, definitions)
+    inner = "".join(f"<p><b>{escape(s.heading)}</b></p>\n{body(s.entries)}" for s in sections)
+    return f'<div class="ttt-proof">\n{inner}</div>\n'
 
 
 def body(entries: Iterable[Entry]) -> str:

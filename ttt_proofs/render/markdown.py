@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..kernel.definitions import Block, Equation
 from ..kernel.proof import Theorem
 from .latex import OUTLINE
 from .outline import Entry
+
+
+def statement_markdown(equation: Equation, definitions: tuple[Block, ...] = ()) -> str:
+    """The statement and its definitions as Markdown."""
+    sections = OUTLINE.statement(equation, definitions)
+    return "\n\n".join(f"### {s.heading or 'Claim'}\n\n{body(s.entries)}" for s in sections) + "\n"
 
 
 def proof_markdown(theorem: Theorem) -> str:

@@ -26,6 +26,9 @@ from .notation import MEANINGS, Names, bind, letter, scope
 Wrap = Callable[[str], str]  # a formula within a sentence
 
 
+ARBITRARY = "Lengths and widths are arbitrary. An empty sum is 0, an empty product is 1."
+
+
 class Entry(NamedTuple):
     """A sentence, the formula that it announces (if any), and a step's number."""
 
@@ -135,7 +138,7 @@ class Outline:
         apps = {a.fn: a for a in inside(shown_terms(proof), App)}
         found = [self.data(atom) for atom in atoms.values()]
         found += [self.function(app) for app in apps.values()]
-        return (*found, Entry("Lengths and widths are arbitrary."))
+        return (*found, Entry(ARBITRARY))
 
     def data(self, atom: Atom) -> Entry:
         """A symbol with its shape."""
@@ -216,7 +219,7 @@ class Outline:
             onwards = f"{shown}{self.writer.PLUS.replace(' ', '')}1"
             freed = f", discharging {numbers(known)}" if known else ""
             return (f"induction on {self.wrap(shown)}: {bases} at 0, {steps} from "
-                    f"{self.wrap(shown)} to {self.wrap(onwards)}{freed}")  # fmt: skip
+                    f"{self.wrap(shown)} to {self.wrap(onwards)}{freed}; so for every step")  # fmt: skip
         if isinstance(rule, Definition):
             name = self.wrap(self.writer.symbol(rule.name, ""))
             if rule.entry:

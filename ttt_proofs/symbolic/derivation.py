@@ -62,8 +62,7 @@ def gradient_part(loop: InnerLoop, weight: Weight, label: str = "") -> Part:
     goal = define.equation(found, False)
     prover = Prover(((define,),))
     gradient = prover.definition(define.name, entry=found)
-    number = prover.use(prover.begin(goal.every, goal.left), gradient)
-    return Part(label or f"gradient in {weight.name}", goal, prover.claim(number, goal))
+    return Part(label or f"gradient in {weight.name}", goal, prover.claim(gradient, goal))
 
 
 def identity_part(left: sp.Expr, right: sp.Expr, times: tuple[sp.Symbol, ...],

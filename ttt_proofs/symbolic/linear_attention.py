@@ -135,9 +135,8 @@ def prove_unrolled(prover: Prover, loop: InnerLoop) -> int:
     bases, steps, assumed = [], [], [prover.assume(part) for part in parts]
     names = [part.left.name for part in parts if isinstance(part.left, Atom)]
     for part, name in zip(parts, names, strict=True):
-        goal = part.put({T: at(0)})
-        begun = prover.use(prover.begin(part.every, goal.left), prover.definition(name, start=True))
-        bases.append(prover.rearrange(begun, goal.right))
+        first = prover.definition(name, start=True)
+        bases.append(prover.rearrange(first, part.put({T: at(0)}).right))
     for part, name in zip(parts, names, strict=True):
         goal = part.put({T: ix(T, 1)})
         number = prover.use(prover.begin(part.every, goal.left), prover.definition(name))
@@ -166,5 +165,5 @@ def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proo
         theory.state("G", weight), entry=theory.gradient_entry(loop, weight)
     )
     before = prove_unrolled(prover, loop) if unroll else prover.definition(weight.name)
-    number = prover.use(prover.begin(goal.every, goal.left), prover.definition("o"))
-    return prover.claim(prover.use(prover.use(number, before), gradient), goal)
+    number = prover.use(prover.definition("o"), before)
+    return prover.claim(prover.use(number, gradient), goal)

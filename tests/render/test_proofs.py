@@ -1,0 +1,174 @@
+"""Whole proofs: every step is there, formulas are well formed, nothing is concrete."""
+
+import re
+
+import pytest
+
+from tests.render.conftest import LOOPS
+from ttt_proofs import render
+from ttt_proofs.kernel.definitions import Equation
+from ttt_proofs.kernel.proof import Assume, Induction, Proof, Sequent, Step, Theorem
+from ttt_proofs.kernel.terms import TIME, Atom, Var, ix
+from ttt_proofs.render.latex import OUTLINE
+from ttt_proofs.symbolic.assumptions import assumptions
+
+FORMATS = [render.proof_text, render.proof_markdown, render.proof_latex, render.proof_html]
+
+MOMENTUM = """\
+For every step t, l over L, c over D_v:
+  o[t,l,c] = Σ_h φ[t+1,h](q[t,l,·]) · (W_0[h,c] + Σ_{i=0}^{t} (Σ_{j=i}^{t} η · Π_{s=i+1}^{j} α[s]) ·
+      Σ_l′ φ[i,h](k[i,l′,·]) · (−∂_{1,c} ℓ(c′ ↦ Σ_h′ φ[i,h′](k[i,l′,·]) · W[i,h′,c′], v[i,l′,·])))
+Indices, primed or not: a over D_k, c over D_v, h over D_h, l over L.
+
+Definitions
+  M_W[0,h,c] = 0
+  M_W[t+1,h,c] = G_W[t,h,c] + α[t] · M_W[t,h,c]
+  W[0,h,c] = W_0[h,c]
+  W[t+1,h,c] = W[t,h,c] − η · M_W[t+1,h,c]
+  G_W[t,h,c] is the gradient in X_W[h,c], at X_W[h,c] = W[t,h,c], of
+    Σ_l ℓ(c′ ↦ Σ_h′ φ[t,h′](k[t,l,·]) · X_W[h′,c′], v[t,l,·])
+  o[t,l,c] = Σ_h φ[t+1,h](q[t,l,·]) · W[t+1,h,c]
+"""
+
+# The rules of the momentum proof in order, as a reader sees them.
+RULES = """
+gradient | induction hypothesis | induction hypothesis
+start | definition | calculation | calculation | start | definition | calculation | calculation
+start | definition | calculation | calculation | calculation
+start | definition | calculation | calculation | calculation | calculation | induction
+start | definition | calculation | calculation | calculation | calculation
+"""
+
+
+def formulas(theorem):
+    """Every LaTeX formula of the proof, those within sentences as well."""
+    entries = [e for section in OUTLINE.sections(theorem) for e in section.entries]
+    return [f for e in entries for f in (e.formula, *re.findall(r"\$(.*?)\$", e.words)) if f]
+
+
+def balanced(formula: str, left: str, right: str) -> bool:
+    """Whether each opening sign has its closing one."""
+    depth = 0
+    for sign in re.findall(f"{re.escape(left)}|{re.escape(right)}", formula):
+        depth += 1 if sign == left else -1
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def test_momentum_statement(theorems):
+    theorem = theorems["momentum"]
+    equation, definitions = theorem.statement.equation, theorem.proof.definitions
+    assert render.statement_text(equation, definitions) == MOMENTUM
+    typeset = render.statement_latex(equation, definitions)
+    assert r"W^{0}_{hc} + \sum_{i=0}^{t} \Bigl(\sum_{j=i}^{t} \eta\,\prod_{s=i+1}^{j}" in typeset
+    assert render.statement_text(equation).startswith("For every step t")
+    assert "Definitions" not in render.statement_text(equation)
+
+
+def test_every_step_of_momentum_is_listed_with_its_rule(theorems):
+    shown = re.findall(r"^  \((\d+)\) +(.+)$", render.proof_text(theorems["momentum"]), re.M)
+    assert [int(number) for number, _ in shown] == list(range(len(shown)))
+    rules = [rule.strip() for rule in re.split(r"[|\n]", RULES) if rule.strip()]
+    assert len(shown) == len(rules) == len(theorems["momentum"].proof.steps)
+    for (_, words), rule in zip(shown, rules, strict=True):
+        assert words.startswith(rule)
+
+
+@pytest.mark.parametrize("number", [0, 5, 14, 15, 21, 22, 28])
+def test_momentum_steps_name_their_premises(number, theorems):
+    theorem = theorems["momentum"]
+    words = re.findall(rf"^  \({number}\) +(.+)$", render.proof_text(theorem), re.M)[0]
+    for premise in theorem.proof.steps[number].premises:
+        assert f"({premise})" in words
+    assert ("splitting off the last step at t" in words) == (number in (15, 21))
+    assert ("under (1)" in words) == (number in (14, 15, 21))
+    assert ("discharging (1), (2)" in words) == (number == 22)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_has_every_part(form, theorems):
+    for name, theorem in theorems.items():
+        shown = form(theorem)
+        for heading in ("Theorem", "Given", "Definitions", "Assumptions", "Proof"):
+            assert heading in shown, (name, heading)
+        for number in range(len(theorem.proof.steps)):
+            assert f"({number})" in shown
+        assert shown.count("∎") + shown.count(r"\blacksquare") == 1
+
+
+def test_formulas_are_balanced_and_signs_single(theorems):
+    for theorem in theorems.values():
+        for formula in formulas(theorem):
+            assert balanced(formula, "{", "}"), formula
+            assert balanced(formula.replace(r"\Bigl(", "(").replace(r"\Bigr)", ")"), "(", ")")
+            assert formula.count(r"\Bigl") == formula.count(r"\Bigr")
+            assert not re.search(r"\+ *-|- *-|-1\\,|[<>&%#~]", formula), formula
+        plain = render.proof_text(theorem)
+        assert not re.search(r"\+\s*−|−\s*−|−1 ·|_{2}|\$", plain)
+        assert balanced(plain, "(", ")")
+        assert balanced(plain, "[", "]")
+
+
+def test_nothing_has_a_concrete_length_or_width(theorems):
+    for name, theorem in theorems.items():
+        plain = re.sub(r"\(\d+\)", "", render.proof_text(theorem))  # numbers of steps
+        plain = re.sub(r"[A-Za-z_]+\d+(_0)?|W_0|∂_\{\d", "", plain)  # names, slots
+        assert set(re.findall(r"\d+", plain)) <= {"0", "1", "2"}, name  # 2 in 1/2, exp(2x)
+        assert not re.search(r"\b(L|D_\w+|T)\s*=", plain), name
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_katex_has_no_unknown_commands(name, theorems):
+    known = {
+        *("sum", "prod", "Bigl", "Bigr", "cdot", "partial", "mapsto", "tfrac", "mathrm", "text"),
+        *("operatorname", "alpha", "eta", "varphi", "ell", "sigma", "tanh", "max", "times"),
+    }
+    for formula in formulas(theorems[name]):
+        assert set(re.findall(r"\\([A-Za-z]+)", formula)) <= known
+
+
+def test_mathtext_typesets_every_formula(theorems):
+    mathtext = pytest.importorskip("matplotlib.mathtext")
+    parser = mathtext.MathTextParser("path")
+    for formula in formulas(theorems["momentum"]):
+        for mark, size in ((r"\Bigl", r"\left"), (r"\Bigr", r"\right")):
+            formula = formula.replace(mark, size)
+        parser.parse(f"${formula}$".replace(r"\mapsto", r"\to").replace(r"\tfrac", r"\frac"))
+
+
+def test_html_is_escaped_and_folds_the_proof(theorems):
+    shown = render.proof_html(theorems["relu"])
+    assert "<summary><b>Proof</b>, 18 steps</summary>" in shown
+    assert shown.count("<details>") == shown.count("</details>") > 1
+    assert not re.search(r"<(?!/?(div|details|summary|b|p)\b)", shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("momentum", ["`ell` is differentiable in its first argument."]),
+        ("mlp", ["`act` is differentiable."]),
+        ("gelu", []),
+        ("swiglu", []),
+        ("linear", []),
+        ("relu", ["The derivative of `step` (1 for positive and 0 for other numbers) is taken "
+                  "as 0, also at 0, as PyTorch does for relu."]),
+        ("relu W2", []),
+    ],
+)  # fmt: skip
+def test_assumptions(name, expected, theorems):
+    assert list(assumptions(theorems[name].proof)) == expected
+
+
+def test_an_open_hypothesis_is_an_assumption():
+    t = Var("t", TIME)
+    equation = Equation((t,), Atom("x", (ix(t),)), Atom("alpha", ()))
+    theorem = Theorem(Proof((), (Step(Assume(equation), (), Sequent((equation,), equation)),)))
+    assert assumptions(theorem.proof) == ("Step 0 is assumed: an equation for `x`.",)
+    assert "(0)   hypothesis\n        x[t] = α" in render.proof_text(theorem)
+
+
+def test_inductions_are_recorded(theorems):
+    steps = theorems["momentum"].proof.steps
+    assert sum(isinstance(step.rule, Induction) for step in steps) == 1
