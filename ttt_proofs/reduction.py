@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from typing import Literal
 
 import sympy as sp
@@ -17,8 +18,10 @@ from .loops import InnerLoop
 from .loops.loop import NEXT_M, M
 from .parallel import forms
 from .parallel.inputs import check_inputs
+from .render import latex, text
 from .symbolic.derivation import gradient_part
 from .symbolic.linear_attention import Form, claim, linear_attention, prove_claim
+from .symbolic.records import digest
 from .symbolic.torch_code import loop_code
 
 Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
@@ -127,6 +130,42 @@ class Reduction:
     def code(self) -> str:
         """The PyTorch text of the loop's pieces, written from the proved expressions."""
         return loop_code(self.loop)
+
+    def pieces(self) -> tuple[tuple[str, str, Term], ...]:
+        """Each piece of the form: what it is, its name, its term."""
+        return (
+            ("query", r"\hat q", self.query),
+            ("key", r"\hat k_i", self.key),
+            ("value", r"\hat v_i", self.value),
+            ("weight", "C_{ti}", self.coefficient),
+            ("start", "S_0", self.state0),
+        )
+
+    def latex(self) -> str:
+        """The form and its pieces as an `aligned` block of LaTeX, without dollar signs."""
+        last = "t" if self.loop.schedule.read == "after_update" else "t-1"
+        lines = [rf"o_t &= \hat q \Bigl(S_0 + \sum_{{i=0}}^{{{last}}} C_{{ti}}\, "
+                 r"\hat k_i^\top \hat v_i\Bigr)"]  # fmt: skip
+        lines += [f"{name} &= {latex(term)}" for _, name, term in self.pieces()]
+        return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks, which typeset what stands between dollar signs."""
+        return f"<p>{escape(self.summary())}</p>\n$$\n{self.latex()}\n$$\n"
+
+    def summary(self) -> str:
+        """Kernel, parallel class and proof in one line."""
+        kernel = "static" if self.static else "dynamic"
+        return (f"kernel {kernel} | parallel {self.parallel}: {self.reason} | proved in "
+                f"{len(self.theorem.proof.steps)} steps, digest {digest(self.theorem.proof)[:12]}")
+
+    def __str__(self) -> str:
+        last = "t" if self.loop.schedule.read == "after_update" else "t-1"
+        form = f"o[t] = query · (start + Σ_{{i=0}}^{{{last}}} weight · keyᵀ value)"
+        pieces = [f"  {what:<7}{text(term)}" for what, _, term in self.pieces()]
+        return "\n".join([form, *pieces, *self.summary().split(" | ")])
+
+    __repr__ = summary
 
 
 def reduce(loop: InnerLoop) -> Reduction:

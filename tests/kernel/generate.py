@@ -118,8 +118,8 @@ class Terms:
         return Sum(new, node.low, node.high, substitute(node.body, {node.var: ix(new)}))
 
     def shifted(self, node: Sum) -> Sum:
-        """The same sum over a shifted time."""
-        if not node.low or not node.high or self.flip(0.5):
+        """The same sum over a shifted time, from a constant: only such ranges are shifted back."""
+        if not node.low or not node.high or node.low.vars or self.flip(0.5):
             return node
         c = self.random.choice([-1, 1, 2])
         low, high = (Ix(b.vars, b.shift - c) for b in (node.low, node.high))

@@ -7,14 +7,14 @@ import pytest
 from ttt_proofs.kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var, at, ix
 from ttt_proofs.render import latex, text
 
-T, I, S = (Var(name, TIME) for name in "tis")
+T, FIRST, S = (Var(name, TIME) for name in "tis")
 A, H, C = Var("a", "D_k"), Var("h", "D_h"), Var("c", "D_v")
 ROW = Var("l", "L")
 X, Y, Z = (Atom(name, (ix(H),)) for name in "xyz")
 ETA, ALPHA = Atom("eta", ()), Atom("alpha", (ix(S),))
 MINUS = Num(Fraction(-1))
 K = Atom("k", (ix(T), ix(ROW), ix(A)))
-KEPT = Prod(ix(I, 1), ix(T, -1), Lam((S,), ALPHA))
+KEPT = Prod(ix(FIRST, 1), ix(T, -1), Lam((S,), ALPHA))
 
 
 def sum_h(body):
@@ -65,7 +65,7 @@ CASES = [
     (Add((sum_h(X), Y)), "(Σ_h′ x[h′]) + y[h]", r"\Bigl(\sum_{h'} x_{h'}\Bigr) + y_{h}"),
     (Add((Y, sum_h(X))), "y[h] + Σ_h′ x[h′]", r"y_{h} + \sum_{h'} x_{h'}"),
     (sum_h(Mul((MINUS, X))), "−Σ_h x[h]", r"-\sum_{h} x_{h}"),
-    (Sum(I, at(0), ix(T, -1), KEPT), "Σ_{i=0}^{t−1} Π_{s=i+1}^{t−1} α[s]",
+    (Sum(FIRST, at(0), ix(T, -1), KEPT), "Σ_{i=0}^{t−1} Π_{s=i+1}^{t−1} α[s]",
      r"\sum_{i=0}^{t-1} \prod_{s=i+1}^{t-1} \alpha_{s}"),
     (Mul((KEPT, X)), "(Π_{s=i+1}^{t−1} α[s]) · x[h]",
      r"\Bigl(\prod_{s=i+1}^{t-1} \alpha_{s}\Bigr)\,x_{h}"),
@@ -82,7 +82,7 @@ CASES = [
      r"\partial_{1,c}\,\partial_{2,c+1}\,\ell(f_{\cdot}, v_{\cdot})"),
     (Mul((X, sigmoid(X))), "silu(x[h])", r"\operatorname{silu}(x_{h})"),
     (Mul((X, sigmoid(Y))), "x[h] · σ(y[h])", r"x_{h}\,\sigma(y_{h})"),
-    (App("silu", (), (Lam((), X),)), "‹silu›(x[h])", r"\operatorname{‹silu›}(x_{h})"),
+    (App("silu", (), (Lam((), X),)), "‹silu›(x[h])", r"\operatorname{silu}^{\ast}(x_{h})"),
 ]  # fmt: skip
 
 

@@ -101,7 +101,7 @@ class Search:
 def simpler(value: int) -> Iterator[int]:
     """The integers simpler than `value`: 0, 1, -1, 2, -2, ... up to it."""
     for size in range(abs(value) + 1):
-        for candidate in (size, -size):
+        for candidate in dict.fromkeys((size, -size)):
             if candidate == value:
                 return
             yield candidate
@@ -118,7 +118,9 @@ def smallest(claim: Equation, definitions: tuple[Block, ...], widths: dict[str, 
     place = [(v.name, str(k)) for v, k in entry.items()
              if v.sort != TIME and widths[v.sort] > 1]  # fmt: skip
     times = [(v.name, k) for v, k in entry.items() if v.sort == TIME]
-    values = [(query_text(query), number_text(value)) for query, value in search.needed(point).items()]
+    values = [
+        (query_text(query), number_text(value)) for query, value in search.needed(point).items()
+    ]
     return Refutation((*place, *values), number_text(point.left), number_text(point.right),
                       (*sorted(widths.items()), *times))  # fmt: skip
 
@@ -137,7 +139,7 @@ def bracket(index: tuple[int, ...]) -> str:
 
 def query_text(query: Query) -> str:
     """`k[0,1]`, `phi[0,0](1, 2)`, `∂ell/∂x1[0](0; 1)`: arguments are parted by semicolons."""
-    name = query.name + bracket(query.index)
+    name = query.name + bracket(query.place)
     if query.args is None:
         return name
     below = "".join(f"∂x{k + 1}{bracket(cell)}" for k, cell in query.slots)

@@ -7,8 +7,20 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from ..kernel.terms import Add, App, Atom, Mul, Sum, Term, symbols
-from .codes import Code, Env, Run, app_vars, connect, index_vars, indexer, is_known
-from .codes import known_derivative, memoised, union, without
+from .codes import (
+    Code,
+    Env,
+    Run,
+    app_vars,
+    connect,
+    index_vars,
+    indexer,
+    is_known,
+    known_derivative,
+    memoised,
+    union,
+    without,
+)
 
 if TYPE_CHECKING:
     from .evaluate import Model

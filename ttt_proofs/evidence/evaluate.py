@@ -1,7 +1,7 @@
 """An interpreter of kernel terms that shares nothing with the kernel's normal form.
 
 It iterates definitions, asks a seeded source for the values of free symbols and of abstract
-functions, and takes gradients by dual numbers. Its own table of derivatives is below.
+functions, and takes gradients by dual numbers. It has its own table of derivatives (`codes`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,20 @@ from typing import Any
 
 from ..kernel.definitions import Block, Define, DefineGradient
 from ..kernel.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term, Var
-from .codes import Code, Env, Run, app_vars, connect, index_vars, indexer, is_known
-from .codes import known_derivative, memoised, union, without
+from .codes import (
+    Code,
+    Env,
+    Run,
+    app_vars,
+    connect,
+    index_vars,
+    indexer,
+    is_known,
+    known_derivative,
+    memoised,
+    union,
+    without,
+)
 from .duals import Duals
 from .fields import Degree, Degrees, Field, Query, Rationals, Reals, Source
 

@@ -20,13 +20,13 @@ PRIMES = (2**61 - 1, 2**61 - 31)  # the two largest primes below 2^61
 class Query(NamedTuple):
     """What a value is drawn for: an entry of a symbol, or a function (or derivative) at arguments.
 
-    `args` is None for a symbol. For a function it holds each argument's entries, so that equal
-    arguments give equal values; `slots` are the partial derivatives taken, in sorted order, since
-    mixed partial derivatives commute.
+    `place` holds the indices; `slots` the partial derivatives taken, in sorted order, since mixed
+    ones commute. `args` is None for a symbol. For a function it holds each argument's entries, so
+    that equal arguments give equal values.
     """
 
     name: str
-    index: tuple[int, ...]
+    place: tuple[int, ...]
     slots: tuple[tuple[int, tuple[int, ...]], ...] = ()
     args: tuple[tuple[Any, ...], ...] | None = None
 

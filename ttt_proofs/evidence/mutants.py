@@ -126,8 +126,9 @@ def dropped(term: Term, scope: tuple[Var, ...], kind: type[Add] | type[Mul]) -> 
         if isinstance(site.node, kind):
             (whole,) = parts(site.node)
             for k, part in enumerate(whole):
-                yield f"without {short(part)}", put_at(
-                    term, site.path, kind(whole[:k] + whole[k + 1 :])
+                yield (
+                    f"without {short(part)}",
+                    put_at(term, site.path, kind(whole[:k] + whole[k + 1 :])),
                 )
 
 

@@ -64,8 +64,7 @@ def gated(term: Mul) -> App | None:
     if len(term.factors) != 2:
         return None
     for x, gate in (term.factors, term.factors[::-1]):
-        plain = isinstance(gate, App) and not gate.slots and not gate.ix and gate.fn in GATED
-        if plain and gate.args == (Lam((), x),):
+        if isinstance(gate, App) and gate == App(gate.fn, (), (Lam((), x),)) and gate.fn in GATED:
             return App(GATED[gate.fn], (), gate.args)
     return None
 
@@ -74,8 +73,10 @@ def flat(factors: Iterable[Term]) -> list[Term]:
     """Factors arranged; products within products are opened, unless they carry a sign."""
     found: list[Term] = []
     for factor in map(arranged, factors):
-        opened = isinstance(factor, Mul) and not split(factor)[0]
-        found += factor.factors if opened else (factor,)
+        if isinstance(factor, Mul) and not split(factor)[0]:
+            found += factor.factors
+        else:
+            found.append(factor)
     return found
 
 

@@ -76,7 +76,7 @@ class Writer:
 
     def added(self, term: Add, names: Names) -> Piece:
         """Terms with plus and minus between them."""
-        written, last = "", len(term.terms) - 1
+        written, open_end, last = "", False, len(term.terms) - 1
         for k, part in enumerate(term.terms):
             negative, body = split(part)
             piece = self.piece(body, names)
@@ -84,7 +84,8 @@ class Writer:
             mark = self.MINUS if negative else self.PLUS
             mark = mark if k else self.SIGN if negative else ""
             written += mark + (self.group(piece.text) if grouped else piece.text)
-        return Piece(written, SUM, piece.open and not grouped)
+            open_end = piece.open and not grouped
+        return Piece(written, SUM, open_end)
 
     def multiplied(self, term: Mul, names: Names) -> Piece:
         """Factors beside each other."""

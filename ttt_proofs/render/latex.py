@@ -131,6 +131,8 @@ def called(name: str) -> str:
     """A function's name."""
     if name in KNOWN:
         return KNOWN[name]
+    if f"${name}" in KNOWN:  # not x σ(x), but a function that a loop calls so
+        return rf"\operatorname{{{name}}}^{{\ast}}"
     if name in FUNCTIONS or len(name) == 1:
         return word(name)
     return rf"\operatorname{{{name.replace('_', '-')}}}"

@@ -59,13 +59,14 @@ class Outline:
         statement = self.claim(theorem.statement.equation)
         left = [Entry(self.sentence(words, proof)) for words in assumptions(proof)]
         end = f"∎ Step ({len(steps) - 1}) is what was to be shown."
-        return (
+        found = (
             Section("Theorem", (statement, *self.legend(theorem.statement.equation))),
             Section("Given", self.given(proof)),
             Section("Definitions", self.definitions(proof.definitions)),
             Section("Assumptions", tuple(left or [Entry("None.")])),
             Section("Proof", (*steps, Entry(end))),
         )
+        return tuple(section for section in found if section.entries)
 
     def sentence(self, words: str, proof: Proof) -> str:
         """An assumption, its names in backquotes shown as they are in formulas."""
@@ -219,7 +220,7 @@ class Outline:
             onwards = f"{shown}{self.writer.PLUS.replace(' ', '')}1"
             freed = f", discharging {numbers(known)}" if known else ""
             return (f"induction on {self.wrap(shown)}: {bases} at 0, {steps} from "
-                    f"{self.wrap(shown)} to {self.wrap(onwards)}{freed}; so for every step")  # fmt: skip
+                    f"{self.wrap(shown)} to {self.wrap(onwards)}{freed}")  # fmt: skip
         if isinstance(rule, Definition):
             name = self.wrap(self.writer.symbol(rule.name, ""))
             if rule.entry:

@@ -12,7 +12,7 @@ from ..kernel.proof import Proof
 from ..kernel.terms import TIME, Var
 from ..loops import InnerLoop, Weight
 from . import theory
-from .bridge import scalar
+from .bridge import index, scalar
 from .linear_attention import claim, linear_attention, prove_claim, single_step
 from .prover import Prover
 
@@ -65,10 +65,14 @@ def gradient_part(loop: InnerLoop, weight: Weight, label: str = "") -> Part:
     return Part(label or f"gradient in {weight.name}", goal, prover.claim(gradient, goal))
 
 
-def identity_part(left: sp.Expr, right: sp.Expr, times: tuple[sp.Symbol, ...],
-                  label: str = "") -> Part:  # fmt: skip
-    """An identity between two scalar expressions, for all `times`."""
+def identity_part(left: sp.Expr, right: sp.Expr, times: tuple[sp.Symbol, ...], label: str = "",
+                  *, peel: sp.Expr | None = None) -> Part:  # fmt: skip
+    """An identity between two scalar expressions, for all `times`.
+
+    `peel`, such as t + 1, is where ranges that reach so far are split at their last step.
+    """
     every = tuple(Var(symbol.name, TIME) for symbol in times)
     goal = Equation(every, scalar(left), scalar(right))
     prover = Prover(())
-    return Part(label, goal, prover.claim(prover.begin(every, goal.left), goal))
+    at = None if peel is None else index(peel)
+    return Part(label, goal, prover.claim(prover.begin(every, goal.left), goal, at))

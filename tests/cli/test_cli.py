@@ -1,0 +1,225 @@
+"""The command line: what it prints, what it writes, and how it refuses."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ttt_proofs.cli import main
+from ttt_proofs.cli.library import RequestError, folder, load, names
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GOOD = """
+import sympy as sp
+from ttt_proofs.symbolic import Derivation, identity_part
+
+def derive():
+    i, t = sp.symbols("i t", integer=True)
+    a = sp.IndexedBase("a")
+    left = sp.Sum(a[i], (i, 0, t + 1))
+    right = sp.Sum(a[i], (i, 0, t)) + {last}
+    return Derivation("{name}", "Last term", "none", (identity_part(left, right, (t,), peel=t + 1),),
+                      expects="{expects}")
+"""
+
+
+def write(directory: Path, name: str, *, last: str = "a[t + 1]", expects: str = "holds") -> None:
+    """A derivation in a file of its own: a sum and its last term."""
+    (directory / f"{name}.py").write_text(GOOD.format(name=name, last=last, expects=expects))
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str):
+    """Run the command line; exit code, standard output, standard error."""
+    monkeypatch.setattr("sys.argv", ["ttt-proofs", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    captured = capsys.readouterr()
+    return stopped.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture
+def call(capsys, monkeypatch):
+    """`call("verify", ...)`."""
+    return lambda *words: run(capsys, monkeypatch, *words)
+
+
+def test_list_names_every_derivation(call):
+    code, out, _ = call("list")
+    assert code == 0
+    for file in (ROOT / "derivations").glob("[a-z]*.py"):
+        assert file.stem in out
+
+
+def test_list_as_json(call):
+    code, out, _ = call("list", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert {"name", "expects", "title", "source"} <= set(rows[0])
+    assert {row["name"]: row["expects"] for row in rows}["momentum_rates_agree"] == "fails"
+
+
+def test_show_momentum_prints_statement_assumptions_and_every_step(call):
+    code, out, _ = call("show", "momentum")
+    derivation = load(folder(None), "momentum")
+    assert code == 0
+    assert "For every step t, l over L, c over D_v:" in out
+    assert "differentiable" in out
+    for number in range(len(derivation.parts[0].proof.steps)):
+        assert re.search(rf"^\s+\({number}\)\s+\w", out, re.MULTILINE)
+    for rule in ("definition", "gradient", "induction hypothesis", "calculation", "induction on t"):
+        assert rule in out
+
+
+@pytest.mark.parametrize("form", ["text", "latex", "md", "html"])
+def test_show_in_every_format(call, form):
+    code, out, _ = call("show", "sum_order", "--format", form)
+    assert code == 0
+    assert "sum" in out
+
+
+def test_show_of_a_false_claim_has_the_counterexample_and_what_holds(call):
+    code, out, _ = call("show", "momentum_rates_agree")
+    assert code == 0
+    assert "false" in out
+    assert "the left side is" in out
+    assert "The kernel refuses" in out
+    assert "Instead" in out
+
+
+def test_verify_one_and_its_json(call, tmp_path):
+    report = tmp_path / "deep" / "report.json"
+    code, out, _ = call("verify", "sum_order", "--json", str(report))
+    data = json.loads(report.read_text())
+    assert code == 0
+    assert "1 of 1 as stated" in out
+    assert data["schema"] == 1
+    assert data["summary"]["as_stated"] == 1
+    (entry,) = data["derivations"]
+    assert entry["name"] == "sum_order"
+    assert entry["outcome"] == entry["expects"] == "holds"
+    assert entry["proof"]["status"] == "proved"
+    assert len(entry["proof"]["digest"]) == 64
+    assert entry["exact"]["error_bound_log2"] < -60
+    assert entry["autograd"]["status"] == entry["kernel"]["status"] == "not_applicable"
+    assert entry["mutants"]["total"] >= 12
+    assert entry["mutants"]["killed_by_proof"] == entry["mutants"]["total"]
+    assert entry["mutants"]["killed_by_exact"] == entry["mutants"]["total"]
+
+
+def test_verify_a_false_claim_that_says_so(call):
+    code, out, _ = call("verify", "momentum_rates_agree")
+    assert code == 0
+    assert "fails. At " in out
+
+
+def test_a_false_claim_that_says_it_holds_ends_with_1(call, tmp_path):
+    write(tmp_path, "wrong", last="a[t]")
+    code, out, _ = call("verify", "--derivations", str(tmp_path))
+    assert code == 1
+    assert "NOT as stated" in out
+
+
+def test_a_true_claim_that_is_said_to_fail_ends_with_1(call, tmp_path):
+    write(tmp_path, "right", expects="fails")
+    code, _, _ = call("verify", "--derivations", str(tmp_path))
+    assert code == 1
+
+
+def test_two_processes_give_what_one_gives(call, tmp_path):
+    for name in ("first", "second"):
+        write(tmp_path, name)
+    found = []
+    for jobs in ("1", "2"):
+        report = tmp_path / f"{jobs}.json"
+        assert call("verify", "--derivations", str(tmp_path), "--jobs", jobs,
+                    "--json", str(report))[0] == 0  # fmt: skip
+        entries = json.loads(report.read_text())["derivations"]
+        found.append([{k: v for k, v in e.items() if k != "seconds"} for e in entries])
+    assert found[0] == found[1]
+
+
+def test_only_the_witnesses_asked_for_run(call, tmp_path):
+    report = tmp_path / "report.json"
+    code, _, _ = call("verify", "sum_order", "--witness", "exact", "--json", str(report))
+    (entry,) = json.loads(report.read_text())["derivations"]
+    assert code == 0
+    assert entry["proof"]["status"] == entry["mutants"]["status"] == "skipped"
+    assert entry["outcome"] == "undecided"  # agreement at random points proves nothing
+
+
+def test_reduce_prints_form_class_and_evidence(call):
+    code, out, _ = call("reduce", f"{ROOT / 'examples' / 'loops.py'}:delta")
+    assert code == 0
+    assert "parallel affine" in out
+    assert "proved in" in out
+    assert "autograd: agrees" in out
+
+
+@pytest.mark.parametrize(("words", "needle"), [
+    (["show", "nothing"], "'nothing'"),
+    (["show", "momentum", "--format", "pdf"], "'pdf'"),
+    (["verify", "nothing"], "'nothing'"),
+    (["verify", "--witness", "magic"], "'magic'"),
+    (["verify", "--witness", ""], "''"),
+    (["verify", "--device", "tpu"], "'tpu'"),
+    (["verify", "--jobs", "-1"], "-1"),
+    (["verify", "--derivations", "no/such/place"], "no/such/place"),
+    (["reduce", "nofile.py:loop"], "nofile.py:loop"),
+    (["reduce", "loop"], "'loop'"),
+])  # fmt: skip
+def test_wrong_requests_are_one_sentence_and_exit_2(call, words, needle):
+    code, out, err = call(*words)
+    assert code == 2
+    assert out == ""  # never half a report
+    assert "Traceback" not in err
+    assert needle in err
+
+
+def test_no_derivations_is_a_wrong_request(call, tmp_path):
+    code, _, err = call("verify", "--derivations", str(tmp_path))
+    assert code == 2
+    assert "at least one derivation" in err
+
+
+@pytest.mark.parametrize(("text", "needle"), [
+    ("raise OSError('broken on purpose')", "broken on purpose"),
+    ("def derive(:", "SyntaxError"),
+    ("derive = 3", "must define derive()"),
+    ("def derive():\n    return 3", "must return a Derivation"),
+    ("def derive():\n    return 1 / 0", "ZeroDivisionError"),
+])  # fmt: skip
+def test_a_derivation_file_that_raises(call, tmp_path, text, needle):
+    write(tmp_path, "good")
+    (tmp_path / "broken.py").write_text(text)
+    report = tmp_path / "report.json"
+    for words in (["list"], ["show", "broken"], ["verify", "--jobs", "2", "--json", str(report)]):
+        code, _, err = call(*words, "--derivations", str(tmp_path))
+        assert code == 2, words
+        assert needle in err
+        assert "Traceback" not in err
+    assert not report.exists()
+
+
+def test_a_loop_outside_the_theorems_is_refused_by_name(call, tmp_path):
+    (tmp_path / "loops.py").write_text(
+        "from ttt_proofs import InnerLoop\n"
+        "from ttt_proofs.loops import MLP, Frobenius\n"
+        "biased = InnerLoop(MLP(bias=True), Frobenius())\n"
+        "number = 3\n"
+    )
+    code, _, err = call("reduce", f"{tmp_path / 'loops.py'}:biased")
+    assert code == 2
+    assert "no bias" in err
+    code, _, err = call("reduce", f"{tmp_path / 'loops.py'}:number")
+    assert code == 2
+    assert "must be an InnerLoop" in err
+
+
+def test_names_are_sorted_and_private_files_left_out(tmp_path):
+    for name in ("b", "a", "_hidden", "__init__"):
+        write(tmp_path, name)
+    assert names(tmp_path) == ["a", "b"]
+    with pytest.raises(RequestError, match="Known are a, b"):
+        load(tmp_path, "c")

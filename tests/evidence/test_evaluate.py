@@ -1,0 +1,244 @@
+"""The interpreter agrees with values worked out by hand."""
+
+from fractions import Fraction
+
+import flint
+import pytest
+
+from ttt_proofs.evidence.codes import known_derivative
+from ttt_proofs.evidence.evaluate import DegreeModel, Model
+from ttt_proofs.evidence.fields import (
+    PRIMES,
+    Inexact,
+    PrimeField,
+    Query,
+    Rationals,
+    Reals,
+    Source,
+)
+from ttt_proofs.kernel.definitions import Define, DefineGradient
+from ttt_proofs.kernel.terms import (
+    TIME,
+    Add,
+    App,
+    Atom,
+    Lam,
+    Mul,
+    Num,
+    Prod,
+    Sum,
+    Var,
+    at,
+    ix,
+)
+
+T, N, S = (Var(name, TIME) for name in "tis")
+A, B, C = (Var(name, "D") for name in "abc")
+TWO = Num(Fraction(2))
+
+
+def num(value: int) -> Num:
+    return Num(Fraction(value))
+
+
+def table(**families):
+    """Values by name: a number, or a nested list that the indices run through."""
+    given = {}
+
+    def put(name, index, values):
+        if isinstance(values, list):
+            for k, value in enumerate(values):
+                put(name, (*index, k), value)
+        else:
+            given[Query(name, index)] = Fraction(values)
+
+    for name, values in families.items():
+        put(name, (), values)
+    return given
+
+
+def rational(sizes=None, definitions=(), given=None, seed=0) -> Model:
+    return Model(Rationals(9), sizes or {"D": 2, "H": 3}, definitions, seed, given)
+
+
+def test_primes_are_prime_and_near_two_to_the_61():
+    assert len(set(PRIMES)) >= 2
+    for p in PRIMES:
+        assert flint.fmpz(p).is_prime()
+        assert 2**60 < p < 2**61
+
+
+def test_matrix_product_by_hand():
+    model = rational(given=table(x=[[1, 2], [3, 4]], y=[[5, 6], [7, 8]]))
+    body = Mul((Atom("x", (ix(A), ix(B))), Atom("y", (ix(B), ix(C)))))
+    entry = Sum(B, None, None, body)
+    got = [[model.value(entry, {A: a, C: c}) for c in (0, 1)] for a in (0, 1)]
+    assert got == [[19, 22], [43, 50]]
+
+
+def test_sums_and_products_over_times():
+    model = rational(given=table(x=[1, 2, 3, 4]))
+    x = Atom("x", (ix(N),))
+    total = Sum(N, at(1), ix(T), x)
+    running = Prod(at(1), ix(T), Lam((S,), Atom("x", (ix(S),))))
+    assert [model.value(total, {T: t}) for t in range(4)] == [0, 2, 5, 9]
+    assert [model.value(running, {T: t}) for t in range(4)] == [1, 2, 6, 24]
+    assert model.value(running, {T: -3}) == 1
+
+
+def test_shadowed_indices():
+    model = rational(given=table(x=[1, 10]))
+    x = Atom("x", (ix(A),))
+    inner = Sum(A, None, None, x)
+    assert model.value(Sum(A, None, None, Mul((x, inner))), {}) == 121
+    f = App("f", (), (Lam((A,), x),))
+    model.value(Mul((x, f)), {A: 1})
+    assert Query("f", (), (), ((1, 10),)) in model.asked
+
+
+def test_recursive_definition_is_iterated():
+    # M[t+1] = g[t] + α M[t], M[0] = 0; W[t+1] = W[t] - M[t+1], W[0] = w
+    moved = Define("M", (T,), Add((Atom("g", (ix(T),)), Mul((TWO, Atom("M", (ix(T),)))))), num(0))
+    weight = Define("W", (T,), Add((Atom("W", (ix(T),)), Mul((num(-1), Atom("M", (ix(T, 1),)))))),
+                    Atom("w", ()))  # fmt: skip
+    model = rational(definitions=((moved, weight),), given=table(g=[1, 5, 7], w=100))
+    assert [model.value(Atom("M", (ix(T),)), {T: t}) for t in range(4)] == [0, 1, 7, 21]
+    assert [model.value(Atom("W", (ix(T),)), {T: t}) for t in range(4)] == [100, 99, 92, 71]
+
+
+def test_symbols_outside_their_definition_are_free():
+    define = Define("W", (T, A), Atom("W", (ix(T), ix(A))), num(3))
+    model = Model(PrimeField(PRIMES[0]), {"D": 2}, ((define,),), 0)
+    w = Atom("W", (ix(T), ix(A)))
+    assert int(model.value(w, {T: 4, A: 1})) == 3
+    outside = {int(model.value(w, {T: t, A: a})) for t, a in [(-1, 0), (0, 2), (-2, 0)]}
+    assert len(outside) == 3 and 3 not in outside
+
+
+def test_circular_definition_is_refused():
+    define = Define("W", (T,), Atom("W", (ix(T),)))
+    with pytest.raises(ValueError, match="needs itself"):
+        rational(definitions=((define,),)).value(Atom("W", (at(1),)), {})
+
+
+def test_oracles_respect_equality_of_values_and_nothing_else():
+    model = Model(PrimeField(PRIMES[0]), {"D": 2}, (), 0)
+    x, y = (Atom(name, (ix(A),)) for name in "xy")
+
+    def f(body, *index):
+        return model.value(App("f", tuple(map(at, index)), (Lam((A,), body),)), {})
+
+    assert f(Add((x, y))) == f(Add((y, x, num(0))))
+    assert f(Mul((TWO, x))) == f(Add((x, x)))
+    different = [f(x), f(y), f(x, 0), f(x, 1), f(Mul((num(-1), x)))]
+    assert len({int(value) for value in different}) == len(different)
+
+
+def test_draws_do_not_depend_on_order():
+    first, second = Source(PrimeField(PRIMES[0]), 5), Source(PrimeField(PRIMES[0]), 5)
+    queries = [Query("x", (k,)) for k in range(5)]
+    assert [first(q) for q in queries] == [second(q) for q in queries[::-1]][::-1]
+    assert Source(PrimeField(PRIMES[0]), 6)(queries[0]) != first(queries[0])
+    assert Source(PrimeField(PRIMES[1]), 5)(queries[0]) != first(queries[0])
+    assert first(Query("y", (0,))) != first(queries[0])
+
+
+def gradient(loss, at_point, outer=()) -> DefineGradient:
+    return DefineGradient("G", outer, "X", loss, at_point)
+
+
+def test_gradient_of_a_square_by_hand():
+    # loss = Σ_a c[a] X[a]², gradient 2 c[a] X[a] at X = p
+    x = Atom("X", (ix(A),))
+    loss = Sum(A, None, None, Mul((Atom("c", (ix(A),)), x, x)))
+    define = gradient(loss, Lam((B,), Atom("p", (ix(B),))))
+    model = rational(definitions=((define,),), given=table(c=[3, 5], p=[7, 11]))
+    assert [model.value(Atom("G", (at(k),)), {}) for k in (0, 1)] == [42, 110]
+
+
+def test_gradient_through_abstract_functions_by_hand():
+    # loss = ell(f(2 X), v): derivative ∂ell/∂x1 · f' · 2
+    x = Mul((TWO, Atom("X", ())))
+    f = App("f", (), (Lam((), x),))
+    loss = App("ell", (), (Lam((), f), Lam((), Atom("v", ()))))
+    given = table(p=3, v=4) | {
+        Query("f", (), (), ((Fraction(6),),)): Fraction(5),
+        Query("f", (), ((0, ()),), ((Fraction(6),),)): Fraction(7),
+        Query("ell", (), ((0, ()),), ((Fraction(5),), (Fraction(4),))): Fraction(11),
+    }
+    model = rational(definitions=((gradient(loss, Lam((), Atom("p", ()))),),), given=given)
+    assert model.value(Atom("G", ()), {}) == 11 * 7 * 2
+
+
+def test_gradient_of_a_vector_argument_sums_over_its_entries():
+    # loss = f((X M[0], X M[1])) with one number X: Σ_a ∂_a f · M[a]
+    f = App("f", (), (Lam((A,), Mul((Atom("X", ()), Atom("M", (ix(A),))))),))
+    define = gradient(f, Lam((), Atom("p", ())))
+    args = ((Fraction(2), Fraction(4)),)
+    given = table(p=2, M=[1, 2]) | {
+        Query("f", (), ((0, (k,)),), args): Fraction(value) for k, value in enumerate((3, 5))
+    }
+    assert rational(definitions=((define,),), given=given).value(Atom("G", ()), {}) == 13
+
+
+@pytest.mark.parametrize("fn", ["sigmoid", "tanh", "step"])
+def test_known_derivatives(fn):
+    model = Model(PrimeField(PRIMES[0]), {}, (
+        (gradient(App(fn, (), (Lam((), Mul((num(3), Atom("X", ())))),)), Lam((), Atom("p", ()))),),
+    ), 1)  # fmt: skip
+    y = model.value(App(fn, (), (Lam((), Mul((num(3), Atom("p", ())))),)), {})
+    slope = {"sigmoid": y * (1 - y), "tanh": 1 - y * y, "step": y * 0}[fn]
+    assert model.value(Atom("G", ()), {}) == 3 * slope
+
+
+def test_second_derivatives_of_known_functions():
+    # σ'' = σ' (1 - 2σ) = σ - 3σ² + 2σ³; tanh'' = -2y(1 - y²)
+    assert known_derivative("sigmoid", 2) == (0, 1, -3, 2)
+    assert known_derivative("tanh", 2) == (0, -2, 0, 2)
+    assert not any(known_derivative("step", 1))
+
+
+def test_dual_numbers_against_polynomial_interpolation():
+    # A cubic in one number with an outer index; the slope from exact differences at five points.
+    x, c = Atom("X", ()), Atom("c", (ix(T),))
+    loss = Add((Mul((c, x, x, x)), Mul((num(-4), x)), Sum(A, None, None, Mul((x, x)))))
+    define = gradient(loss, Lam((), Atom("p", (ix(T),))), (T,))
+    model = rational({"D": 2}, ((define,),))
+    for t in range(3):
+        slope = model.value(Atom("G", (at(t),)), {})
+        p, ct = (model.value(Atom(name, (at(t),)), {}) for name in "pc")
+
+        def value(z, ct=ct):
+            return ct * z**3 - 4 * z + 2 * z**2
+
+        central = (8 * (value(p + 1) - value(p - 1)) - (value(p + 2) - value(p - 2))) / 12
+        assert slope == central
+
+
+def test_degrees_bound_the_polynomial_and_count_queries():
+    x = Atom("x", (ix(A),))
+    square = Mul((x, x))
+    f = App("f", (), (Lam((A,), square),))
+    model = DegreeModel({"D": 3}, ())
+    assert model.value(Sum(A, None, None, Mul((x, square, f))), {}).value == 4
+    assert (model.queries, model.argument_degree) == (1, 2)
+
+
+def test_true_values_over_the_reals():
+    model = Model(Reals(1), {}, (), 0)
+
+    def apply(fn, value):
+        return model.value(App(fn, (), (Lam((), num(value)),)), {})
+
+    assert apply("sigmoid", 0) == Fraction(1, 2).__float__()
+    assert apply("tanh", 0) == 0
+    assert (apply("step", 0), apply("step", 2), apply("step", -1)) == (0, 1, 0)
+    assert abs(float(apply("sigmoid", 1)) - 0.7310585786300049) < 1e-15
+    with pytest.raises(Inexact):
+        model.value(App("f", (), (Lam((), App("tanh", (), (Lam((), num(1)),))),)), {})
+
+
+def test_products_over_the_rationals_stop_at_zero():
+    model = rational(given=table(x=0))
+    assert model.value(Mul((Atom("x", ()), Atom("y", ()))), {}) == 0
+    assert list(model.asked) == [Query("x", ())]

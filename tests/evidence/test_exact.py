@@ -1,0 +1,215 @@
+"""The exact witness agrees with what is true and refutes what is false."""
+
+from fractions import Fraction
+
+import pytest
+
+from derivations import momentum, momentum_rates_agree
+from ttt_proofs.evidence.counterexample import query_text, simpler
+from ttt_proofs.evidence.exact import Points, exact_witness, refute, shapes
+from ttt_proofs.evidence.fields import PRIMES, Query
+from ttt_proofs.kernel.definitions import Define, Equation
+from ttt_proofs.kernel.terms import (
+    TIME,
+    Add,
+    App,
+    Atom,
+    Lam,
+    Mul,
+    Num,
+    Prod,
+    Sum,
+    Var,
+    at,
+    ix,
+)
+
+T, N, J, S = (Var(name, TIME) for name in "tijs")
+A, B = Var("a", "D"), Var("b", "D")
+MINUS, TWO = Num(Fraction(-1)), Num(Fraction(2))
+
+
+def matrix(name: str, row: Var = A, col: Var = B) -> Atom:
+    return Atom(name, (ix(row), ix(col)))
+
+
+def claim(left, right, *every: Var) -> Equation:
+    return Equation(every, left, right)
+
+
+def prefix(low: int = 0) -> tuple[Equation, tuple]:
+    """`S[t] = Σ_{i=low..t-1} x[i]`, where S sums up x: true for low = 0."""
+    define = Define("S", (T,), Add((Atom("S", (ix(T),)), Atom("x", (ix(T),)))), Num(Fraction(0)))
+    right = Sum(N, at(low), ix(T, -1), Atom("x", (ix(N),)))
+    return claim(Atom("S", (ix(T),)), right, T), ((define,),)
+
+
+TRUE = {
+    "commutes": claim(Add((matrix("A"), matrix("B"))), Add((matrix("B"), matrix("A"))), A, B),
+    "exchanged sums": claim(
+        Sum(N, at(0), ix(T), Sum(J, ix(N), ix(T), Atom("x", (ix(N), ix(J))))),
+        Sum(J, at(0), ix(T), Sum(N, at(0), ix(J), Atom("x", (ix(N), ix(J))))),
+        T,
+    ),
+    "congruence": claim(
+        App("f", (), (Lam((A,), Add((Atom("x", (ix(A),)), Atom("x", (ix(A),))))),)),
+        App("f", (), (Lam((A,), Mul((TWO, Atom("x", (ix(A),))))),)),
+    ),
+}
+
+FALSE = {
+    # equal shapes must not get equal inputs
+    "A + C for B + B": claim(
+        Add((matrix("A"), matrix("C"))), Add((matrix("B"), matrix("B"))), A, B
+    ),
+    "A for B": claim(matrix("A"), matrix("B"), A, B),
+    "transposed": claim(matrix("A"), matrix("A", B, A), A, B),
+    "f additive": claim(
+        App("f", (), (Lam((), Add((Atom("x", ()), Atom("y", ())))),)),
+        Add(tuple(App("f", (), (Lam((), Atom(n, ())),)) for n in "xy")),
+    ),
+    "only from t = 2": claim(
+        Mul((Atom("x", (ix(T),)), Prod(at(2), ix(T), Lam((S,), Atom("g", (ix(S),)))))),
+        Atom("x", (ix(T),)),
+        T,
+    ),
+    "trace of a product": claim(
+        Sum(A, None, None, Sum(B, None, None, Mul((matrix("X"), matrix("Y", B, A))))),
+        Mul((Sum(A, None, None, matrix("X", A, A)), Sum(A, None, None, matrix("Y", A, A)))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRUE)
+@pytest.mark.parametrize("seed", range(3))
+def test_true_claims_agree(name, seed):
+    evidence = exact_witness(TRUE[name], (), seed=seed)
+    assert evidence.agrees
+    assert evidence.primes == PRIMES
+    assert evidence.trials == 3 * len(PRIMES)
+    assert refute(TRUE[name], (), seed=seed) is None
+
+
+@pytest.mark.parametrize("name", FALSE)
+@pytest.mark.parametrize("seed", range(3))
+def test_false_claims_are_refuted(name, seed):
+    assert not exact_witness(FALSE[name], (), seed=seed).agrees
+    found = refute(FALSE[name], (), seed=seed)
+    assert found is not None and found.left != found.right
+
+
+def test_definitions_are_iterated():
+    assert exact_witness(*prefix(), seed=0).agrees
+    assert not exact_witness(*prefix(1), seed=0).agrees
+
+
+def test_off_by_one_is_refuted_at_the_first_step():
+    found = refute(*prefix(1), seed=0)
+    assert found is not None
+    assert found.values == (("x[0]", "1"),)
+    assert (found.left, found.right) == ("1", "0")
+    assert found.sizes == (("t", 1),)
+
+
+def test_counterexamples_are_small():
+    for name, equation in FALSE.items():
+        found = refute(equation, (), seed=0)
+        assert found is not None
+        widths = [size for width, size in found.sizes if width == "D"]
+        assert widths == (
+            [2] if name in ("transposed", "trace of a product") else [1] * len(widths)
+        )
+        assert {value for _, value in found.values} <= {"0", "1", "-1", "2"}, name
+
+
+def test_a_counterexample_shows_the_index_where_the_sides_differ():
+    found = refute(FALSE["transposed"], (), seed=0)
+    assert found is not None
+    assert dict(found.values).keys() == {"a", "b", "A[0,1]", "A[1,0]"}
+
+
+def test_values_that_do_not_matter_are_not_shown():
+    x, y = Atom("x", ()), Atom("y", ())
+    same = Add((y, Mul((MINUS, y))))
+    found = refute(claim(Add((x, same)), TWO), (), seed=0)
+    assert found is not None
+    assert found.values == (("x", "0"),)
+    assert (found.left, found.right) == ("0", "2")
+
+
+def test_irrational_functions_have_their_true_values():
+    s = App("sigmoid", (), (Lam((), Atom("x", ())),))
+    found = refute(claim(s, Mul((TWO, s))), (), seed=0)
+    assert found is not None
+    assert (found.values, found.left, found.right) == ((("x", "0"),), "1/2", "1")
+    # σ(x) + σ(-x) = 1 holds, though not for every function with σ' = σ(1 - σ).
+    minus = App("sigmoid", (), (Lam((), Mul((MINUS, Atom("x", ())))),))
+    assert refute(claim(Add((s, minus)), Num(Fraction(1))), (), seed=0) is None
+
+
+def test_momentum_agrees_and_its_false_rival_has_a_counterexample():
+    (part,) = momentum.derive().parts
+    evidence = exact_witness(part.statement, part.proof.definitions, seed=0)
+    assert evidence.agrees and evidence.error_bound_log2 < -60
+    (rival,) = momentum_rates_agree.derive().parts
+    found = refute(rival.statement, rival.proof.definitions, seed=0)
+    # By hand: outside, M_1 = -k_0 v_0 = -1, M_2 = M_1, W_2 = 0 · M_1 - 1 · M_2 ... = 1;
+    # inside, the step with η_0 = 0 is never taken up.
+    assert found is not None
+    values = dict(found.values)
+    assert (values["eta[0]"], values["eta[1]"], values["alpha[1]"]) == ("0", "1", "1")
+    assert (found.left, found.right) == ("1", "0")
+    assert all(size == 1 for _, size in found.sizes)
+
+
+def test_the_seed_determines_everything():
+    (part,) = momentum_rates_agree.derive().parts
+    given = part.statement, part.proof.definitions
+    assert exact_witness(*given, seed=3) == exact_witness(*given, seed=3)
+    assert refute(*given, seed=3) == refute(*given, seed=3)
+
+
+def test_first_trial_is_large_in_every_direction():
+    equation = FALSE["only from t = 2"]
+    for seed in range(20):
+        first, *others = shapes(TRUE["commutes"], (), seed, 5)
+        assert first.last >= 2 and all(size >= 2 for size in first.widths.values())
+        assert all(1 <= size <= 3 for shape in others for size in shape.widths.values())
+        assert all(0 <= shape.last <= 4 for shape in others)
+        assert not exact_witness(equation, (), seed=seed, trials=1).agrees
+
+
+def test_trials_and_primes_get_their_own_values():
+    points = Points(FALSE["A for B"], (), seed=0, trials=2)
+    entry = {A: 0, B: 0}
+    drawn = {int(points.model(k, p).value(matrix("A"), entry)) for k in (0, 1) for p in PRIMES}
+    assert len(drawn) == 4
+
+
+def test_more_variables_worsen_the_bound():
+    x = Atom("x", ())
+    cube = claim(Mul((x, x, x)), Mul((x, x, x)))
+    line = claim(x, x)
+    bounds = [exact_witness(c, (), seed=0).error_bound_log2 for c in (line, cube)]
+    assert bounds[0] == pytest.approx(-122, abs=1e-6)
+    assert bounds[1] == pytest.approx(-122 + 2 * 1.584962500721156, abs=1e-6)
+
+
+def test_too_few_trials_or_primes_are_refused():
+    with pytest.raises(ValueError, match="at least one trial"):
+        exact_witness(TRUE["commutes"], (), seed=0, trials=0)
+    with pytest.raises(ValueError, match="two primes"):
+        Points(TRUE["commutes"], (), seed=0, primes=PRIMES[:1])
+
+
+def test_texts():
+    assert query_text(Query("eta", ())) == "eta"
+    assert query_text(Query("k", (0, 1))) == "k[0,1]"
+    assert query_text(Query("phi", (1, 0), (), ((1, 2),))) == "phi[1,0](1, 2)"
+    assert query_text(Query("ell", (), ((0, (1,)),), ((0,), (3,)))) == "∂ell/∂x1[1](0; 3)"
+
+
+def test_simpler_numbers_come_in_order():
+    assert list(simpler(-2)) == [0, 1, -1, 2]
+    assert list(simpler(1)) == [0]
+    assert list(simpler(0)) == []

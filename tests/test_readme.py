@@ -1,0 +1,70 @@
+"""The README is true: its commands run, its code runs, its tables name what there is."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ttt_proofs.cli.library import folder, load, names
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line.removeprefix("$ ").partition("#")[0].strip()
+            for kind, block in BLOCKS if kind == "console"
+            for line in block.splitlines() if line.startswith("$ ")]  # fmt: skip
+ROWS = {cells[0]: cells[1:] for line in README.partition("```text")[2].partition("```")[0].splitlines()
+        if len(cells := line.split()) > 2}  # fmt: skip
+
+
+def test_there_are_commands():
+    assert any(command.startswith("make ") for command in COMMANDS)
+    assert any(command.startswith("ttt-proofs ") for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ttt-proofs ")])
+def test_each_command_runs(command):
+    words = shlex.split(command)[1:]
+    done = subprocess.run([sys.executable, "-m", "ttt_proofs", *words], cwd=ROOT, text=True,
+                          capture_output=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_each_make_target_exists(command):
+    target = command.split()[1]
+    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, text=True,
+                          capture_output=True, timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
+def test_each_example_runs(block):
+    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, text=True,
+                          capture_output=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "True" in done.stdout
+
+
+def test_ci_calls_what_the_readme_calls():
+    script = (ROOT / ".ci" / "run").read_text()
+    for command in COMMANDS:
+        if command.startswith("make "):
+            assert command in script
+
+
+@pytest.mark.parametrize("name", names(folder(None)))
+def test_the_table_has_each_derivation_with_its_outcome_and_steps(name):
+    derivation = load(folder(None), name)
+    assert ROWS[name][0] == derivation.expects
+    if derivation.expects == "holds":
+        assert int(ROWS[name][1]) == sum(len(part.proof.steps) for part in derivation.parts)
+    assert f"| `{name}` |" in README
+
+
+def test_the_table_names_nothing_else():
+    assert set(ROWS) - {"derivation"} == set(names(folder(None)))
