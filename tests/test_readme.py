@@ -16,8 +16,8 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [line.removeprefix("$ ").partition("#")[0].strip()
             for kind, block in BLOCKS if kind == "console"
             for line in block.splitlines() if line.startswith("$ ")]  # fmt: skip
-ROWS = {cells[0]: cells[1:] for line in README.partition("```text")[2].partition("```")[0].splitlines()
-        if len(cells := line.split()) > 2}  # fmt: skip
+TABLE = README.partition("```text\n")[2].partition("```")[0].splitlines()
+ROWS = {cells[0]: cells[1:] for line in TABLE if len(cells := line.split()) > 2}
 
 
 def test_there_are_commands():

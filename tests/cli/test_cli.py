@@ -20,8 +20,8 @@ def derive():
     a = sp.IndexedBase("a")
     left = sp.Sum(a[i], (i, 0, t + 1))
     right = sp.Sum(a[i], (i, 0, t)) + {last}
-    return Derivation("{name}", "Last term", "none", (identity_part(left, right, (t,), peel=t + 1),),
-                      expects="{expects}")
+    part = identity_part(left, right, (t,), peel=t + 1)
+    return Derivation("{name}", "Last term", "none", (part,), expects="{expects}")
 """
 
 

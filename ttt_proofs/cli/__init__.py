@@ -27,8 +27,10 @@ Directory = Annotated[Path | None, typer.Option("--derivations", help="Where the
 
 
 @app.command("list")
-def list_(directory: Directory = None,
-          as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:  # fmt: skip
+def list_(
+    directory: Directory = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
     """List the derivations: name, what is expected, title."""
     where = folder(directory)
     found = [load(where, name) for name in names(where)]

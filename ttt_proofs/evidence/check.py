@@ -95,5 +95,5 @@ def compare(got: Tensor, expected: Tensor, seed: int) -> tuple[Departure | None,
         return None, worst
     token, batch, head = bad[0].tolist()
     place = (batch, token, head)
-    return Departure(batch, token, head, tuple(got[place].tolist()),
-                     tuple(expected[place].tolist()), errors[place].item(), seed), worst  # fmt: skip
+    values = (tuple(x[place].tolist()) for x in (got, expected))
+    return Departure(batch, token, head, *values, error=errors[place].item(), seed=seed), worst

@@ -200,7 +200,10 @@ def autograd_status(derivation: Derivation, seed: int) -> dict[str, Any]:
 
 def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
     """How many mutants of the statements each of proof and exact witness refuses."""
-    scores = [(part.label, score(part.statement, part.proof.definitions, part.proof, seed=seed)) for part in parts]
+    scores = [
+        (part.label, score(part.statement, part.proof.definitions, part.proof, seed=seed))
+        for part in parts
+    ]
     return {
         "status": "killed" if not any(s.survivors for _, s in scores) else "survived",
         "total": sum(s.total for _, s in scores),

@@ -1,0 +1,139 @@
+"""`prove`, `refute`, `verify`: what they say, and that each witness can say no."""
+
+from dataclasses import replace
+
+import pytest
+
+from derivations import momentum, momentum_rates_agree, sum_order, swiglu_gradients
+from ttt_proofs import Evidence, Refutation, Theorem, prove, refute, verify
+from ttt_proofs.evidence import report as report_module
+from ttt_proofs.evidence.report import Report, counterexample_text, decide
+from ttt_proofs.kernel.definitions import Equation
+from ttt_proofs.kernel.proof import Assume, Proof, Sequent, Step
+from ttt_proofs.kernel.terms import Add, KernelError
+from ttt_proofs.symbolic import Derivation
+
+
+def doubled(derivation: Derivation) -> Derivation:
+    """The derivation with its first statement's right side doubled, in the record too."""
+    part = derivation.parts[0]
+    e = part.statement
+    wrong = Equation(e.every, e.left, Add((e.right, e.right)))
+    last = part.proof.steps[-1]
+    step = Step(replace(last.rule, term=wrong.right), last.premises, Sequent((), wrong))
+    proof = Proof(part.proof.definitions, (*part.proof.steps[:-1], step))
+    return replace(derivation, parts=(replace(part, statement=wrong, proof=proof),))
+
+
+def test_prove_gives_the_theorem_of_the_claim():
+    part = sum_order.derive().parts[0]
+    theorem = prove(part.statement, part.proof)
+    assert type(theorem) is Theorem
+    assert theorem.statement.equation == part.statement
+
+
+def test_prove_refuses_steps_that_end_elsewhere():
+    part, other = sum_order.derive().parts[0], doubled(sum_order.derive()).parts[0]
+    with pytest.raises(KernelError, match="end with the claim"):
+        prove(other.statement, part.proof)
+
+
+def test_prove_refuses_steps_that_leave_a_hypothesis():
+    e = doubled(sum_order.derive()).parts[0].statement
+    assumed = Proof((), (Step(Assume(e), (), Sequent((e,), e)),))
+    with pytest.raises(KernelError, match="no hypothesis"):
+        prove(e, assumed)
+
+
+def test_verify_reports_what_holds():
+    report = verify(sum_order.derive())
+    assert report.outcome == "holds"
+    assert report.as_stated
+    assert report.proof["status"] == "proved"
+    assert report.exact["status"] == "agrees"
+    assert report.mutants["survivors"] == []
+    assert str(report).startswith("sum_order: holds | proof proved (2 steps)")
+
+
+def test_verify_reports_what_is_false():
+    report = verify(doubled(sum_order.derive()))
+    assert report.outcome == "fails"
+    assert not report.as_stated
+    assert report.proof["status"] == "refused"
+    assert isinstance(report.counterexample, Refutation)
+
+
+def test_a_claim_that_says_that_it_fails_is_as_stated():
+    report = verify(momentum_rates_agree.derive())
+    assert (report.outcome, report.as_stated) == ("fails", True)
+    assert report.counterexample is not None
+    assert all(size <= 2 for _, size in report.counterexample.sizes)
+    assert all(abs(int(value)) <= 99 for _, value in report.counterexample.values)
+
+
+def test_refute_finds_nothing_against_what_holds():
+    assert refute(sum_order.derive()) is None
+
+
+def test_a_proved_claim_that_the_exact_witness_refutes_is_undecided_never_holds():
+    proved, refuted = {"status": "proved"}, {"status": "refuted"}
+    assert decide(proved, refuted, {"status": "agrees"}) == "undecided"
+
+
+@pytest.mark.parametrize("status", ["disagrees"])
+def test_a_proved_claim_that_autograd_contradicts_is_not_said_to_hold(status):
+    assert decide({"status": "proved"}, {"status": "agrees"}, {"status": status}) == "undecided"
+
+
+def test_agreement_alone_never_makes_a_claim_hold():
+    for proof in ("skipped", "refused"):
+        assert decide({"status": proof}, {"status": "agrees"}, {"status": "agrees"}) == "undecided"
+
+
+def test_a_surviving_mutant_is_not_as_stated(monkeypatch):
+    real = report_module.score
+
+    def careless(*args, **kwargs):
+        return replace(real(*args, **kwargs), survivors=("planted",))
+
+    monkeypatch.setattr(report_module, "score", careless)
+    report = verify(sum_order.derive())
+    assert not report.as_stated
+    assert report.mutants["survivors"] == ["planted"]
+
+
+def test_a_blind_exact_witness_shows_in_the_mutants(monkeypatch):
+    def blind(*_args, **_kwargs):
+        return Evidence(True, 1, (2,), -1.0, 0)
+
+    monkeypatch.setattr(report_module, "exact_witness", blind)
+    assert not verify(momentum_rates_agree.derive()).as_stated
+
+
+def test_reports_are_deterministic_and_plain_data():
+    first, second = (verify(sum_order.derive(), seed=3) for _ in range(2))
+    assert first == second
+    assert isinstance(first, Report)
+    assert first.json()["name"] == "sum_order"
+
+
+def test_parts_are_counted_together():
+    derivation = swiglu_gradients.derive()
+    report = verify(derivation, witnesses=["proof"])
+    assert report.proof["steps"] == sum(len(part.proof.steps) for part in derivation.parts)
+    assert all(f"{part.label}: " in report.statement for part in derivation.parts)
+
+
+def test_assumptions_are_told():
+    report = verify(momentum.derive(), witnesses=["proof"])
+    assert any("differentiable" in line for line in report.proof["assumptions"])
+
+
+def test_unknown_witnesses_are_refused_in_a_sentence():
+    with pytest.raises(ValueError, match=r"among proof, exact, autograd, kernel; got magic\."):
+        verify(sum_order.derive(), witnesses=["magic"])
+
+
+def test_counterexamples_read_as_a_sentence():
+    found = Refutation((("a[0]", "1"),), "2", "3", (("t", 0),))
+    assert counterexample_text(found) == "At a[0] = 1 the left side is 2 and the right side 3."
