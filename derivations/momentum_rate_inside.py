@@ -1,6 +1,7 @@
 """A rate for each step, inside the accumulator: `M ← η_t ∇L + α_t M`.
 
-The coefficient of step i at time t is `η_i Σ_{j=i..t} β_i^j`.
+The coefficient of step i at time t is `η_i Σ_{j=i..t} β_i^j`. With a constant rate this is what
+`momentum` has, where the rate is outside: then the place does not matter.
 """
 
 import sympy as sp
@@ -24,12 +25,17 @@ def derive() -> Derivation:
     alpha, eta = sp.IndexedBase("alpha"), sp.IndexedBase("eta")
     beta = sp.Product(alpha[s], (s, i + 1, j))
     update = GradientStep(rate="per_step", place="inside", momentum="per_step")
-    loop = InnerLoop(Features(), AbstractLoss(), update)
+    constant = GradientStep(rate="constant", place="inside", momentum="per_step")
+    loop, same = (InnerLoop(Features(), AbstractLoss(), rule) for rule in (update, constant))
+    weight = sp.Sum(beta, (j, i, t))
     return Derivation(
         name="momentum_rate_inside",
         title="Momentum with the rate inside the accumulator",
         source="Section 5.3, Appendix E",
-        parts=(attention_part(loop, coefficient=eta[i] * sp.Sum(beta, (j, i, t))),),
+        parts=(
+            attention_part(loop, "a rate for each step", coefficient=eta[i] * weight),
+            attention_part(same, "a constant rate", coefficient=sp.Symbol("eta") * weight),
+        ),
         loops=(
             InnerLoop(Linear(), Frobenius(), update),
             InnerLoop(MLP(2, "sigmoid"), SquaredError(), update),

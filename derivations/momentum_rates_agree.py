@@ -23,6 +23,6 @@ def derive() -> Derivation:
         source="Theorem 5.3 read with per-step rates, against Appendix H",
         parts=(attention_part(loop, coefficient=eta[i] * sp.Sum(beta, (j, i, t))),),
         expects="fails",
-        instead="The coefficient is Σ_{j=i..t} η_j β_i^j (momentum_rate_outside); "
-        "the two agree when the rate is constant.",
+        instead="The coefficient is Σ_{j=i..t} η_j β_i^j (momentum_rate_outside). With a constant "
+        "rate both are η Σ_{j=i..t} β_i^j (momentum, and the second part of momentum_rate_inside).",
     )

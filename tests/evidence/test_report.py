@@ -136,4 +136,5 @@ def test_unknown_witnesses_are_refused_in_a_sentence():
 
 def test_counterexamples_read_as_a_sentence():
     found = Refutation((("a[0]", "1"),), "2", "3", (("t", 0),))
-    assert counterexample_text(found) == "At a[0] = 1 the left side is 2 and the right side 3."
+    text = "With t = 0 and a[0] = 1, the left side is 2 and the right side 3."
+    assert counterexample_text(found) == text

@@ -54,8 +54,10 @@ def refute(derivation: Derivation, *, seed: int = 0) -> Refutation | None:
 
 def counterexample_text(found: Refutation) -> str:
     """The counterexample as a sentence."""
+    sizes = ", ".join(f"{name} = {size}" for name, size in found.sizes)
     values = ", ".join(f"{name} = {value}" for name, value in found.values)
-    return f"At {values} the left side is {found.left} and the right side {found.right}."
+    return (f"With {sizes} and {values}, the left side is {found.left} and the right side "
+            f"{found.right}.")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def scanned(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, 
     now, tokens = started(code, weights, q.shape[0]), q.shape[2]
     first = now[loop.net.last.name]
     if not tokens:
-        return heads_first(q @ torch.zeros_like(q.new_zeros(q.shape[-1], v.shape[-1]))), now
+        return heads_first(torch.zeros_like(v)), now
     keys, width = code.features(k, **now), first.shape[-2]
     zero = torch.zeros_like(v[..., :1, :1])
     slope = code.cotangent(zero + 1, zero) - code.cotangent(zero, zero)  # dF is slope·F + const
