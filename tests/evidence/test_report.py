@@ -138,3 +138,11 @@ def test_counterexamples_read_as_a_sentence():
     found = Refutation((("a[0]", "1"),), "2", "3", (("t", 0),))
     text = "With t = 0 and a[0] = 1, the left side is 2 and the right side 3."
     assert counterexample_text(found) == text
+
+
+def test_a_disagreement_without_a_counterexample_is_not_a_refutation(monkeypatch):
+    monkeypatch.setattr(report_module, "find_counterexample", lambda *_args, **_kwargs: None)
+    report = verify(momentum_rates_agree.derive(), witnesses=["proof", "exact"])
+    assert report.exact["status"] == "disagrees"
+    assert report.outcome == "undecided"
+    assert not report.as_stated

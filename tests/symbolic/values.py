@@ -24,14 +24,14 @@ def gelu_slope(x):
     """Its derivative, by hand."""
     inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
     slope = np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x**2)
-    return (1 + np.tanh(inner)) / 2 + x / 2 * slope / np.cosh(inner) ** 2
+    return (1 + np.tanh(inner)) / 2 + x / 2 * slope * (1 - np.tanh(inner) ** 2)
 
 
 # Each entrywise function, and its derivative.
 ENTRYWISE: dict[str, tuple[Callable, Callable]] = {
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2),
     "step": (lambda x: (x > 0) * 1.0, lambda x: x * 0.0),
-    "tanh": (np.tanh, lambda x: 1 / np.cosh(x) ** 2),
+    "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
     "gelu_tanh": (gelu, gelu_slope),
     "act": (lambda x: x**3 - x, lambda x: 3 * x**2 - 1),
 }
