@@ -85,6 +85,11 @@ def test_a_proved_claim_that_autograd_contradicts_is_not_said_to_hold(status):
     assert decide({"status": "proved"}, {"status": "agrees"}, {"status": status}) == "undecided"
 
 
+def test_a_proved_claim_that_the_exact_witness_doubts_is_not_said_to_hold():
+    doubted = {"status": "disagrees"}
+    assert decide({"status": "proved"}, doubted, {"status": "agrees"}) == "undecided"
+
+
 def test_agreement_alone_never_makes_a_claim_hold():
     for proof in ("skipped", "refused"):
         assert decide({"status": proof}, {"status": "agrees"}, {"status": "agrees"}) == "undecided"

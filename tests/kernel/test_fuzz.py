@@ -235,7 +235,7 @@ def test_splitting_off_the_last_step_is_seen(seed):
     random = Random(seed)
     terms = Terms(random)
     v, t, c = time("k"), time("t"), random.randint(0, 2)
-    body = terms.term([*FREE, v], 3)
+    body = terms.term([*FREE, v], 2)
     last = substitute(body, {v: ix(t, c)})
     if random.random() < 0.3:
         whole = running(v, 0, ix(t, c), body)

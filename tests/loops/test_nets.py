@@ -127,8 +127,9 @@ def test_identity_changes_nothing():
 
 def test_an_unknown_activation_is_abstract():
     m = sp.MatrixSymbol("Z", 2, 3)
-    (argument,) = activate("act", m).function.variables
-    assert activate("act", m).function.expr == sp.Function("act")(argument)
+    function = activate("act", m).function
+    assert function.expr == sp.Function("act")(*function.variables)
+    assert activate("act", m) == activate("act", m) != activate("other", m)
 
 
 def test_nets_are_equal_by_value_and_can_be_keys():

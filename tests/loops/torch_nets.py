@@ -14,6 +14,7 @@ TORCH = {
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
 }
 
+
 def random_arrays(net: Net, seed: int):
     """X and the weights, at random sizes."""
     generator = torch.Generator().manual_seed(seed)

@@ -73,7 +73,6 @@ def test_a_wrong_expression_shows(name, monkeypatch):
     """Doubling any one of the expressions is seen in some weight."""
     net = MLP(3, "tanh")
     wrong = backward(net) | {name: 2 * backward(net)[name]}
-    monkeypatch.setattr("tests.symbolic.test_gradients.backward", lambda _: wrong)
     monkeypatch.setitem(globals(), "backward", lambda _: wrong)
     x, v = drawn(net, 0)
     found, expected = by_sympy(net, SquaredError(), x, v), by_autograd(net, SquaredError(), x, v)
@@ -172,15 +171,15 @@ def other_activation(expressions):
 
 def no_slope(expressions):
     """The activation's derivative left out."""
-    return expressions | {"dZ1": expressions["dH1"].subs({}) * 1}
+    return expressions | {"dZ1": expressions["dH1"]}
 
 
-def not_carried_on(expressions):
-    """The last layer's gradient without its features."""
+def twice(expressions):
+    """The last layer's gradient added to itself."""
     return expressions | {"dW2": expressions["dW2"] + expressions["dW2"]}
 
 
-@pytest.mark.parametrize("fault", [other_activation, no_slope, not_carried_on])
+@pytest.mark.parametrize("fault", [other_activation, no_slope, twice])
 def test_a_fault_in_the_backward_pass_is_refused_by_the_kernel(fault, monkeypatch):
     loop = InnerLoop(MLP(2, "silu"), AbstractLoss(), GradientStep())
     wrong = fault(dict(backward(loop.net)))

@@ -225,7 +225,7 @@ def decide(proof: dict, exact: dict, autograd: dict) -> str:
     """What is known: a proof that nothing contradicts, or a counterexample; else undecided."""
     if exact["status"] == "refuted":
         return "undecided" if proof["status"] == "proved" else "fails"
-    disagreed = autograd["status"] == "disagrees"
+    disagreed = "disagrees" in (exact["status"], autograd["status"])
     return "holds" if proof["status"] == "proved" and not disagreed else "undecided"
 
 

@@ -51,8 +51,7 @@ def differential(term, param: str, direction: str) -> Term:
 def chain(term: App, k: int, param: str, direction: str) -> Term:
     """The part of the chain rule that belongs to argument `k`: `Σ_e ∂_{k,e} f · dx_k[e]`."""
     argument = renamed(term.args[k], free(term))
-    slot = (k, tuple(map(ix, argument.binders)))
-    partial = App(term.fn, term.ix, term.args, (*term.slots, slot))
+    partial = App(term.fn, term.ix, term.args, (*term.slots, (k, tuple(map(ix, argument.binders)))))
     inner = differential(argument.body, param, direction)
     return sum_over(argument.binders, Mul((partial, inner)))
 

@@ -122,8 +122,7 @@ def settle(m: Monomial, context: Context, peel: Ix | None, names: Iterator[str])
     for v in (v for v in m.bound if v.sort == TIME):
         for w in {b for a, b in table if a == v != b}:
             if table[v, w] + table.get((w, v), 1 - table[v, w]) == 0:  # v is w plus a constant
-                solved = m.put(v, Ix((w,) if w else (), table[v, w]))
-                return settle(solved, context, peel, names)
+                return settle(m.put(v, Ix((w,) if w else (), table[v, w])), context, peel, names)
         if table.get((None, v), 0) != 0:
             w = Var(next(names), TIME)
             return settle(m.put(v, ix(w, -table[None, v]), w), context, peel, names)
@@ -204,8 +203,14 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
     def search(colours: dict[Var, int]) -> tuple:
         ties = [c for c, d in pairwise(sorted(colours.values())) if c == d]
         if ties:
+            tied = [v for v in colours if colours[v] == ties[0]]
+            own: Names = {w: (4, "", 0, k) for k, w in enumerate(colours)}
+            # Where exchanging the first with v or with w gives one picture, v and w are twins:
+            # a symmetry of the edges takes one to the other, and trying one of them is enough.
+            few = {repr(sorted(freeze(e, own | {v: own[tied[0]], tied[0]: own[v]}) for e in edges)):
+                   v for v in tied}  # fmt: skip
             return min(search(refined({w: 2 * c + (w != v) for w, c in colours.items()}))
-                       for v in colours if colours[v] == ties[0])  # fmt: skip
+                       for v in few.values())  # fmt: skip
         ranked = sorted(colours, key=lambda v: colours[v])
         names: Names = {v: (3, v.sort, depth, k) for k, v in enumerate(ranked)}
         return (tuple(names.values()), tuple(sorted(freeze(e, names) for e in edges)))

@@ -9,14 +9,13 @@ proof, and in no other way.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import field
+from typing import Any
 
-from .definitions import Block, Define, DefineGradient, Equation, admit
+from .definitions import Block, Equation, admit
 from .normal import Context, at_most, implied, limits, naturals, normal_form
 from .terms import TIME, Atom, Ix, KernelError, Lam, Node, Sum, Term, Var
 from .terms import at, check, free, ix, rebuild, renamed, require, substitute
 
-
-Definitions = dict[str, Define | DefineGradient]
 
 
 class Sequent(Node):
@@ -42,7 +41,7 @@ class Definition(Node):
     entry: Lam | None = None
     start: bool = False
 
-    def conclude(self, definitions: Definitions, _) -> Sequent:
+    def conclude(self, definitions: dict[str, Any], _) -> Sequent:
         """The equation."""
         require(self.name in definitions, f"`{self.name}` must be a defined symbol.")
         return Sequent((), definitions[self.name].equation(self.entry, self.start))
@@ -111,8 +110,7 @@ class Induction(Node):
         bases, steps = premises[:n], premises[n:]
         for base, step, part in zip(bases, steps, self.predicate, strict=True):
             goals = part.put({time: at(0)}), part.put({time: ix(time, 1)})
-            proved = (base.equation, step.equation) == goals
-            require(proved, f"premises must be the predicate at 0 and at {time.name} + 1.")
+            require((base.equation, step.equation) == goals, "premises must be P(0) and P(t + 1).")
         others = [h for h in united(steps) if h not in self.predicate]
         kept = tuple(dict.fromkeys((*united(bases), *others)))
         require(all(time not in h.free() for h in kept), f"`{time.name}` must be fixed nowhere.")
@@ -166,7 +164,7 @@ def replay(proof: Proof) -> Sequent:
     return shown[-1]
 
 
-def infer(definitions: Definitions, rule: Rule, premises: Sequence[Sequent]) -> Sequent:
+def infer(definitions: dict[str, Any], rule: Rule, premises: Sequence[Sequent]) -> Sequent:
     """What the rule concludes from the premises."""
     conclusion = rule.conclude(definitions, premises)
     every = conclusion.equation.every
@@ -180,15 +178,14 @@ def match(equation: Equation, atom: Atom, known: Context) -> dict[Var, Ix] | Non
     """Values of the quantified indices, in range, that make the left side this atom, if any."""
     left = equation.left
     pattern = left.ix if isinstance(left, Atom) and left.name == atom.name else ()
-    values = {p.vars[0]: Ix(a.vars, a.shift - p.shift)
-              for p, a in zip(pattern, atom.ix, strict=False) if len(p.vars) == 1}  # fmt: skip
+    values = {v: Ix(a.vars, a.shift - p.shift) for p, a in zip(pattern, atom.ix, strict=False)
+              for v in equation.every if p.vars == (v,)}  # fmt: skip
     for v in equation.every:
         value = values.get(v, Ix((v, v)))
         sorts, at_zero = [w.sort for w in value.vars], value.shift == 0
         natural = sorts in ([], [TIME]) and implied(known, at_most(at(0), value))
         if not (natural if v.sort == TIME else sorts == [v.sort] and at_zero):
             return None
-    values = {v: values[v] for v in equation.every}
     return values if substitute(left, values) == atom else None
 
 

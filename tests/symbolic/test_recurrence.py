@@ -1,0 +1,191 @@
+"""Closed forms against the recurrence itself, iterated with exact fractions."""
+
+import random
+from fractions import Fraction
+from itertools import product
+
+import pytest
+import sympy as sp
+
+from ttt_proofs.loops import GradientStep
+from ttt_proofs.loops.loop import NEXT_M, G, M, W, t
+from ttt_proofs.symbolic.recurrence import Closed, solve
+
+STEPS = 5
+NAMES = ("eta", "alpha", "lam", "g")
+
+
+def draw(seed: int) -> dict[str, list[Fraction]]:
+    """A fraction for each name and step; constants are those of step 0."""
+    rng = random.Random(seed)
+    return {n: [Fraction(rng.randint(-9, 9), rng.randint(1, 7)) for _ in range(STEPS)]
+            for n in (*NAMES, "start")}  # fmt: skip
+
+
+def exact(expression: sp.Expr, given: dict[str, list[Fraction]]) -> Fraction:
+    """The value of a closed form at concrete times."""
+    e = sp.sympify(expression).doit()
+    values = {sp.Symbol(name): given[name][0] for name in NAMES}
+    values |= {sp.IndexedBase(name)[n]: given[name][n] for name in NAMES for n in range(STEPS)}
+    e = sp.sympify(e.xreplace({k: sp.Rational(v.numerator, v.denominator)
+                               for k, v in values.items()}))  # fmt: skip
+    assert e.is_Rational, f"{expression} became {e}"
+    return Fraction(int(e.p), int(e.q))
+
+
+def predicted(closed: Closed, step: int, start: Fraction, given) -> Fraction:
+    """The state after `step`, by the closed form."""
+    last = sp.Integer(step)
+    past = [exact(closed.weight(sp.Integer(i), last), given) * given["g"][i]
+            for i in range(step + 1)]  # fmt: skip
+    return exact(closed.decay(last), given) * start + sum(past)
+
+
+def iterated(update: GradientStep, given) -> list[tuple[Fraction, Fraction]]:
+    """(M, W) after each step, by the rule as the paper writes it."""
+    m, w, states = Fraction(0), given["start"][0], []
+    for n in range(STEPS):
+        rate = given["eta"][n if update.rate == "per_step" else 0]
+        alpha = given["alpha"][n if update.momentum == "per_step" else 0]
+        sign = 1 if update.ascent else -1
+        if update.momentum is None:
+            w += sign * rate * given["g"][n]
+        elif update.place == "inside":
+            m = rate * given["g"][n] + alpha * m
+            w += sign * m
+        else:
+            m = given["g"][n] + alpha * m
+            w += sign * rate * m
+        states.append((m, w))
+    return states
+
+
+KINDS = ("constant", "per_step")
+UPDATES = [GradientStep(*choice) for choice in
+           product(KINDS, ("inside", "outside"), (None, *KINDS), (False, True))]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("update", UPDATES, ids=str)
+def test_closed_forms_are_what_iterating_gives(update, seed):
+    given, solved = draw(seed), solve(update.recurrence)
+    assert set(solved) == ({W} if update.momentum is None else {M, W})
+    for n, (m, w) in enumerate(iterated(update, given)):
+        assert predicted(solved[W], n, given["start"][0], given) == w
+        if M in solved:
+            assert predicted(solved[M], n, Fraction(0), given) == m
+
+
+@pytest.mark.parametrize("update", UPDATES, ids=str)
+def test_another_rule_is_told_apart(update):
+    """The comparison above can fail: each choice, changed alone, gives other numbers."""
+    given, solved = draw(0), solve(update.recurrence)
+    mine = [predicted(solved[W], n, given["start"][0], given) for n in range(STEPS)]
+    for other in UPDATES:
+        same_rule = other.recurrence == update.recurrence
+        theirs = [w for _, w in iterated(other, given)]
+        same = other.rate == update.rate == "constant" and other == GradientStep(
+            update.rate, other.place, update.momentum, update.ascent
+        )  # a constant rate may stand on either side of the accumulator
+        assert (mine == theirs) is (same_rule or same), other
+
+
+def test_forms_are_written_as_in_the_paper():
+    eta, alpha = sp.IndexedBase("eta"), sp.IndexedBase("alpha")
+    i, j, s, u = sp.symbols("i j s u", integer=True)
+    beta = sp.Product(alpha[s], (s, i + 1, j))
+    outside = solve(GradientStep("per_step", "outside", "per_step").recurrence)[W]
+    inside = solve(GradientStep("per_step", "inside", "per_step").recurrence)[W]
+    assert outside.weight(i, u).dummy_eq(sp.Sum(-eta[j] * beta, (j, i, u)))
+    assert inside.weight(i, u).dummy_eq(sp.Sum(-eta[i] * beta, (j, i, u)))
+    assert outside.decay(u) == inside.decay(u) == 1
+
+
+lam, eta, alpha = (sp.IndexedBase(name)[t] for name in ("lam", "eta", "alpha"))
+constant = sp.Symbol("lam")
+
+
+
+DECAYS = {
+    "constant decay": (
+        {W: constant * W - eta * G},
+        lambda m, w, x, n: (m, x["lam"][0] * w - x["eta"][n] * x["g"][n]),
+    ),
+    "decay per step": (
+        {W: lam * W - eta * G},
+        lambda m, w, x, n: (m, x["lam"][n] * w - x["eta"][n] * x["g"][n]),
+    ),
+    "coupled to the rate": (
+        {W: (1 - eta) * W + eta * G},
+        lambda m, w, x, n: (m, (1 - x["eta"][n]) * w + x["eta"][n] * x["g"][n]),
+    ),
+    "decay and momentum": (
+        {M: G + alpha * M, W: lam * W - eta * NEXT_M},
+        lambda m, w, x, n: (
+            x["alpha"][n] * m + x["g"][n],
+            x["lam"][n] * w - x["eta"][n] * (x["alpha"][n] * m + x["g"][n]),
+        ),
+    ),
+    "Nesterov": (
+        {M: G + alpha * M, W: W - eta * (G + alpha * NEXT_M)},
+        lambda m, w, x, n: (
+            x["alpha"][n] * m + x["g"][n],
+            w - x["eta"][n] * (x["g"][n] + x["alpha"][n] * (x["alpha"][n] * m + x["g"][n])),
+        ),
+    ),
+    "forgets everything": ({W: G}, lambda m, w, x, n: (m, x["g"][n])),
+}
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_decay(name):
+    recurrence, step = DECAYS[name]
+    given, solved = draw(2), solve(recurrence)
+    m, w = Fraction(0), given["start"][0]
+    for n in range(STEPS):
+        m, w = step(m, w, given, n)
+        assert predicted(solved[W], n, given["start"][0], given) == w
+
+
+def test_one_decay_is_not_another():
+    given, solved = draw(2), solve(DECAYS["decay per step"][0])
+    w = given["start"][0]
+    for n in range(STEPS):
+        _, w = DECAYS["constant decay"][1](0, w, given, n)
+    assert predicted(solved[W], STEPS - 1, given["start"][0], given) != w
+
+
+NONLINEAR = {
+    "square of the gradient": {W: W - G**2},
+    "square of the state": {W: W**2 - G},
+    "state times gradient": {W: W - W * G},
+    "a constant added": {W: W - G + 1},
+    "a function of the gradient": {W: W - sp.sign(G)},
+    "nonlinear accumulator": {M: M**2 + G, W: W - NEXT_M},
+    "state times accumulator": {M: M + G, W: W - W * NEXT_M},
+    "square of the accumulator": {M: M + G, W: W - NEXT_M**2},
+}
+
+
+@pytest.mark.parametrize("name", NONLINEAR)
+def test_nonlinear_updates_are_refused(name):
+    with pytest.raises(
+        ValueError,
+        match=r"^the update must be linear in the state and the gradient; it has .+\.$",
+    ):
+        solve(NONLINEAR[name])
+
+
+HIDDEN = {
+    "old accumulator times gradient": {M: M + G, W: W - M * G},
+    "state times square of the gradient": {W: W + W * G**2},
+    "normalised": {W: W / sp.Abs(W) - G},
+    "gradient over state": {W: W + G / W},
+}
+
+
+@pytest.mark.xfail(reason="a coefficient that holds a state passes", raises=pytest.fail.Exception)
+@pytest.mark.parametrize("name", HIDDEN)
+def test_nonlinear_updates_that_look_linear_are_refused(name):
+    with pytest.raises(ValueError, match="must be linear"):
+        solve(HIDDEN[name])
