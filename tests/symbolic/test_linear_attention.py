@@ -137,8 +137,8 @@ def test_a_size_in_a_record_would_be_seen(size):
 def test_the_proof_is_the_same_for_every_chunk_length():
     for read in ("after_update", "before_update"):
         digests = {
-            digest(proved(InnerLoop(SwiGLU(), SquaredError(), STEP, Schedule(chunk, read))).proof)
-            for chunk in (1, 2, 3, 16, 2048)
+            digest(attention_part(InnerLoop(MLP(2), Frobenius(), STEP, Schedule(chunk, read))).proof)
+            for chunk in (1, 3, 2048)
         }
         assert len(digests) == 1
 

@@ -1,0 +1,333 @@
+"""Every wrong input is told in one sentence that names it; every right one passes."""
+
+import math
+import re
+from collections import UserDict
+
+import pytest
+import torch
+
+from ttt_proofs import reduce
+from ttt_proofs.evidence.sampling import random_inputs
+from ttt_proofs.loops import (
+    MLP,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Schedule,
+    SquaredError,
+    SwiGLU,
+)
+from ttt_proofs.parallel.inputs import check_inputs
+from ttt_proofs.reduction import NotParallelError
+
+# What is required, what arrived, what to do: `name` must ...; got .... Do this.
+SENTENCE = re.compile(r"`([^`]+)`(?: and `[^`]+`)? must [^\n]+; got [^\n]+\. [A-Z][^\n]*\.")
+
+PLAIN = InnerLoop(Linear(), Frobenius())
+FULL = InnerLoop(
+    SwiGLU(), Frobenius(), GradientStep("per_step", momentum="constant", trained="last"),
+    Schedule(2),
+)  # fmt: skip
+SIZES = {"B": 1, "T": 5, "H": 2, "D_k": 3, "D_v": 2, "D_h": 4}
+
+
+def given(loop: InnerLoop, **changes) -> dict:
+    """Right inputs, with some of them changed."""
+    x = random_inputs(loop, 0, sizes={n: s for n, s in SIZES.items() if n != "D_h" or loop is FULL})
+    right = {n: getattr(x, n) for n in ("q", "k", "v", "weights", "rate", "momentum")}
+    for name, change in changes.items():
+        right[name] = change(right[name]) if callable(change) else change
+    return right
+
+
+def told(kind, name: str, loop: InnerLoop, **changes) -> str:
+    """The message with which inputs are refused: one sentence about `name`, from every door."""
+    wrong = given(loop, **changes)
+    reduction = reduced(loop)
+    order = [wrong[n] for n in ("q", "k", "v", "weights", "rate", "momentum")]
+    calls = [
+        lambda: check_inputs(loop, *order),
+        lambda: reduction.recurrent(*order[:3], **{n: wrong[n] for n in wrong if n not in "qkv"}),
+        lambda: reduction.parallel_form(
+            *order[:3], **{n: wrong[n] for n in wrong if n not in "qkv"}
+        ),
+    ]
+    messages = []
+    for call in calls:
+        with pytest.raises(kind) as caught:
+            call()
+        assert type(caught.value) is kind
+        messages.append(str(caught.value))
+    assert len(set(messages)) == 1
+    found = SENTENCE.fullmatch(messages[0])
+    assert found, messages[0]
+    assert found[1] == name, messages[0]
+    return messages[0]
+
+
+REDUCED: dict = {}
+
+
+def reduced(loop: InnerLoop):
+    """The loop's reduction, made once."""
+    if loop not in REDUCED:
+        REDUCED[loop] = reduce(loop)
+    return REDUCED[loop]
+
+
+def weight(name: str, change):
+    """A change of one weight."""
+    return lambda weights: weights | {name: change(weights[name])}
+
+
+KINDS = {
+    "None": lambda x: None,
+    "a number": lambda x: 1.0,
+    "a list": lambda x: x.tolist(),
+    "NumPy": lambda x: x.numpy(),
+    "int32": lambda x: x.to(torch.int32),
+    "int64": lambda x: x.long(),
+    "bool": lambda x: x > 0,
+    "complex": lambda x: x.to(torch.complex128),
+}
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_floating_tensor(kind, name):
+    message = told(TypeError, name, FULL, **{name: KINDS[kind]})
+    assert "must be a floating-point tensor; got " in message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_that_is_no_floating_tensor(kind):
+    told(TypeError, "weights['W0']", FULL, weights=weight("W0", KINDS[kind]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["k", "v"])
+def test_dtypes_that_differ(name, dtype):
+    message = told(TypeError, name, FULL, **{name: lambda x: x.to(dtype)})
+    assert "must be torch.float64 on cpu, as q is; got " + str(dtype) in message
+
+
+@pytest.mark.parametrize("name", ["W0", "W2", "W1"])
+def test_a_weight_of_another_dtype(name):
+    told(TypeError, f"weights[{name!r}]", FULL, weights=weight(name, torch.Tensor.float))
+
+
+def test_a_query_of_another_dtype_than_all_others():
+    told(TypeError, "k", FULL, q=torch.Tensor.float)
+
+
+def test_rates_of_another_dtype():
+    told(TypeError, "rate", FULL, rate=torch.Tensor.float)
+    told(TypeError, "rate", FULL, rate=torch.Tensor.long)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["q", "k", "v", "rate"])
+def test_one_number_that_is_not_finite(name, value):
+    def poison(x):
+        x = x.clone()
+        x.view(-1)[-1] = value
+        return x
+
+    assert "must be finite" in told(ValueError, name, FULL, **{name: poison})
+
+
+@pytest.mark.parametrize("name", ["W0", "W2", "W1"])
+def test_a_weight_with_nan(name):
+    told(ValueError, f"weights[{name!r}]", FULL, weights=weight(name, lambda w: w * math.nan))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, torch.tensor(math.nan)])
+def test_constants_that_are_not_finite(value):
+    told(ValueError, "momentum", FULL, momentum=value)
+    told(ValueError, "rate", PLAIN, rate=value)
+
+
+SHAPES = [
+    ("q", "[batch, time, heads, width]; got shape (5, 2, 3)", {"q": lambda x: x[0]}),
+    ("q", "got shape (1, 1, 5, 2, 3)", {"q": lambda x: x[None]}),
+    ("k", "got shape ()", {"k": lambda x: x.sum()}),
+    ("v", "got shape (1, 5, 2)", {"v": lambda x: x[..., 0]}),
+    ("q", "one shape; got (1, 5, 2, 2) and (1, 5, 2, 3)", {"q": lambda x: x[..., :2]}),
+    ("q", "got (1, 4, 2, 3) and (1, 5, 2, 3)", {"q": lambda x: x[:, :4]}),
+    ("q", "got (1, 5, 2, 3) and (1, 5, 2, 2)", {"k": lambda x: x[..., :2]}),
+    ("q", "got (1, 5, 2, 3) and (0, 5, 2, 3)", {"k": lambda x: x[:0]}),
+    ("v", "(1, 5, 2); got (1, 3, 2)", {"v": lambda x: x[:, :3]}),
+    ("v", "(1, 5, 2); got (1, 5, 1)", {"v": lambda x: x[:, :, :1]}),
+    ("v", "(1, 5, 2); got (2, 5, 2)", {"v": lambda x: x.repeat(2, 1, 1, 1)}),
+    ("v", "(1, 5, 2); got (1, 2, 5)", {"v": lambda x: x.transpose(1, 2)}),
+]
+
+
+@pytest.mark.parametrize(("name", "part", "changes"), SHAPES)
+def test_shapes_that_do_not_match(name, part, changes):
+    assert part in told(ValueError, name, FULL, **changes)
+
+
+WIDTHS = [
+    ("W0", "(2, 3, 4), that is [heads, D_k, D_h]; got (2, 2, 4)", lambda w: w[:, :2]),
+    ("W2", "(2, 3, 4), that is [heads, D_k, D_h]; got (2, 3, 2)", lambda w: w[..., :2]),
+    ("W1", "(2, 4, 2), that is [heads, D_h, D_v]; got (2, 4, 1)", lambda w: w[..., :1]),
+    ("W1", "got (1, 4, 2)", lambda w: w[:1]),
+    ("W1", "got (2, 2, 4)", lambda w: w.mT),
+    ("W0", "must be [heads, rows, cols]; got shape (3, 4)", lambda w: w[0]),
+    ("W0", "got shape (1, 2, 3, 4)", lambda w: w[None]),
+]
+
+
+@pytest.mark.parametrize(("name", "part", "change"), WIDTHS)
+def test_widths_that_do_not_match(name, part, change):
+    assert part in told(ValueError, f"weights[{name!r}]", FULL, weights=weight(name, change))
+
+
+def test_hidden_widths_must_agree_along_the_net():
+    loop = InnerLoop(MLP(3), Frobenius(), GradientStep(trained="last"))
+    message = told(ValueError, "weights['W2']", loop, weights=weight("W2", lambda w: w[:, 1:]))
+    assert "[heads, D_1, D_2]" in message
+
+
+NAMES = [
+    (lambda w: {}, "W0, W2, W1; got none"),
+    (lambda w: {"W0": w["W0"]}, "got W0."),
+    (lambda w: {n: w[n] for n in ("W0", "W2")}, "got W0, W2."),
+    (lambda w: w | {"W3": w["W0"]}, "got W0, W2, W1, W3."),
+    (lambda w: {"w0": w["W0"], "W2": w["W2"], "W1": w["W1"]}, "got w0, W2, W1."),
+]
+
+
+@pytest.mark.parametrize(("change", "part"), NAMES)
+def test_weights_that_are_missing_or_unknown(change, part):
+    assert part in told(ValueError, "weights", FULL, weights=change)
+
+
+STEPS = [
+    ("rate", FULL, 0.1, "a tensor (1, 3, 2), one number per batch, step and head; got 0.1"),
+    ("rate", FULL, None, "got None"),
+    ("rate", FULL, torch.tensor(0.1, dtype=torch.float64), "got ()"),
+    ("rate", FULL, lambda x: x[:, :2], "got (1, 2, 2)"),  # one step too few
+    ("rate", FULL, lambda x: x[..., 0], "got (1, 3)"),
+    ("rate", FULL, lambda x: x.repeat(2, 1, 1), "got (2, 3, 2)"),
+    ("rate", FULL, lambda x: torch.ones(1, 5, 2, dtype=x.dtype), "got (1, 5, 2)"),  # per token
+    ("rate", FULL, lambda x: x.tolist(), "got [["),
+    ("momentum", FULL, None, "one number; got None. Declare momentum='per_step'"),
+    ("momentum", FULL, "0.9", "got '0.9'"),
+    ("momentum", FULL, True, "got True"),
+    ("momentum", FULL, [0.9], "got [0.9]"),
+    ("momentum", FULL, 1j, "got 1j"),
+    ("momentum", PLAIN, 0.9, "left out, since the loop has none; got one"),
+    ("momentum", PLAIN, 0, "left out"),
+    ("rate", PLAIN, None, "one number; got None"),
+    ("rate", PLAIN, "fast", "got 'fast'"),
+]
+
+
+@pytest.mark.parametrize(("name", "loop", "value", "part"), STEPS)
+def test_rates_and_momenta_of_the_wrong_kind(name, loop, value, part):
+    assert part in told(ValueError, name, loop, **{name: value})
+
+
+@pytest.mark.parametrize("loop", [PLAIN, FULL], ids=["plain", "full"])
+def test_right_inputs_pass(loop):
+    check_inputs(loop, *given(loop).values())
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, torch.tensor(0.5), torch.tensor(0.5).double()])
+def test_a_constant_may_be_any_real_number(value):
+    check_inputs(PLAIN, *given(PLAIN, rate=value).values())
+
+
+@pytest.mark.parametrize("sizes", [{"T": 0}, {"B": 0}, {"T": 0, "B": 0}, {"T": 1}])
+def test_nothing_is_a_right_input(sizes):
+    for loop in (PLAIN, FULL):
+        x = random_inputs(loop, 0, sizes=sizes)
+        check_inputs(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_floating_dtype_is_a_right_input(dtype):
+    x = random_inputs(FULL, 0, dtype=dtype)
+    check_inputs(FULL, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+
+
+def test_weights_may_be_any_mapping():
+    right = given(FULL)
+    right["weights"] = UserDict(right["weights"])
+    check_inputs(FULL, *right.values())
+
+
+def test_a_sequential_loop_is_refused_before_its_inputs_are_looked_at():
+    loop = InnerLoop(MLP(2), SquaredError())
+    with pytest.raises(NotParallelError, match=r"^a parallel form is required; .+ Use \.recurrent"):
+        reduced(loop).parallel_form(None, None, None, weights={}, rate=None)  # pyright: ignore
+
+
+def test_attention_checks_its_inputs_too():
+    x = given(PLAIN)
+    attention = reduced(PLAIN).attention
+    attention(x["q"], x["k"], weights=x["weights"], rate=0.1)
+    wrong = [
+        (ValueError, "q", {"q": x["q"][..., :2]}),
+        (TypeError, "q", {"q": x["q"].long(), "k": x["k"].long()}),
+        (ValueError, "k", {"k": x["k"] * math.nan}),
+        (ValueError, "rate", {"rate": None}),
+    ]
+    for kind, name, change in wrong:
+        right = {"q": x["q"], "k": x["k"], "weights": x["weights"], "rate": 0.1} | change
+        with pytest.raises(kind) as caught:
+            attention(right.pop("q"), right.pop("k"), **right)
+        found = SENTENCE.fullmatch(str(caught.value))
+        assert found and found[1] == name, caught.value
+
+
+def unmended(reason: str):
+    """A case that is known to fail."""
+    return pytest.mark.xfail(reason=reason)
+
+
+@unmended("AttributeError: it has no `items`")
+@pytest.mark.parametrize("weights", [None, torch.ones(2, 3, 2), [torch.ones(2, 3, 2)], 3])
+def test_weights_that_are_no_mapping(weights):
+    told(TypeError, "weights", FULL, weights=weights)
+
+
+@unmended("TypeError: names and numbers have no order")
+def test_weights_whose_keys_are_no_names():
+    told(ValueError, "weights", FULL, weights=lambda w: w | {3: w["W0"]})
+
+
+@unmended("the tensor is printed, over several lines")
+def test_a_tensor_for_a_constant_is_told_by_its_shape():
+    rates = torch.rand(1, 3, 2, dtype=torch.float64)
+    assert "(1, 3, 2)" in told(ValueError, "momentum", FULL, momentum=rates)
+
+
+@unmended("cast to float64 for the check, or OverflowError")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("value", [torch.tensor(1j), torch.tensor(True), 10**400], ids=repr)
+def test_constants_that_are_no_real_numbers(value):
+    with pytest.raises((TypeError, ValueError), match=r"^`momentum` must be "):
+        check_inputs(FULL, *given(FULL, momentum=value).values())
+
+
+@unmended("KeyError or AttributeError: the widths are read before the inputs are checked")
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("weights", {"weights": {}}),
+        ("weights['W']", {"weights": {"W": None}}),
+        ("k", {"k": None}),
+    ],
+)
+def test_attention_checks_before_it_reads(name, change):
+    x = given(PLAIN)
+    right = {"q": x["q"], "k": x["k"], "weights": x["weights"], "rate": 0.1} | change
+    with pytest.raises((TypeError, ValueError)) as caught:
+        reduced(PLAIN).attention(right.pop("q"), right.pop("k"), **right)
+    found = SENTENCE.fullmatch(str(caught.value))
+    assert found and found[1] == name
