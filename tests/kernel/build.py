@@ -29,7 +29,9 @@ def width(name: str, sort: str = "D") -> Var:
 
 def index(value: Var | Ix | int) -> Ix:
     """An index, from whatever stands for one."""
-    return value if isinstance(value, Ix) else Ix((), value) if isinstance(value, int) else ix(value)
+    if isinstance(value, Ix):
+        return value
+    return ix(value) if isinstance(value, Var) else Ix((), value)
 
 
 def num(value: int | Fraction) -> Num:

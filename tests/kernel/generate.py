@@ -66,8 +66,8 @@ class Terms:
 
     def term(self, scope: list[Var], depth: int):
         """A random term with its free indices in `scope`."""
-        kinds = ["atom"] if depth <= 0 else ["sum", "sum", "sum", "add", "mul", "mul", "app", "prod"]
-        kind = self.random.choice(kinds)
+        kinds = ["sum", "sum", "sum", "add", "mul", "mul", "app", "prod"]
+        kind = self.random.choice(kinds if depth > 0 else ["atom"])
         if kind == "atom":
             return Num(Fraction(self.random.randint(-1, 2))) if self.flip(0.1) else self.atom(scope)
         if kind in ("add", "mul"):

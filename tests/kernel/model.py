@@ -117,8 +117,8 @@ class Model:
         if isinstance(term, Prod):
             values = range(self.index(term.low, env), self.index(term.high, env) + 1)
             lam = term.factor
-            return times(
-                self.value(lam.body, env | dict.fromkeys(lam.binders, n)) for n in values)  # fmt: skip
+            inner = (env | dict.fromkeys(lam.binders, n) for n in values)
+            return times(self.value(lam.body, e) for e in inner)
         assert isinstance(term, App)
         entries = {(k, e): x for k, lam in enumerate(term.args) for e, x in self.lam(lam, env)}
         at = tuple(self.index(i, env) for i in term.ix)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -258,7 +259,7 @@ EIGHT = {
     "star": summed([c, *V], mul(*(a(c, v) for v in V))),
     "power": mul(*(total(v, a(v)) for v in V)),
     "cycle": summed(V, mul(*(a(v, w) for v, w in zip(V, V[1:] + V[:1], strict=True)))),
-    "path": summed(V, mul(*(a(v, w) for v, w in zip(V, V[1:], strict=False)))),
+    "path": summed(V, mul(*(a(v, w) for v, w in pairwise(V)))),
     "pairs": summed([c, *V], mul(*(mul(a(c, v), b(v, w), atom("x", w))
                                    for v, w in zip(V[::2], V[1::2], strict=True)))),
     "times": mul(*(total(i, 0, 3, a(i)) for _ in V)),

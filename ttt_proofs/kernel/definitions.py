@@ -43,8 +43,7 @@ def differential(term, param: str, direction: str) -> Term:
     require(isinstance(term, App), f"`{param}` must not occur in a {type(term).__name__}.")
     number = not (term.ix or term.slots or len(term.args) != 1 or term.args[0].binders)
     if number and term.fn in DERIVATIVES:
-        inner = differential(term.args[0].body, param, direction)
-        return Mul((DERIVATIVES[term.fn](term), inner))
+        return Mul((DERIVATIVES[term.fn](term), differential(term.args[0].body, param, direction)))
     return Add(tuple(chain(term, k, param, direction) for k in range(len(term.args))))
 
 
@@ -52,8 +51,7 @@ def chain(term: App, k: int, param: str, direction: str) -> Term:
     """The part of the chain rule that belongs to argument `k`: `Σ_e ∂_{k,e} f · dx_k[e]`."""
     argument = renamed(term.args[k], free(term))
     partial = App(term.fn, term.ix, term.args, (*term.slots, (k, tuple(map(ix, argument.binders)))))
-    inner = differential(argument.body, param, direction)
-    return sum_over(argument.binders, Mul((partial, inner)))
+    return sum_over(argument.binders, Mul((partial, differential(argument.body, param, direction))))
 
 
 def sum_over(variables, body: Term) -> Term:
@@ -137,8 +135,9 @@ def admit(blocks: tuple[Block, ...]) -> None:
         new = len(order) == len(block) and used.isdisjoint(order)
         require(new, f"{[*order]} must be defined once, and before they are used.")
         for define in block:
-            used |= symbols(define) | {define.name}
             if isinstance(define, DefineGradient):
+                taken = used.union(order, *(symbols(d) for d in (*block, define.at) if d != define))
+                require(define.param not in taken, f"`{define.param}` must occur in one loss only.")
                 determined(define.name, define.outer, (define.loss, define.at), 0, order)
                 continue
             determined(define.name, define.every, define.term, define.start is not None, order)
@@ -146,6 +145,7 @@ def admit(blocks: tuple[Block, ...]) -> None:
                 determined(define.name, define.every[1:], define.start, 0, {})
                 first = symbols(define.start).isdisjoint(order) and define.every[0].sort == TIME
                 require(first, f"`{define.name}` must start from symbols defined before it.")
+        used = used.union(order, symbols(block))
 
 
 def determined(name: str, every: tuple[Var, ...], term, shift: int, order: dict) -> None:

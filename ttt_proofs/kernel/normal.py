@@ -120,7 +120,7 @@ def settle(m: Monomial, context: Context, peel: Ix | None, names: Iterator[str])
     if table is None:
         return []
     for v in (v for v in m.bound if v.sort == TIME):
-        for w in {b for a, b in table if a == v != b}:
+        for w in sorted((b for a, b in table if a == v != b), key=str):
             if table[v, w] + table.get((w, v), 1 - table[v, w]) == 0:  # v is w plus a constant
                 return settle(m.put(v, Ix((w,) if w else (), table[v, w])), context, peel, names)
         if table.get((None, v), 0) != 0:
@@ -135,8 +135,8 @@ def settle(m: Monomial, context: Context, peel: Ix | None, names: Iterator[str])
         unfolded = unfold(factor, context | m.limits, peel) if isinstance(factor, Prod) else None
         if unfolded is not None:
             rest = replace(m, factors=m.factors[:k] + m.factors[k + 1 :])
-            pieces = [rest.times(n) for n in expand(unfolded, names)]
-            return [s for piece in pieces for s in settle(piece, context, peel, names)]
+            return [s for n in expand(unfolded, names)
+                    for s in settle(rest.times(n), context, peel, names)]
     return [m]
 
 
@@ -204,7 +204,7 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
         ties = [c for c, d in pairwise(sorted(colours.values())) if c == d]
         if ties:
             tied = [v for v in colours if colours[v] == ties[0]]
-            own: Names = {w: (4, "", 0, k) for k, w in enumerate(colours)}
+            own: Names = {w: (4, "", depth, k) for k, w in enumerate(colours)}
             # Where exchanging the first with v or with w gives one picture, v and w are twins:
             # a symmetry of the edges takes one to the other, and trying one of them is enough.
             few = {repr(sorted(freeze(e, own | {v: own[tied[0]], tied[0]: own[v]}) for e in edges)):
@@ -230,10 +230,9 @@ def frozen(node, context: Context, labels: Names, depth: int, peel: Ix | None):
             return (tuple(sorted(map(inner, node.vars))), node.shift)
         if isinstance(node, Lam):
             new = {v: Var(f"${depth}_{k}_", v.sort) for k, v in enumerate(node.binders)}
-            named = {w: (4, w.sort, depth, k) for k, w in enumerate(new.values())}
+            own = {w: (4, w.sort, depth, k) for k, w in enumerate(new.values())}
             body = substitute(node.body, {v: ix(w) for v, w in new.items()})
-            inside = normal_form(body, context, peel, labels | named, depth + 1)
-            return (tuple(named.values()), inside)
+            return tuple(own.values()), normal_form(body, context, peel, labels | own, depth + 1)
         if isinstance(node, Node):
             return (type(node).__name__, *map(inner, parts(node)))
         return tuple(map(inner, node)) if isinstance(node, tuple) else node

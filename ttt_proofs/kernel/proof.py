@@ -8,11 +8,11 @@ proof, and in no other way.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from .definitions import Block, Equation, admit
-from .normal import Context, at_most, implied, limits, naturals, normal_form
+from .normal import Context, at_most, close, implied, limits, naturals, normal_form
 from .terms import TIME, Atom, Ix, KernelError, Lam, Node, Sum, Term, Var
 from .terms import at, check, free, ix, rebuild, renamed, require, substitute
 
@@ -87,8 +87,7 @@ class Calculate(Node):
         known = naturals(free((right, self.term)))
         old, new = (normal_form(side, known, self.peel) for side in (right, self.term))
         require(old == new, "the two sides must have one normal form; they differ.")
-        equation = Equation(target.equation.every, target.equation.left, self.term)
-        return Sequent(united(premises), equation)
+        return Sequent(united(premises), replace(target.equation, right=self.term))
 
 
 class Induction(Node):
@@ -107,12 +106,10 @@ class Induction(Node):
         n, time = len(self.predicate), self.time
         fits = time.sort == TIME and 0 <= self.pick < n and len(premises) == 2 * n
         require(fits, f"induction on {n} equations needs a time and {2 * n} premises.")
-        bases, steps = premises[:n], premises[n:]
-        for base, step, part in zip(bases, steps, self.predicate, strict=True):
-            goals = part.put({time: at(0)}), part.put({time: ix(time, 1)})
-            require((base.equation, step.equation) == goals, "premises must be P(0) and P(t + 1).")
-        others = [h for h in united(steps) if h not in self.predicate]
-        kept = tuple(dict.fromkeys((*united(bases), *others)))
+        goals = [part.put({time: now}) for now in (at(0), ix(time, 1)) for part in self.predicate]
+        require([p.equation for p in premises] == goals, "premises must be P(0) and P(t + 1).")
+        others = [h for h in united(premises[n:]) if h not in self.predicate]
+        kept = tuple(dict.fromkeys((*united(premises[:n]), *others)))
         require(all(time not in h.free() for h in kept), f"`{time.name}` must be fixed nowhere.")
         e = self.predicate[self.pick]
         return Sequent(kept, Equation((time, *e.every), e.left, e.right))
@@ -148,6 +145,8 @@ class Theorem(Node):
 
 def replay(proof: Proof) -> Sequent:
     """Check every step in order and return the last conclusion, or raise `KernelError`."""
+    free.cache_clear()  # so that nothing is recalled that was computed from unchecked objects
+    close.cache_clear()
     check(proof, Proof)
     admit(proof.definitions)
     definitions = {define.name: define for block in proof.definitions for define in block}
@@ -157,7 +156,7 @@ def replay(proof: Proof) -> Sequent:
             require(all(0 <= k < number for k in step.premises), "premises must be earlier steps.")
             conclusion = infer(definitions, step.rule, [shown[k] for k in step.premises])
             require(conclusion == step.conclusion, "the rule does not conclude what is recorded.")
-        except KernelError as error:
+        except (KernelError, RecursionError, ValueError) as error:
             raise KernelError(f"step {number}, {type(step.rule).__name__}: {error}") from None
         shown.append(conclusion)
     require(shown, "a proof must have at least one step; got none.")

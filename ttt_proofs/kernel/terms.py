@@ -170,10 +170,9 @@ def put(index: Ix, subst: dict[Var, Ix]) -> Ix:
 
 def renamed(node, avoid: frozenset[Var]) -> Any:
     """`node` with its own binders renamed if one of them shares its name with `avoid`."""
-    taken = {v.name for v in avoid}
-    if taken.isdisjoint(v.name for v in binders(node)):
+    if not {v.name for v in avoid} & {v.name for v in binders(node)}:
         return node
-    tail = "_" * max(len(v.name) for v in avoid | free(node.body))  # longer, hence a new name
+    tail = "_" * max(len(v.name) for v in avoid | free(parts(node)))  # longer, hence a new name
     new = {v: ix(Var(v.name + tail, v.sort)) for v in binders(node)}
     return rebuild(node, lambda part: substitute(part, new))
 
@@ -214,11 +213,12 @@ def check(value: Any, hint: Any) -> None:
         require(len(hints) == len(value), f"{hint} is required; got {len(value)} parts.")
         for part, expected in zip(value, hints, strict=True):
             check(part, expected)
-    elif get_origin(hint) is UnionType and type(value) in items:
+    elif get_origin(hint) is UnionType and any(type(value) is item for item in items):
         check(value, type(value))
     else:
         require(type(value) is hint, f"{hint} is required; got {type(value)}.")
         require(hint is not str or value.isidentifier(), f"a name is required; got {value!r}.")
+        require(hint is not Fraction or {*map(type, value.as_integer_ratio())} == {int}, "inexact.")
         for name, expected in hints_of(hint).items() if issubclass(hint, Node) else ():
             check(getattr(value, name), expected)
         well_formed(value)
@@ -228,6 +228,8 @@ def well_formed(node) -> None:
     """Raise unless sums have bounds exactly over times, and nothing is bound twice."""
     names = {v.name for v in binders(node)}
     require(len(names) == len(binders(node)), f"indices bound together must differ; got {names}.")
+    if isinstance(node, Prod):
+        require([v.sort for v in node.factor.binders] == [TIME], "a product must bind one time.")
     if isinstance(node, Sum):
         bounds = tuple(index for index in (node.low, node.high) if index)
         fits = len(bounds) == 2 * (node.var.sort == TIME) and node.var not in free(bounds)

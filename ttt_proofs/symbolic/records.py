@@ -58,8 +58,8 @@ def loads(text: str) -> Theorem:
     """The theorem whose proof the JSON text holds; `KernelError` if it does not hold."""
     try:
         return Theorem(decode(json.loads(text), Proof))
-    except ValueError as error:
-        raise KernelError(f"a proof must be JSON: {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise KernelError(f"a proof must be JSON of moderate depth: {error}.") from None
 
 
 def digest(proof: Proof) -> str:

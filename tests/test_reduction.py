@@ -1,0 +1,357 @@
+"""`reduce`: classes and reasons, what is refused, and 200 random loops against autograd."""
+
+import doctest
+import importlib
+import pkgutil
+import random
+import types
+from dataclasses import replace
+
+import pytest
+import sympy as sp
+import torch
+
+import ttt_proofs
+from ttt_proofs import reduce
+from ttt_proofs.evidence.autograd import autograd_witness
+from ttt_proofs.evidence.sampling import random_inputs, random_loop
+from ttt_proofs.kernel.proof import Theorem
+from ttt_proofs.kernel.terms import symbols
+from ttt_proofs.loops import (
+    MLP,
+    AbstractLoss,
+    Features,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Schedule,
+    SquaredError,
+    SwiGLU,
+)
+from ttt_proofs.parallel import forms
+from ttt_proofs.reduction import NotCoveredError, NotParallelError, Reduction, classify, degree_in
+from ttt_proofs.symbolic.linear_attention import linear_attention
+
+LAST = GradientStep(trained="last")
+HEAVY = GradientStep("per_step", "outside", "per_step", trained="last")
+
+UPDATED = "the kernel's parameters are updated, so φ depends on the state"
+NOT_AFFINE = "the loss' gradient is not affine in the state"
+AFFINE = "the value is affine in the state: S ← A S + B"
+ADDITIVE = "neither features nor values depend on the state: S ← S + U"
+GATED = "momentum is a 2×2 gate on accumulator and state; values do not depend on them"
+
+CLASSES = [
+    # a linear net has no features to train: its kernel is static either way
+    (InnerLoop(Linear(), Frobenius()), True, "additive", ADDITIVE),
+    (InnerLoop(Linear(), Frobenius(), LAST), True, "additive", ADDITIVE),
+    (InnerLoop(MLP(1), Frobenius()), True, "additive", ADDITIVE),
+    (InnerLoop(Linear(), Frobenius(), HEAVY), True, "gated", GATED),
+    (InnerLoop(Linear(), SquaredError()), True, "affine", AFFINE),
+    (InnerLoop(Linear(), SquaredError(), HEAVY), True, "affine", AFFINE),
+    (InnerLoop(Linear(), AbstractLoss()), True, "sequential", NOT_AFFINE),
+    (InnerLoop(MLP(2), Frobenius(), LAST), True, "additive", ADDITIVE),
+    (InnerLoop(MLP(3, "act"), Frobenius(), HEAVY), True, "gated", GATED),
+    (InnerLoop(SwiGLU(), SquaredError(), HEAVY), True, "affine", AFFINE),
+    (InnerLoop(SwiGLU(), AbstractLoss(), LAST), True, "sequential", NOT_AFFINE),
+    (InnerLoop(Features(), Frobenius(), LAST), True, "additive", ADDITIVE),
+    (InnerLoop(Features(), SquaredError(), LAST), True, "affine", AFFINE),
+    (InnerLoop(Features(), AbstractLoss(), LAST), True, "sequential", NOT_AFFINE),
+    (InnerLoop(MLP(2), Frobenius()), False, "sequential", UPDATED),
+    (InnerLoop(MLP(2, "identity"), Frobenius()), False, "sequential", UPDATED),
+    (InnerLoop(SwiGLU(), SquaredError()), False, "sequential", UPDATED),
+    (InnerLoop(Features(), Frobenius()), False, "sequential", UPDATED),
+    (InnerLoop(Features(), AbstractLoss()), False, "sequential", UPDATED),
+]
+
+
+@pytest.mark.parametrize(("loop", "static", "parallel", "reason"), CLASSES,
+                         ids=[f"{c[2]}-{n}" for n, c in enumerate(CLASSES)])  # fmt: skip
+def test_static_or_dynamic_and_the_parallel_class(loop, static, parallel, reason):
+    found = reduce(loop)
+    assert (found.static, found.parallel, found.reason) == (static, parallel, reason)
+    assert found.loop == loop
+
+
+def test_the_schedule_does_not_change_the_class():
+    for loop, _, parallel, _ in CLASSES[::3]:
+        for schedule in (Schedule(3), Schedule(2, "before_update")):
+            form = linear_attention(replace(loop, schedule=schedule))
+            assert classify(replace(loop, schedule=schedule), form)[0] == parallel
+
+
+def test_the_class_is_read_off_the_form():
+    """A value that holds the state, whatever the loop says, is no additive one."""
+    loop = InnerLoop(Linear(), Frobenius())
+    assert classify(loop, linear_attention(loop))[0] == "additive"
+    delta = linear_attention(InnerLoop(Linear(), SquaredError()))
+    assert classify(loop, delta)[0] == "affine"
+    unknown = linear_attention(InnerLoop(Linear(), AbstractLoss()))
+    assert classify(loop, unknown)[0] == "sequential"
+
+
+def test_degrees():
+    values = {loss: linear_attention(InnerLoop(Linear(), loss)).value
+              for loss in (Frobenius(), SquaredError(), AbstractLoss())}  # fmt: skip
+    assert [degree_in(v, {"W"}) for v in values.values()] == [0, 1, None]
+    assert [degree_in(v, {"v"}) for v in values.values()] == [1, 1, None]
+    squared = type(values[SquaredError()])
+    assert degree_in(squared((values[SquaredError()],) * 2), {"W"}) in (1, 2)
+
+
+eta, alpha = sp.symbols("eta alpha")
+t = sp.Symbol("t", integer=True)
+eta_t, alpha_t = (sp.IndexedBase(n)[t] for n in ("eta", "alpha"))
+
+GATES = [
+    (GradientStep(), [[1]]),
+    (GradientStep("per_step", ascent=True), [[1]]),
+    (GradientStep(momentum="constant"), [[alpha, 0], [-eta * alpha, 1]]),
+    (GradientStep(momentum="constant", place="inside"), [[alpha, 0], [-alpha, 1]]),
+    (
+        GradientStep("per_step", momentum="per_step", ascent=True),
+        [[alpha_t, 0], [eta_t * alpha_t, 1]],
+    ),
+    (GradientStep("per_step", "inside", "per_step"), [[alpha_t, 0], [-alpha_t, 1]]),
+]
+
+
+@pytest.mark.parametrize(("update", "gates"), GATES, ids=[str(u) for u, _ in GATES])
+def test_gates_take_one_state_to_the_next(update, gates):
+    found = reduce(InnerLoop(Linear(), Frobenius(), update)).gates
+    assert found == sp.Matrix(gates)
+    others = [sp.Matrix(g) for _, g in GATES if g != gates]
+    assert found not in others
+
+
+def test_pieces_are_those_of_the_theorem():
+    found = reduce(InnerLoop(MLP(2, "act"), SquaredError(), HEAVY))
+    assert isinstance(found, Reduction) and isinstance(found.theorem, Theorem)
+    assert not found.theorem.statement.hypotheses
+    assert found.theorem.statement.equation.right == found.form.term
+    assert symbols(found.query) == {"q", "W1"} and symbols(found.key) == {"k", "W1"}
+    assert symbols(found.value) == {"k", "v", "W1", "W2"}
+    assert symbols(found.coefficient) == {"eta", "alpha"}
+    assert symbols(found.state0) == {"W2_0"}
+
+
+def test_each_trained_weight_has_a_theorem():
+    everything = reduce(InnerLoop(SwiGLU("act"), Frobenius()))
+    assert list(everything.gradients) == ["W0", "W2", "W1"]
+    last = reduce(InnerLoop(SwiGLU("act"), Frobenius(), LAST))
+    assert list(last.gradients) == ["W1"]
+    for reduction in (everything, last):
+        for name, theorem in reduction.gradients.items():
+            assert isinstance(theorem, Theorem) and not theorem.statement.hypotheses
+            assert symbols(theorem.statement.equation.left) == {f"G_{name}"}
+
+
+UNCOVERED = [
+    (MLP(2, bias=True), "the theorems assume that the last layer must have no bias; got MLP("),
+    (MLP(1, bias=True), "the theorems assume that the last layer must have no bias; got MLP("),
+    (MLP(2, output_activation="tanh"), "the theorems assume that the last layer must be linear"),
+    (MLP(1, output_activation="silu"), "the theorems assume that the last layer must be linear"),
+    (MLP(2, output_activation="act"), "the theorems assume that the last layer must be linear"),
+]
+
+
+@pytest.mark.parametrize(("net", "told"), UNCOVERED, ids=[str(n) for n, _ in UNCOVERED])
+def test_loops_outside_the_theorems_name_the_assumption(net, told):
+    for loss in (Frobenius(), AbstractLoss()):
+        with pytest.raises(NotCoveredError) as caught:
+            reduce(InnerLoop(net, loss))
+        message = str(caught.value)
+        assert message.startswith(told) and message.endswith(". Change the net.")
+        assert "\n" not in message
+    reduce(InnerLoop(replace(net, bias=False, output_activation="identity"), Frobenius(), LAST))
+
+
+@pytest.mark.parametrize("wrong", [None, Linear(), "loop", InnerLoop])
+def test_what_is_no_loop_is_one_sentence(wrong):
+    with pytest.raises(TypeError, match=r"^`loop` must be an InnerLoop; got \w+\. Build one\.$"):
+        reduce(wrong)
+
+
+SEQUENTIAL = [
+    (InnerLoop(MLP(2), Frobenius()), UPDATED),
+    (InnerLoop(Linear(), AbstractLoss()), NOT_AFFINE),
+]
+
+
+@pytest.mark.parametrize(("loop", "reason"), SEQUENTIAL, ids=["updated", "not affine"])
+def test_a_sequential_loop_says_why_it_has_no_parallel_form(loop, reason):
+    found, x = reduce(loop), random_inputs(loop, 0)
+    with pytest.raises(NotParallelError) as caught:
+        found.parallel_form(x.q, x.k, x.v, weights=x.weights, rate=x.rate)
+    assert reason in str(caught.value) and str(caught.value).endswith("Use .recurrent.")
+    with pytest.raises(NotParallelError, match=reason):
+        found.attention(x.q, x.k, weights=x.weights, rate=x.rate)
+
+
+def test_values_that_depend_on_the_state_have_no_attention_matrix():
+    loop = InnerLoop(Linear(), SquaredError())
+    x = random_inputs(loop, 0)
+    with pytest.raises(NotParallelError, match="an attention matrix needs values that do not"):
+        reduce(loop).attention(x.q, x.k, weights=x.weights, rate=x.rate)
+
+
+def test_an_abstract_loop_reduces_and_does_not_run():
+    loop = InnerLoop(Features(), AbstractLoss())
+    found, x = reduce(loop), random_inputs(loop, 0)
+    for run in (found.code, lambda: found.recurrent(x.q, x.k, x.v, weights=x.weights, rate=0.1)):
+        with pytest.raises(ValueError, match="only a loop with a concrete net and loss can run"):
+            run()
+
+
+ATTENTION = [
+    InnerLoop(net, Frobenius(), update, schedule)
+    for net in (Linear(), MLP(2, "silu"))
+    for update in (LAST, HEAVY, replace(HEAVY, place="inside", ascent=True))
+    for schedule in (Schedule(), Schedule(3), Schedule(2, "before_update"))
+]
+
+
+def derivative(found: Reduction, x) -> torch.Tensor:
+    """`∂o[t] / ∂v[s]` of the loop run step by step, `[H, T, T]`, for one sequence and value."""
+    def outputs(v):
+        o, _ = found.recurrent(x.q, x.k, v, weights=x.weights, rate=x.rate, momentum=x.momentum)
+        return o
+
+    jacobian = torch.autograd.functional.jacobian(outputs, x.v)
+    assert isinstance(jacobian, torch.Tensor)
+    jacobian = jacobian[0, :, :, 0, 0, :, :, 0]  # [T, H, T, H]
+    return jacobian.diagonal(dim1=1, dim2=3).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("loop", ATTENTION, ids=range(len(ATTENTION)))
+def test_attention_is_the_derivative_of_outputs_by_values(loop):
+    """Up to the sign; see below."""
+    found = reduce(loop)
+    x = random_inputs(loop, 0, sizes={"B": 1, "T": 7, "H": 2, "D_v": 1})
+    scores = found.attention(x.q, x.k, weights=x.weights, rate=x.rate, momentum=x.momentum)
+    assert scores.shape == (1, 2, 7, 7)
+    expected = derivative(found, x)
+    assert torch.allclose(scores[0].abs(), expected.abs(), rtol=1e-11, atol=1e-14)
+    sign = torch.sign((scores[0] * expected).sum())
+    assert torch.allclose(sign * scores[0], expected, rtol=1e-11, atol=1e-14)
+    above = torch.ones(7, 7).triu(loop.schedule.chunk)
+    assert not (scores[0] * above).any()  # nothing is read from later chunks
+    wrong = found.attention(x.k, x.q, weights=x.weights, rate=x.rate, momentum=x.momentum)
+    assert not torch.allclose(wrong[0].abs(), expected.abs())
+
+
+@pytest.mark.xfail(reason="it weighs the loss' gradient, which is minus the value", strict=True)
+def test_attention_weighs_the_effective_values():
+    """`o = q̂ S_0 + attention · v̂` with the reduction's own v̂ = -∂L/∂f, here v."""
+    loop = InnerLoop(Linear(), Frobenius(), HEAVY)
+    found = reduce(loop)
+    x = random_inputs(loop, 0, sizes={"B": 1, "T": 7, "H": 2, "D_v": 1})
+    scores = found.attention(x.q, x.k, weights=x.weights, rate=x.rate, momentum=x.momentum)
+    assert torch.allclose(scores[0], derivative(found, x))
+
+
+@pytest.mark.parametrize(("batch", "tokens"), [(0, 5), (2, 0), (1, 1)])
+def test_attention_at_the_edges(batch, tokens):
+    loop = ATTENTION[1]
+    x = random_inputs(loop, 0, sizes={"B": batch, "T": tokens, "H": 3})
+    found = reduce(loop).attention(x.q, x.k, weights=x.weights, rate=x.rate)
+    assert found.shape == (batch, 3, tokens, tokens)
+
+
+# The sweep: eight batches of 25 loops, each from its own seed.
+
+BATCHES, EACH = 8, 25
+
+
+def expected_class(loop: InnerLoop) -> str:
+    """The class as one would say it of these nets and losses."""
+    layers = 1 if isinstance(loop.net, Linear) else getattr(loop.net, "depth", 2)
+    if loop.update.trained == "all" and layers > 1:
+        return "sequential"
+    if loop.loss == SquaredError():
+        return "affine"
+    return "gated" if loop.update.momentum else "additive"
+
+
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_random_loops_reduce_and_agree_with_autograd(batch):
+    rng = random.Random(batch)
+    for _ in range(EACH):
+        loop, seed = random_loop(rng), rng.getrandbits(32)
+        found = reduce(loop)
+        assert found.parallel == expected_class(loop), loop
+        seen = autograd_witness(found, seed=seed, trials=1)
+        assert seen.agrees and seen.max_relative_error <= 1e-12, (loop, seed, seen)
+        assert len(seen.what) == (1 + found.static) * (4 + 2 * len(loop.net.weights)), loop
+
+
+def test_the_sweep_is_wide():
+    loops = []
+    for batch in range(BATCHES):
+        rng = random.Random(batch)
+        for _ in range(EACH):
+            loops.append(random_loop(rng))
+            rng.getrandbits(32)
+    assert len(loops) == 200 and len(set(loops)) > 190
+    assert {type(loop.net) for loop in loops} == {Linear, MLP, SwiGLU}
+    assert {expected_class(loop) for loop in loops} == {"sequential", "affine", "gated", "additive"}
+    assert len({loop.update for loop in loops}) > 40
+    assert {loop.schedule.chunk for loop in loops} == {1, 2, 3, 4}
+
+
+def ascending(loop: InnerLoop) -> InnerLoop:
+    """The step in the other direction."""
+    return replace(loop, update=replace(loop.update, ascent=not loop.update.ascent))
+
+
+def other_loss(loop: InnerLoop) -> InnerLoop:
+    """The other loss."""
+    loss = SquaredError() if loop.loss == Frobenius() else Frobenius()
+    return replace(loop, loss=loss)
+
+
+def other_place(loop: InnerLoop) -> InnerLoop:
+    """The rate on the other side of the accumulator."""
+    place = "inside" if loop.update.place == "outside" else "outside"
+    return replace(loop, update=replace(loop.update, place=place))
+
+
+@pytest.mark.parametrize("fault", [ascending, other_loss, other_place])
+def test_the_sweep_would_catch_a_fault(fault, monkeypatch):
+    """Code of another loop, behind the same reduction, is caught by one trial each time."""
+    torch_loop, rng, caught = forms.torch_loop, random.Random(0), 0
+    for _ in range(12):
+        loop = replace(random_loop(rng), net=Linear())
+        if fault is other_place and (loop.update.momentum is None or loop.update.rate != "per_step"):
+            continue
+        found = reduce(loop)
+        assert autograd_witness(found, seed=1, trials=1).agrees
+        with monkeypatch.context() as patch:
+            patch.setattr(forms, "torch_loop", lambda loop: torch_loop(fault(loop)))
+            assert not autograd_witness(found, seed=1, trials=1).agrees, loop
+        caught += 1
+    assert caught >= 3
+
+
+MODULES = sorted(
+    info.name
+    for info in pkgutil.walk_packages(ttt_proofs.__path__, "ttt_proofs.")
+    if not info.name.endswith("__main__")
+)
+
+
+def test_examples_in_docstrings_are_true():
+    """All modules; those of Triton kernels, where Triton is missing, have nothing to load."""
+    attempted = {}
+    for name in MODULES:
+        result = doctest.testmod(importlib.import_module(name))
+        assert result.failed == 0, name
+        attempted[name] = result.attempted
+    for name in ("reduction", "loops.loop", "reference.oracle"):
+        assert attempted[f"ttt_proofs.{name}"] > 0
+
+
+def test_a_false_example_would_be_seen():
+    module = types.ModuleType("false", ">>> 1 + 1\n3\n")
+    assert doctest.testmod(module, report=False, verbose=False).failed == 1
