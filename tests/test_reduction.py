@@ -323,7 +323,8 @@ def test_the_sweep_would_catch_a_fault(fault, monkeypatch):
     torch_loop, rng, caught = forms.torch_loop, random.Random(0), 0
     for _ in range(12):
         loop = replace(random_loop(rng), net=Linear())
-        if fault is other_place and (loop.update.momentum is None or loop.update.rate != "per_step"):
+        moves = loop.update.momentum is not None and loop.update.rate == "per_step"
+        if fault is other_place and not moves:
             continue
         found = reduce(loop)
         assert autograd_witness(found, seed=1, trials=1).agrees

@@ -9,7 +9,6 @@ from html import escape
 from typing import Literal
 
 import sympy as sp
-import torch
 from torch import Tensor
 
 from .kernel.proof import Theorem
@@ -123,7 +122,9 @@ class Reduction:
         if self.parallel not in ("additive", "gated"):
             raise NotParallelError(f"an attention matrix needs values that do not depend on the "
                                    f"state; {self.reason}. Use .recurrent.")  # fmt: skip
-        v = torch.zeros(*k.shape[:3], weights[self.loop.net.last.name].shape[-1]).to(k)
+        last = weights.get(self.loop.net.last.name) if isinstance(weights, Mapping) else None
+        wide = last.shape[-1] if isinstance(last, Tensor) and last.ndim else 1
+        v = k[..., :1].expand(*k.shape[:-1], wide) if isinstance(k, Tensor) and k.ndim else k
         check_inputs(self.loop, q, k, v, weights, rate, momentum)
         return forms.attention(self.loop, q, k, weights, rate, momentum)
 

@@ -118,7 +118,7 @@ def shape_of(seed: int):
 @pytest.mark.parametrize("amount", [1e-3, -5.0, math.nan, math.inf])
 def test_the_first_departing_token_is_found(token, amount):
     """A fault planted at one token, in the last sequence and head."""
-    seeds = [s for s in range(60) if shape_of(s)[1] > token and shape_of(s)[2] > 1][:3]
+    seeds = [s for s in range(60) if shape_of(s)[1] > token + 1 and shape_of(s)[2] > 1][:3]
 
     def late(q, k, v, weights, rate):
         o = attention(q, k, v, weights, rate)
@@ -202,17 +202,17 @@ def test_a_module_keeps_its_hooks():
         (None, "`candidate` must be callable; got NoneType."),
         (3, "`candidate` must be callable; got int."),
         (torch.ones(2), "`candidate` must be callable; got Tensor."),
-        (lambda q, k, v: None, "`candidate` must return a tensor; got NoneType."),
-        (lambda q, k, v: [v], "`candidate` must return a tensor; got list."),
-        (lambda q, k, v: (None, v), "`candidate` must return a tensor; got NoneType."),
-        (lambda q, k, v: v[0], "`candidate` must return (2, 1, 2, 4) outputs; got (1, 2, 4)."),
-        (lambda q, k, v: v.mT, "`candidate` must return (2, 1, 2, 4) outputs; got (2, 1, 4, 2)."),
-        (lambda q, k, v: v.sum(), "`candidate` must return (2, 1, 2, 4) outputs; got ()."),
+        (lambda q, k, v: None, "`candidate` must return a "),
+        (lambda q, k, v: [v], "`candidate` must return a "),
+        (lambda q, k, v: (None, v), "`candidate` must return a "),
+        (lambda q, k, v: v[0], "`candidate` must return (1, 5, 1, 4) outputs; got (5, 1, 4)."),
+        (lambda q, k, v: v[None], "`candidate` must return (1, 5, 1, 4) outputs; got (1, 1, 5, "),
+        (lambda q, k, v: v.sum(), "`candidate` must return (1, 5, 1, 4) outputs; got ()."),
     ],
 )
 def test_what_is_no_candidate_is_one_sentence(candidate, told):
     with pytest.raises(TypeError) as caught:
-        check(candidate, LINEAR)
+        check(candidate, LINEAR, seed=1)
     message = str(caught.value)
     assert message.startswith(told) and "\n" not in message
     assert re.fullmatch(r"`\w+` must .+; got .+\. [A-Z].*\.", message)

@@ -130,8 +130,7 @@ def number(kind: str, like, value: str):
         return {"0": 0.0, "1": 1.0, "random": 0.37}[value]
     filled = {"0": torch.zeros_like, "1": torch.ones_like, "random": torch.clone}
     if value == "mixed":
-        zero_or_one = (like > like.median()).to(like.dtype)
-        return zero_or_one
+        return (like > like.median()).to(like.dtype)
     return filled[value](like)
 
 

@@ -309,7 +309,8 @@ def test_a_tensor_for_a_constant_is_told_by_its_shape():
 
 @unmended("cast to float64 for the check, or OverflowError")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("value", [torch.tensor(1j), torch.tensor(True), 10**400], ids=repr)
+@pytest.mark.parametrize("value", [torch.tensor(1j), torch.tensor(True), 10**400],
+                         ids=["complex", "bool", "too large"])  # fmt: skip
 def test_constants_that_are_no_real_numbers(value):
     with pytest.raises((TypeError, ValueError), match=r"^`momentum` must be "):
         check_inputs(FULL, *given(FULL, momentum=value).values())

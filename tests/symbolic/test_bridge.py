@@ -266,7 +266,9 @@ def test_scalars_outside_the_language_are_refused(wrong):
         scalar(wrong)
 
 
-@pytest.mark.parametrize("wrong", [S * S, S.inv(), sp.Determinant(S) * A, sp.ZeroMatrix(2, 3)], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [S * S, S.inv(), sp.Determinant(S) * A, sp.ZeroMatrix(2, 3)], ids=str
+)
 def test_matrices_outside_the_language_are_refused(wrong):
     with pytest.raises(TypeError, match=r"is required; got"):
         entry(wrong, ix(Var("r", "L")), ix(Var("j", "D_h")), names())

@@ -52,6 +52,13 @@ ACTIVATIONS: dict[str, Callable[[sp.Expr], sp.Expr]] = {
 }
 
 
+def check_name(field: str, value: object) -> None:
+    """Raise `ValueError` unless the value can name a function."""
+    if not isinstance(value, str) or not value.isidentifier():
+        raise ValueError(f"`{field}` must be a name; got {value!r}. Known activations are "
+                         f"{', '.join(ACTIVATIONS)}; any other name is abstract.")  # fmt: skip
+
+
 def activate(name: str, matrix: sp.MatrixExpr) -> sp.MatrixExpr:
     """Apply the activation to each entry; a name that is not known is an abstract function."""
     if name == "identity":

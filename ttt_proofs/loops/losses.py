@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from .expressions import CHUNK, VALUE, RowLoss, RowLossGradient
+from .expressions import CHUNK, VALUE, RowLoss, RowLossGradient, check_name
 
 F, V = (sp.MatrixSymbol(name, CHUNK, VALUE) for name in "FV")
 
@@ -51,6 +51,9 @@ class AbstractLoss(Loss):
     """`L = Σ_l ℓ(f_l, v_l)` for any differentiable ℓ of one row."""
 
     name: str = "ell"
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
 
     @property
     def expression(self) -> sp.Expr:

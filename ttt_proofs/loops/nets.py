@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import sympy as sp
 
-from .expressions import ACTIVATIONS, CHUNK, HIDDEN, KEY, VALUE, RowFunction, activate, width
+from .expressions import CHUNK, HIDDEN, KEY, VALUE, RowFunction, activate, check_name, width
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,9 @@ class Features(Net):
 
     name: str = "phi"
 
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+
     @property
     def weights(self) -> tuple[Weight, ...]:
         """W; the parameters Θ stay inside φ."""
@@ -111,10 +114,8 @@ class MLP(Net):
         if not isinstance(self.depth, int) or self.depth < 1:
             raise ValueError(f"`depth` must be a positive integer; got {self.depth!r}. "
                              "Use 1 for a linear net.")  # fmt: skip
-        for field in ("activation", "output_activation"):
-            if not str(getattr(self, field)).isidentifier():
-                raise ValueError(f"`{field}` must be a name; got {getattr(self, field)!r}. "
-                                 f"Known ones are {', '.join(ACTIVATIONS)}.")  # fmt: skip
+        check_name("activation", self.activation)
+        check_name("output_activation", self.output_activation)
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -149,6 +150,9 @@ class SwiGLU(Net):
     """`f(x) = (silu(x W0) ⊙ (x W2)) W1`, the net of LaCT; other gates by name."""
 
     activation: str = "silu"
+
+    def __post_init__(self) -> None:
+        check_name("activation", self.activation)
 
     @property
     def weights(self) -> tuple[Weight, ...]:

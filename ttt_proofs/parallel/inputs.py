@@ -20,6 +20,9 @@ def check_inputs(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Mapp
     q, k `[B, T, H, K]`, v `[B, T, H, V]`, each weight `[H, rows, cols]`; a constant rate or
     momentum is a number, one per step is `[B, N, H]` with N = ceil(T / chunk).
     """
+    if not isinstance(weights, Mapping):
+        raise TypeError("`weights` must map names to tensors; got "
+                        f"{type(weights).__name__}. Pass a dict.")  # fmt: skip
     tensors = {"q": q, "k": k, "v": v, **{f"weights[{n!r}]": w for n, w in weights.items()}}
     for name, x in tensors.items():
         check_tensor(name, x, q)
@@ -55,9 +58,10 @@ def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
 def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Mapping[str, Tensor]) -> None:
     """Every weight of the net, each width used with one size throughout."""
     names = [weight.name for weight in loop.net.weights]
-    if sorted(weights) != sorted(names):
+    if set(weights) != set(names):
         raise ValueError(f"`weights` must have {', '.join(names)}; got "
-                         f"{', '.join(weights) or 'none'}. Pass one tensor for each.")  # fmt: skip
+                         f"{', '.join(map(str, weights)) or 'none'}. Pass one tensor for each."
+                         )  # fmt: skip
     sizes = {"D_k": k.shape[-1], "D_v": v.shape[-1]}
     for weight in loop.net.weights:
         shape = tuple(weights[weight.name].shape)
@@ -87,9 +91,14 @@ def check_number(name: str, number: Number | None, kind: Rate | None,
                              f"head; got {got}. Give each step its own.")  # fmt: skip
         check_tensor(name, number, like)
         return
+    if isinstance(number, Tensor) and number.ndim == 0 and number.dtype.is_floating_point:
+        check_tensor(name, number.to(like), like)
+        return
+    if isinstance(number, Tensor):
+        got = f"a tensor {tuple(number.shape)} of {number.dtype}"
+    else:
+        got = repr(number)
     plain = isinstance(number, int | float) and not isinstance(number, bool)
-    scalar = isinstance(number, Tensor) and number.ndim == 0
-    if not (plain or scalar):
-        raise ValueError(f"`{name}` must be one number; got {number!r}. "
+    if not plain or abs(number) > torch.finfo(like.dtype).max or number != number:
+        raise ValueError(f"`{name}` must be one finite number; got {got}. "
                          f"Declare {name}='per_step' for one per step.")  # fmt: skip
-    check_tensor(name, torch.as_tensor(number, dtype=like.dtype, device=like.device), like)

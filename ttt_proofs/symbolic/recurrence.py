@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from ..loops.loop import NEXT_M, G, M, t
+from ..loops.loop import NEXT_M, G, M, W, t
 
 Kernel = Callable[[sp.Expr, sp.Expr], sp.Expr]
 i, s = (sp.Symbol(name, integer=True) for name in "is")
@@ -38,8 +38,10 @@ def solve_one(state: sp.Symbol, expression: sp.Expr, solved: dict[sp.Symbol, Clo
     decay, direct = expression.coeff(state), expression.coeff(G)
     through = expression.coeff(NEXT_M)
     rest = sp.expand(expression - decay * state - direct * G - through * NEXT_M)
-    if rest != 0:
-        raise ValueError(f"the update must be linear in the state and the gradient; it has {rest}.")
+    coefficients = decay + direct + through
+    if rest != 0 or coefficients.has(W, M, G, NEXT_M):
+        raise ValueError("the update must be linear in the state and the gradient; it is "
+                         f"{expression}. Use a linear rule.")  # fmt: skip
     j = sp.Symbol("j", integer=True)
 
     def kept(first: sp.Expr, last: sp.Expr) -> sp.Expr:
