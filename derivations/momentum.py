@@ -18,24 +18,29 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.symbolic import Derivation, attention_part
+from ttt_proofs.symbolic import Derivation, Part, attention_part, last_step, running_product
 
 
 def derive() -> Derivation:
     """By induction on t, over the state and the accumulator together."""
-    i, j, s, t = sp.symbols("i j s t", integer=True)
-    beta = sp.Product(sp.IndexedBase("alpha")[s], (s, i + 1, j))
-    update = GradientStep(momentum="per_step")
-    loop = InnerLoop(Features(), AbstractLoss(), update)
-    part = attention_part(loop, coefficient=sp.Sum(beta, (j, i, t)), scale=sp.Symbol("eta"))
+    i, j = sp.symbols("i j", integer=True)
+
+    def restate(loop: InnerLoop) -> tuple[Part, ...]:
+        label = f"read {loop.schedule.read.replace('_', ' the ')}"
+        weight = sp.Sum(running_product("alpha", i + 1, j), (j, i, last_step(loop)))
+        return (attention_part(loop, label, coefficient=weight, scale=sp.Symbol("eta")),)
+
+    update, before = GradientStep(momentum="per_step"), Schedule(chunk=2, read="before_update")
+    abstract = (InnerLoop(Features(), AbstractLoss(), update, s) for s in (Schedule(), before))
     return Derivation(
         name="momentum",
         title="Momentum weights the values by sums of running products",
         source="Theorem 5.3, Appendix D",
-        parts=(part,),
+        parts=tuple(part for loop in abstract for part in restate(loop)),
+        restate=restate,
         loops=(
             InnerLoop(Linear(), Frobenius(), update),
-            InnerLoop(MLP(2, "tanh"), SquaredError(), update, Schedule(chunk=2)),
+            InnerLoop(MLP(2, "tanh"), SquaredError(), update, before),
             InnerLoop(SwiGLU(), Frobenius(), update, Schedule(chunk=3)),
         ),
     )

@@ -16,28 +16,32 @@ from ttt_proofs.loops import (
     Linear,
     SquaredError,
 )
-from ttt_proofs.symbolic import Derivation, attention_part
+from ttt_proofs.symbolic import Derivation, Part, attention_part, running_product
 
 
 def derive() -> Derivation:
     """The rate is taken with the gradient, so it is indexed by i."""
-    i, j, s, t = sp.symbols("i j s t", integer=True)
-    alpha, eta = sp.IndexedBase("alpha"), sp.IndexedBase("eta")
-    beta = sp.Product(alpha[s], (s, i + 1, j))
+    i, j, t = sp.symbols("i j t", integer=True)
+    weight = sp.Sum(running_product("alpha", i + 1, j), (j, i, t))
+
+    def restate(loop: InnerLoop) -> tuple[Part, ...]:
+        if loop.update.rate == "constant":
+            return (attention_part(loop, "a constant rate", coefficient=sp.Symbol("eta") * weight),)
+        each = sp.IndexedBase("eta")[i]
+        return (attention_part(loop, "a rate for each step", coefficient=each * weight),)
+
     update = GradientStep(rate="per_step", place="inside", momentum="per_step")
     constant = GradientStep(rate="constant", place="inside", momentum="per_step")
-    loop, same = (InnerLoop(Features(), AbstractLoss(), rule) for rule in (update, constant))
-    weight = sp.Sum(beta, (j, i, t))
+    abstract = (InnerLoop(Features(), AbstractLoss(), rule) for rule in (update, constant))
     return Derivation(
         name="momentum_rate_inside",
         title="Momentum with the rate inside the accumulator",
         source="Section 5.3, Appendix E",
-        parts=(
-            attention_part(loop, "a rate for each step", coefficient=eta[i] * weight),
-            attention_part(same, "a constant rate", coefficient=sp.Symbol("eta") * weight),
-        ),
+        parts=tuple(part for loop in abstract for part in restate(loop)),
+        restate=restate,
         loops=(
             InnerLoop(Linear(), Frobenius(), update),
             InnerLoop(MLP(2, "sigmoid"), SquaredError(), update),
+            InnerLoop(Linear(), SquaredError(), constant),
         ),
     )

@@ -15,21 +15,24 @@ from ttt_proofs.loops import (
     Linear,
     SquaredError,
 )
-from ttt_proofs.symbolic import Derivation, attention_part
+from ttt_proofs.symbolic import Derivation, Part, attention_part, running_product
 
 
 def derive() -> Derivation:
     """The rate is taken when the accumulator is read, so it is indexed by j."""
-    i, j, s, t = sp.symbols("i j s t", integer=True)
-    alpha, eta = sp.IndexedBase("alpha"), sp.IndexedBase("eta")
-    beta = sp.Product(alpha[s], (s, i + 1, j))
+    i, j, t = sp.symbols("i j t", integer=True)
+    weight = sp.Sum(sp.IndexedBase("eta")[j] * running_product("alpha", i + 1, j), (j, i, t))
+
+    def restate(loop: InnerLoop) -> tuple[Part, ...]:
+        return (attention_part(loop, coefficient=weight),)
+
     update = GradientStep(rate="per_step", place="outside", momentum="per_step")
-    loop = InnerLoop(Features(), AbstractLoss(), update)
     return Derivation(
         name="momentum_rate_outside",
         title="Momentum with the rate outside the accumulator",
         source="Section 6.2, Appendix H",
-        parts=(attention_part(loop, coefficient=sp.Sum(eta[j] * beta, (j, i, t))),),
+        parts=restate(InnerLoop(Features(), AbstractLoss(), update)),
+        restate=restate,
         loops=(
             InnerLoop(Linear(), SquaredError(), update),
             InnerLoop(MLP(2, "relu"), Frobenius(), update),

@@ -17,17 +17,22 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.symbolic import Derivation, single_step_part
+from ttt_proofs.symbolic import Derivation, Part, single_step_part
 
 
 def derive() -> Derivation:
     """The effective query is φ_{t+1}(q), the key φ_t(k), the value g_t(k), the state W_t."""
-    loop = InnerLoop(Features(), AbstractLoss(), GradientStep())
+
+
+    def restate(loop: InnerLoop) -> tuple[Part, ...]:
+        return (single_step_part(loop, scale=sp.Symbol("eta")),)
+
     return Derivation(
         name="single_step",
         title="One step is linear attention",
         source="Theorem 5.1, Appendix B",
-        parts=(single_step_part(loop, scale=sp.Symbol("eta")),),
+        parts=restate(InnerLoop(Features(), AbstractLoss(), GradientStep())),
+        restate=restate,
         loops=(
             InnerLoop(Linear(), Frobenius(), GradientStep()),
             InnerLoop(MLP(2, "silu"), SquaredError(), GradientStep(), Schedule(chunk=3)),

@@ -1,17 +1,22 @@
 """Gradients of the SwiGLU net of LaCT, `f(x) = (silu(x W0) ⊙ (x W2)) W1`, in every weight."""
 
 from ttt_proofs.loops import AbstractLoss, Frobenius, GradientStep, InnerLoop, SquaredError, SwiGLU
-from ttt_proofs.symbolic import Derivation, gradient_part
+from ttt_proofs.symbolic import Derivation, Part, gradient_part
 
 
 def derive() -> Derivation:
     """The loss is abstract; `silu(x) = x σ(x)` and `σ' = σ (1 - σ)`."""
-    loop = InnerLoop(SwiGLU(), AbstractLoss(), GradientStep())
+
+
+    def restate(loop: InnerLoop) -> tuple[Part, ...]:
+        return tuple(gradient_part(loop, weight, weight.name) for weight in loop.net.weights)
+
     return Derivation(
         name="swiglu_gradients",
         title="Gradients of the SwiGLU net",
         source="Section 5.3, Appendix E",
-        parts=tuple(gradient_part(loop, weight, weight.name) for weight in loop.net.weights),
+        parts=restate(InnerLoop(SwiGLU(), AbstractLoss(), GradientStep())),
+        restate=restate,
         loops=(
             InnerLoop(SwiGLU(), Frobenius(), GradientStep()),
             InnerLoop(SwiGLU(), SquaredError(), GradientStep(momentum="constant")),

@@ -124,8 +124,6 @@ def test_each_is_refused_with_its_right_side_changed(name):
                 Theorem(type(part.proof)(part.proof.definitions, (*steps, forged)))
 
 
-
-
 LOOPS = [(name, loop) for name in NAMES for loop in DERIVED[name].loops]
 
 

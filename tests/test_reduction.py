@@ -214,6 +214,7 @@ ATTENTION = [
 
 def derivative(found: Reduction, x) -> torch.Tensor:
     """`∂o[t] / ∂v[s]` of the loop run step by step, `[H, T, T]`, for one sequence and value."""
+
     def outputs(v):
         o, _ = found.recurrent(x.q, x.k, v, weights=x.weights, rate=x.rate, momentum=x.momentum)
         return o

@@ -18,6 +18,7 @@ from .loops.loop import NEXT_M, M
 from .parallel import forms
 from .parallel.inputs import check_inputs
 from .render import latex, text
+from .symbolic.assumptions import assumptions
 from .symbolic.derivation import gradient_part
 from .symbolic.linear_attention import Form, claim, linear_attention, prove_claim
 from .symbolic.records import digest
@@ -82,8 +83,14 @@ class Reduction:
         return self.form.start
 
     @cached_property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the theorems about the form and the gradients assume, in sentences."""
+        theorems = (self.theorem, *self.gradients.values())
+        return tuple(dict.fromkeys(line for t in theorems for line in assumptions(t.proof)))
+
+    @cached_property
     def gates(self) -> sp.Matrix:
-        """The matrix that takes the states of one step to the next, gradients aside."""
+        """The 1×1 or 2×2 SymPy matrix that takes (accumulator, state) one step on, without G."""
         return transition(self.loop)
 
     def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Mapping[str, Tensor],
@@ -114,10 +121,12 @@ class Reduction:
 
     def attention(self, q: Tensor, k: Tensor, *, weights: Mapping[str, Tensor], rate: Number,
                   momentum: Number | None = None) -> Tensor:  # fmt: skip
-        """The effective attention matrix `[B, H, T, T]`: what token s's value weighs at t.
+        """The effective attention matrix `[B, H, T, T]`: what v̂ of token s weighs in output t.
 
-        For loops whose values do not depend on the state (additive or gated).
-        Raises `NotParallelError` for the others.
+        `O = Φ(Q) S_0 + A V̂`, with V̂ minus the loss' gradient in the outputs (plus, for ascent):
+        for the Frobenius loss and descent V̂ is V itself. For loops whose values do not depend on
+        the state (additive or gated); raises `NotParallelError` for the others, and as
+        `recurrent` for wrong inputs. Source: Section 6.2, Appendix H.
         """
         if self.parallel not in ("additive", "gated"):
             raise NotParallelError(f"an attention matrix needs values that do not depend on the "
@@ -138,8 +147,8 @@ class Reduction:
             ("query", r"\hat q", self.query),
             ("key", r"\hat k_i", self.key),
             ("value", r"\hat v_i", self.value),
-            ("weight", "C_{ti}", self.coefficient),
-            ("start", "S_0", self.state0),
+            ("coefficient", "C_{ti}", self.coefficient),
+            ("state0", "S_0", self.state0),
         )
 
     def latex(self) -> str:
@@ -156,14 +165,16 @@ class Reduction:
 
     def summary(self) -> str:
         """Kernel, parallel class and proof in one line."""
-        kernel = "static" if self.static else "dynamic"
-        return (f"kernel {kernel} | parallel {self.parallel}: {self.reason} | proved in "
-                f"{len(self.theorem.proof.steps)} steps, digest {digest(self.theorem.proof)[:12]}")
+        features = "static" if self.static else "dynamic"
+        assumed = " ".join(self.assumptions) or "nothing but the definitions."
+        return (f"features {features} | parallel {self.parallel}: {self.reason} | proved in "
+                f"{len(self.theorem.proof.steps)} steps, digest {digest(self.theorem.proof)[:12]}"
+                f" | assuming {assumed}")
 
     def __str__(self) -> str:
         last = "t" if self.loop.schedule.read == "after_update" else "t-1"
-        form = f"o[t] = query · (start + Σ_{{i=0}}^{{{last}}} weight · keyᵀ value)"
-        pieces = [f"  {what:<7}{text(term)}" for what, _, term in self.pieces()]
+        form = f"o[t] = query · (state0 + Σ_{{i=0}}^{{{last}}} coefficient · keyᵀ value)"
+        pieces = [f"  {what:<12}{text(term)}" for what, _, term in self.pieces()]
         return "\n".join([form, *pieces, *self.summary().split(" | ")])
 
     __repr__ = summary
@@ -200,13 +211,15 @@ def classify(loop: InnerLoop, form: Form) -> tuple[Parallel, str]:
     if not is_static(loop):
         return "sequential", "the kernel's parameters are updated, so φ depends on the state"
     degree = degree_in(form.value, {weight.name for weight in loop.trained})
-    if degree is None or degree > 1:
-        return "sequential", "the loss' gradient is not affine in the state"
+    if degree is None:
+        return "sequential", "the value is an unknown function of the state, perhaps not affine"
+    if degree > 1:
+        return "sequential", "the value is not affine in the state"
     if degree == 1:
         return "affine", "the value is affine in the state: S ← A S + B"
     if loop.update.momentum is None:
         return "additive", "neither features nor values depend on the state: S ← S + U"
-    return "gated", "momentum is a 2×2 gate on accumulator and state; values do not depend on them"
+    return "gated", "momentum couples accumulator and state by a 2×2 gate; values depend on neither"
 
 
 def degree_in(term: Term, names: set[str]) -> int | None:

@@ -105,7 +105,6 @@ lam, eta, alpha = (sp.IndexedBase(name)[t] for name in ("lam", "eta", "alpha"))
 constant = sp.Symbol("lam")
 
 
-
 DECAYS = {
     "constant decay": (
         {W: constant * W - eta * G},

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,8 @@ from rich import box
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from .library import RequestError, folder, load, load_file, names
+from ..kernel.terms import KernelError
+from .library import RequestError, folder, load, load_file, names, require_names
 from .tables import environment, err, out, print_table, summary
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -71,7 +73,11 @@ def verify_one(directory: Path, name: str, witnesses: tuple[str, ...], seed: int
     """One derivation's entry of the report; runs in a process of its own."""
     from ..evidence.report import verify as run
 
-    return run(load(directory, name), witnesses=witnesses, seed=seed, device=device).json()
+    try:
+        return run(load(directory, name), witnesses=witnesses, seed=seed, device=device).json()
+    except (ValueError, TypeError, KernelError) as error:
+        raise RequestError(f"{name}.py must hold a derivation that can be checked; it raised "
+                           f"{type(error).__name__}: {error}") from error  # fmt: skip
 
 
 def entries(directory: Path, chosen: list[str], jobs: int, *rest: Any) -> Iterator[dict[str, Any]]:
@@ -85,6 +91,9 @@ def entries(directory: Path, chosen: list[str], jobs: int, *rest: Any) -> Iterat
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise RequestError("each derivation must leave its process running; one ended it. "
+                               "Use --jobs 1 to find it.") from error  # fmt: skip
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -114,13 +123,12 @@ def verify(
     if jobs < 0:
         raise RequestError(f"`--jobs` must be 0 or more; got {jobs}. Use 0 for one per core.")
     where, began = folder(directory), time.perf_counter()
-    known = names(where)
-    if unknown := [name for name in chosen or () if name not in known]:
-        raise RequestError(f"a derivation's name is required; got {unknown[0]!r}. "
-                           f"Known are {', '.join(known) or 'none'}.")  # fmt: skip
-    wanted = list(dict.fromkeys(chosen or known))
+    require_names(where, chosen or [])
+    wanted = list(dict.fromkeys(chosen or names(where)))
     if not wanted:
         raise RequestError(f"at least one derivation is required; {where} has none. Add one.")
+    if report is not None:
+        check_writable(report)
     done = []
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(),
                TextColumn("{task.fields[last]}"))  # fmt: skip
@@ -134,10 +142,23 @@ def verify(
     data = {"schema": 1, "environment": environment(device, seed), "derivations": done,
             "summary": summary(done, seconds)}  # fmt: skip
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+        report.write_text(text + "\n", encoding="utf-8")
     print_table(done, seconds)
     raise typer.Exit(0 if all(entry["as_stated"] for entry in done) else 1)
+
+
+def check_writable(report: Path) -> None:
+    """Raise unless a file can be written there; its directory is made."""
+    try:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        with report.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise RequestError(f"`--json` must be a file that can be written; got {report} "
+                           f"({error.strerror}). Name another.") from error  # fmt: skip
+    if not report.stat().st_size:
+        report.unlink()  # nothing is left behind if the run does not end
 
 
 def check_device(device: str) -> None:
@@ -160,15 +181,21 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
     from ..reduction import reduce as run
 
     path, _, name = target.rpartition(":")
-    if not path or not Path(path).is_file():
-        raise RequestError(f"FILE.py:OBJECT is required; got {target!r}. Name a file and a loop.")
-    loop = getattr(load_file(Path(path)), name, None)
+    if not path:
+        raise RequestError(f"FILE.py:OBJECT is required; got {target!r}. Add a colon and a loop.")
+    if not Path(path).is_file():
+        raise RequestError(f"FILE.py:OBJECT is required; got {target!r}, and there is no file "
+                           f"{path}. Name one.")  # fmt: skip
+    found = vars(load_file(Path(path)))
+    loops = [key for key, value in found.items() if isinstance(value, InnerLoop)]
+    loop = found.get(name)
     if not isinstance(loop, InnerLoop):
-        raise RequestError(f"`{name}` in {path} must be an InnerLoop; got {type(loop).__name__}. "
-                           "Build one with ttt_proofs.InnerLoop.")  # fmt: skip
+        got = type(loop).__name__ if name in found else "nothing of that name"
+        raise RequestError(f"`{name}` in {path} must be an InnerLoop; got {got}. "
+                           f"Loops there: {', '.join(loops) or 'none'}.")  # fmt: skip
     try:
         reduction = run(loop)
-    except NotCoveredError as error:
+    except (NotCoveredError, KernelError) as error:
         raise RequestError(str(error)) from error
     typer.echo(str(reduction))
     if any_abstract(loop):
@@ -196,10 +223,19 @@ def any_abstract(loop: Any) -> bool:
 def main() -> None:
     """Run the command line; a wrong request is one sentence and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except RequestError as error:
-        err.print(f"ttt-proofs: {error}", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
+        message = str(error)
+    except Exception as error:
+        told = getattr(error, "format_message", None)  # Typer's own errors have it
+        if told is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(told())
+            sys.exit(2)
+        message = f"{told().rstrip('.')}. See ttt-proofs --help."
+    err.print(f"ttt-proofs: {message}", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from ..loops import InnerLoop
 from ..reference.oracle import run_loop
 from .sampling import Inputs, random_inputs
-from .tolerances import tolerance
+from .tolerances import SMALLEST_SCALE, tolerance
 from .types import Observation
+
+LONG = 64  # tokens; a fault that shows only late must still show
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,30 @@ def check(candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: in
           trials: int = 5) -> Observation | Departure:  # fmt: skip
     """Whether a callable or `nn.Module` computes the loop's outputs, or where it departs.
 
-    The candidate gets q, k `[B, T, H, K]`, v `[B, T, H, V]` and, by keyword, those of `weights`,
-    `rate`, `momentum` that its signature names; it returns outputs `[B, T, H, V]`, alone or
-    first in a tuple. Inputs are float64 and drawn at random; the reference runs the real inner
-    loop by autograd. An `Observation` is no proof.
-    Raises `TypeError` if the candidate is not callable or returns no tensor.
+    The candidate gets q, k `[B, T, H, K]`, v `[B, T, H, V]` and, by keyword, those of `weights`
+    (a dict of initial weights `[H, rows, cols]`, without batch), `rate` and `momentum` (numbers,
+    or `[B, N, H]` if per step) that its signature names; it returns outputs `[B, T, H, V]`, alone
+    or first in a tuple. Inputs are float64 and drawn at random: first two sequences of at least
+    LONG tokens and a ragged last chunk, then short ones. The reference runs the real inner loop
+    by autograd. Only outputs are compared, no gradients; an `Observation` is no proof, and a
+    `Departure` names the earliest token of the first draw that differs.
+    Raises `TypeError` or `ValueError` if the candidate is not callable or returns no tensor, or
+    if the loop has abstract parts.
     """
     if not callable(candidate):
         raise TypeError(f"`candidate` must be callable; got {type(candidate).__name__}. "
                         "Pass a function or an nn.Module.")  # fmt: skip
-    worst = 0.0
+    if not isinstance(loop, InnerLoop):
+        raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
+    if not isinstance(trials, int) or trials < 1:
+        raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use 5.")
+    worst, chunk = 0.0, loop.schedule.chunk
     for trial in range(trials):
-        inputs = random_inputs(loop, seed + trial)
-        got = call(candidate, inputs)
+        long = {"B": 2, "H": 2, "T": max(LONG // chunk, 2) * chunk + 1}
+        inputs = random_inputs(loop, seed + trial, sizes=None if trial else long)
         expected, _ = run_loop(loop, inputs.q, inputs.k, inputs.v, weights=inputs.weights,
                                rate=inputs.rate, momentum=inputs.momentum)  # fmt: skip
+        got = call(candidate, deepcopy(inputs))  # the candidate may write into what it is given
         if got.shape != expected.shape:
             raise TypeError(f"`candidate` must return {tuple(expected.shape)} outputs; got "
                             f"{tuple(got.shape)}. Return [batch, time, heads, width]."
@@ -87,7 +99,7 @@ def call(candidate: Callable[..., Tensor | tuple], inputs: Inputs) -> Tensor:
 
 def compare(got: Tensor, expected: Tensor, seed: int) -> tuple[Departure | None, float]:
     """The first token whose output is off by more than the tolerance, and the largest error."""
-    scale = expected.abs().max().clamp_min(1e-30) if expected.numel() else torch.tensor(1.0)
+    scale = expected.abs().max().clamp_min(SMALLEST_SCALE) if expected.numel() else 1.0
     errors = ((got - expected).abs() / scale).nan_to_num(nan=float("inf")).amax(dim=-1)
     worst = errors.max().item() if errors.numel() else 0.0
     bad = (errors > tolerance("float64", 1)).transpose(0, 1).nonzero()  # earliest token first

@@ -54,7 +54,7 @@ ACTIVATIONS: dict[str, Callable[[sp.Expr], sp.Expr]] = {
 
 def check_name(field: str, value: object) -> None:
     """Raise `ValueError` unless the value can name a function."""
-    if not isinstance(value, str) or not value.isidentifier():
+    if not isinstance(value, str) or not value.isidentifier() or value == "step":
         raise ValueError(f"`{field}` must be a name; got {value!r}. Known activations are "
                          f"{', '.join(ACTIVATIONS)}; any other name is abstract.")  # fmt: skip
 

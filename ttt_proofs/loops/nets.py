@@ -111,11 +111,13 @@ class MLP(Net):
     output_activation: str = "identity"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.depth, int) or self.depth < 1:
+        if not isinstance(self.depth, int) or isinstance(self.depth, bool) or self.depth < 1:
             raise ValueError(f"`depth` must be a positive integer; got {self.depth!r}. "
                              "Use 1 for a linear net.")  # fmt: skip
         check_name("activation", self.activation)
         check_name("output_activation", self.output_activation)
+        if not isinstance(self.bias, bool):
+            raise ValueError(f"`bias` must be True or False; got {self.bias!r}. Choose one.")
 
     @property
     def weights(self) -> tuple[Weight, ...]:

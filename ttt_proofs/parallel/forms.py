@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..loops import InnerLoop
-from ..symbolic.torch_code import TorchLoop, torch_loop
+from ..symbolic.linear_attention import sign
+from ..symbolic.torch_code import torch_loop
 
 Weights = Mapping[str, Tensor]
 Outputs = tuple[Tensor, dict[str, Tensor]]
@@ -34,7 +35,7 @@ def per_step(number: Number | None, steps: int) -> list[Number]:
     return list(number.permute(1, 0, 2)[..., None, None])
 
 
-def started(code: TorchLoop, weights: Weights, batch: int) -> dict[str, Tensor]:
+def started(weights: Weights, batch: int) -> dict[str, Tensor]:
     """Each weight once for each sequence: `[B, H, rows, cols]`."""
     return {name: w.expand(batch, *w.shape) for name, w in weights.items()}
 
@@ -44,7 +45,7 @@ def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights
     """One chunk after the other, with the derived gradients; outputs and final weights."""
     code, chunk = torch_loop(loop), loop.schedule.chunk
     q, k, v = map(heads_first, (q, k, v))
-    now = started(code, weights, q.shape[0])
+    now = started(weights, q.shape[0])
     held = {w.name: torch.zeros_like(now[w.name]) for w in loop.trained}
     last, read_first = loop.net.last.name, loop.schedule.read == "before_update"
     pieces = [x.split(chunk, dim=2) if x.shape[2] else () for x in (q, k, v)]
@@ -89,29 +90,29 @@ def mask(
 
 def attention(loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Number,
               momentum: Number | None) -> Tensor:  # fmt: skip
-    """`(Φ(Q) Φ(K)ᵀ) ⊙ C`, `[B, H, T, T]`: what multiplies the loss' gradient of each token."""
+    """`(Φ(Q) Φ(K)ᵀ) ⊙ C`, `[B, H, T, T]`: what multiplies v̂ of each token."""
     code, chunk = torch_loop(loop), loop.schedule.chunk
     q, k = map(heads_first, (q, k))
-    now, tokens = started(code, weights, q.shape[0]), q.shape[2]
+    now, tokens = started(weights, q.shape[0]), q.shape[2]
     queries, keys = code.features(q, **now), code.features(k, **now)
     after = mask(loop, -(-tokens // chunk), queries, rate, momentum)
     before = torch.cat([torch.zeros_like(after[..., :1, :]), after[..., :-1, :]], dim=2)
     seen = after if loop.schedule.read == "after_update" else before
     each = seen.repeat_interleave(chunk, dim=2).repeat_interleave(chunk, dim=3)
-    return (queries @ keys.mT) * each[..., :tokens, :tokens]
+    return sign(loop) * (queries @ keys.mT) * each[..., :tokens, :tokens]
 
 
 def masked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Number,
            momentum: Number | None) -> Outputs:  # fmt: skip
     """`O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V̂`, for values that do not depend on the state."""
     code, chunk, tokens = torch_loop(loop), loop.schedule.chunk, q.shape[1]
-    now = started(code, weights, q.shape[0])
+    now = started(weights, q.shape[0])
     first = now[loop.net.last.name]
     scores = attention(loop, q, k, weights, rate, momentum)
     q, k, v = map(heads_first, (q, k, v))
-    stored = code.cotangent(torch.zeros_like(v), v)
+    stored = sign(loop) * code.cotangent(torch.zeros_like(v), v)  # v̂
     outputs = code.features(q, **now) @ first + scores @ stored
-    kept = mask(loop, -(-tokens // chunk), q, rate, momentum)[..., -1:, :]
+    kept = sign(loop) * mask(loop, -(-tokens // chunk), q, rate, momentum)[..., -1:, :]
     each = kept.repeat_interleave(chunk, dim=3)[..., :tokens].mT
     final = first + (code.features(k, **now) * each).mT @ stored if tokens else first
     return heads_first(outputs), now | {loop.net.last.name: final}
@@ -122,7 +123,7 @@ def scanned(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, 
     """A scan of affine maps on (momentum, state), for values that are affine in the state."""
     code, chunk = torch_loop(loop), loop.schedule.chunk
     q, k, v = map(heads_first, (q, k, v))
-    now, tokens = started(code, weights, q.shape[0]), q.shape[2]
+    now, tokens = started(weights, q.shape[0]), q.shape[2]
     first = now[loop.net.last.name]
     if not tokens:
         return heads_first(torch.zeros_like(v)), now

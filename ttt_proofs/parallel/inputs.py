@@ -98,7 +98,8 @@ def check_number(name: str, number: Number | None, kind: Rate | None,
         got = f"a tensor {tuple(number.shape)} of {number.dtype}"
     else:
         got = repr(number)
-    plain = isinstance(number, int | float) and not isinstance(number, bool)
-    if not plain or abs(number) > torch.finfo(like.dtype).max or number != number:
+    most = torch.finfo(like.dtype).max
+    fits = isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= most
+    if not fits:  # NaN is not at most anything
         raise ValueError(f"`{name}` must be one finite number; got {got}. "
                          f"Declare {name}='per_step' for one per step.")  # fmt: skip

@@ -9,8 +9,10 @@ from .derivation import (
     attention_part,
     gradient_part,
     identity_part,
+    running_product,
     single_step_part,
 )
+from .linear_attention import last_step
 
 __all__ = [
     "Derivation",
@@ -18,5 +20,7 @@ __all__ = [
     "attention_part",
     "gradient_part",
     "identity_part",
+    "last_step",
+    "running_product",
     "single_step_part",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,8 +31,10 @@ class Part:
 class Derivation:
     """A named result. `expects` says whether it holds, or is claimed and false.
 
-    `loops` are concrete loops that the result covers: the autograd witness runs them.
+    `loops` are concrete loops that the result is about, and `restate` gives its statements for
+    one of them: the autograd witness runs the loop and evaluates them.
     `instead` says what is true where the claim is not.
+    Raises `ValueError` where there is no part, or `expects` is neither "holds" nor "fails".
     """
 
     name: str
@@ -39,8 +42,16 @@ class Derivation:
     source: str
     parts: tuple[Part, ...]
     loops: tuple[InnerLoop, ...] = ()
+    restate: Callable[[InnerLoop], tuple[Part, ...]] = lambda loop: ()
     expects: Literal["holds", "fails"] = "holds"
     instead: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("`parts` must hold at least one statement; got none. Add one.")
+        if self.expects not in ("holds", "fails"):
+            raise ValueError(f"`expects` must be 'holds' or 'fails'; got {self.expects!r}. "
+                             "Choose one.")  # fmt: skip
 
 
 def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | None = None,
@@ -63,6 +74,12 @@ def gradient_part(loop: InnerLoop, weight: Weight, label: str = "") -> Part:
     prover = Prover(((define,),))
     gradient = prover.definition(define.name, entry=found)
     return Part(label or f"gradient in {weight.name}", goal, prover.claim(gradient, goal))
+
+
+def running_product(name: str, first: sp.Expr, last: sp.Expr) -> sp.Expr:
+    """`Π_{s=first..last} name_s`, 1 where last < first; the paper's β_i^j for (α, i + 1, j)."""
+    s = sp.Symbol("s", integer=True)
+    return sp.Product(sp.IndexedBase(name)[s], (s, first, last))
 
 
 def identity_part(left: sp.Expr, right: sp.Expr, times: tuple[sp.Symbol, ...], label: str = "",
