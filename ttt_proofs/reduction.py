@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from html import escape
+from types import MappingProxyType
 from typing import Literal
 
 import sympy as sp
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from .kernel.proof import Theorem
 from .kernel.terms import Add, App, Atom, Mul, Prod, Term, parts, symbols
-from .loops import InnerLoop
-from .loops.loop import NEXT_M, M
+from .loops import GradientStep, InnerLoop, Loss, Net
+from .loops.loop import NEXT_M, M, Train
 from .parallel import forms
 from .parallel.inputs import check_inputs
 from .render import latex, text
@@ -196,9 +197,17 @@ def reduce(loop: InnerLoop) -> Reduction:
                               f"got {loop.net}. Change the net.")  # fmt: skip
     form = linear_attention(loop)
     theorem = Theorem(prove_claim(loop, claim(loop, form)))
-    gradients = {w.name: Theorem(gradient_part(loop, w).proof) for w in loop.trained}
+    gradients = gradient_theorems(loop.net, loop.loss, loop.update.trained)
     parallel, reason = classify(loop, form)
     return Reduction(loop, form, theorem, gradients, is_static(loop), parallel, reason)
+
+
+@cache
+def gradient_theorems(net: Net, loss: Loss, trained: Train) -> Mapping[str, Theorem]:
+    """The gradient of each trained weight; neither rates nor the schedule enter it."""
+    loop = InnerLoop(net, loss, GradientStep(trained=trained))
+    found = {w.name: Theorem(gradient_part(loop, w).proof) for w in loop.trained}
+    return MappingProxyType(found)
 
 
 def is_static(loop: InnerLoop) -> bool:

@@ -9,7 +9,6 @@ from torch import nn
 
 from ttt_proofs import Observation, check, reduce
 from ttt_proofs.evidence.check import Departure, compare
-from ttt_proofs.evidence.sampling import random_inputs
 from ttt_proofs.loops import (
     MLP,
     Features,
@@ -21,7 +20,6 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.reference import run_loop
 
 LINEAR = InnerLoop(Linear(), Frobenius())
 DELTA = InnerLoop(Linear(), SquaredError(), GradientStep("per_step"))
@@ -108,34 +106,27 @@ def test_wrong_candidates_depart(candidate, loop):
     assert seen.error > 1e-12
 
 
-def shape_of(seed: int):
-    """The sizes that a trial draws."""
-    x = random_inputs(LINEAR, seed)
-    return x.v.shape
-
-
-@pytest.mark.parametrize("token", [0, 1, 4])
+@pytest.mark.parametrize("token", [0, 1, 40])
 @pytest.mark.parametrize("amount", [1e-3, -5.0, math.nan, math.inf])
 def test_the_first_departing_token_is_found(token, amount):
-    """A fault planted at one token, in the last sequence and head."""
-    seeds = [s for s in range(60) if shape_of(s)[1] > token + 1 and shape_of(s)[2] > 1][:3]
+    """A fault planted from one token on, in the last sequence and head."""
+    given = []
 
     def late(q, k, v, weights, rate):
         o = attention(q, k, v, weights, rate)
+        given.append(o.clone())
         o[-1, token:, -1, 0] += amount
         return o
 
-    for seed in seeds:
-        batch, _, heads, width = shape_of(seed)
+    for seed in range(3):
         seen = check(late, LINEAR, seed=seed)
-        assert isinstance(seen, Departure)
-        assert (seen.batch, seen.token, seen.head) == (batch - 1, token, heads - 1)
-        assert seen.seed == seed and seen.error > 1e-12
-        x = random_inputs(LINEAR, seed)
-        o, _ = run_loop(LINEAR, x.q, x.k, x.v, weights=x.weights, rate=x.rate)
-        assert seen.expected == tuple(o[batch - 1, token, heads - 1].tolist())
-        assert len(seen.candidate) == width
-        assert seen.candidate[1:] == pytest.approx(seen.expected[1:])
+        right = given[-1]  # what was right in the trial that departed
+        assert isinstance(seen, Departure) and seen.error > 1e-12
+        assert (seen.batch, seen.head) == (len(right) - 1, right.shape[2] - 1)
+        assert seen.token == token and seed <= seen.seed < seed + 5
+        assert seen.expected == pytest.approx(right[-1, token, -1].tolist(), rel=1e-12)
+        assert seen.candidate[1:] == pytest.approx(seen.expected[1:], rel=1e-12)
+        assert seen.candidate[0] != pytest.approx(seen.expected[0])
 
 
 def test_time_comes_before_batch_and_head():
@@ -160,16 +151,18 @@ def test_a_departure_says_where_and_how_to_see_it_again():
 
 
 def test_a_fault_that_only_some_trials_show_is_found():
-    """Each trial draws anew, so a fault at the ninth token needs a long sequence."""
+    """Each trial draws its sizes anew."""
+    shapes = []
 
-    def late(q, k, v, weights, rate):
+    def at_three_heads(q, k, v, weights, rate):
         o = attention(q, k, v, weights, rate)
-        o[:, 8:] += 1
-        return o
+        shapes.append(o.shape)
+        return o + (o.shape[2] == 3)
 
-    seen = check(late, LINEAR, trials=40)
-    assert isinstance(seen, Departure) and seen.token == 8
-    assert shape_of(seen.seed)[1] == 9
+    seen = check(at_three_heads, LINEAR, trials=40)
+    assert isinstance(seen, Departure) and seen.token == 0
+    assert shapes[-1][2] == 3 and all(shape[2] != 3 for shape in shapes[:-1])
+    assert len({*shapes}) > 1
 
 
 def test_only_the_keywords_that_are_named_are_given():
@@ -205,14 +198,14 @@ def test_a_module_keeps_its_hooks():
         (lambda q, k, v: None, "`candidate` must return a "),
         (lambda q, k, v: [v], "`candidate` must return a "),
         (lambda q, k, v: (None, v), "`candidate` must return a "),
-        (lambda q, k, v: v[0], "`candidate` must return (1, 5, 1, 4) outputs; got (5, 1, 4)."),
-        (lambda q, k, v: v[None], "`candidate` must return (1, 5, 1, 4) outputs; got (1, 1, 5, "),
-        (lambda q, k, v: v.sum(), "`candidate` must return (1, 5, 1, 4) outputs; got ()."),
+        (lambda q, k, v: v[0], "`candidate` must return ("),
+        (lambda q, k, v: v[None], "`candidate` must return ("),
+        (lambda q, k, v: v.sum(), "`candidate` must return ("),
     ],
 )
 def test_what_is_no_candidate_is_one_sentence(candidate, told):
     with pytest.raises(TypeError) as caught:
-        check(candidate, LINEAR, seed=1)
+        check(candidate, LINEAR)
     message = str(caught.value)
     assert message.startswith(told) and "\n" not in message
     assert re.fullmatch(r"`\w+` must .+; got .+\. [A-Z].*\.", message)
@@ -237,12 +230,6 @@ def test_what_the_candidate_raises_is_passed_on():
         check(broken, LINEAR)
 
 
-def unmended(reason: str):
-    """A case that is known to fail."""
-    return pytest.mark.xfail(reason=reason)
-
-
-@unmended("the reference runs on what the candidate left")
 def test_a_candidate_cannot_spoil_what_the_loop_is_given():
     def spoil(q, k, v, weights):
         v.zero_()
@@ -252,7 +239,6 @@ def test_a_candidate_cannot_spoil_what_the_loop_is_given():
     assert not check(spoil, LINEAR).agrees
 
 
-@unmended("the reference runs on what the candidate left")
 def test_keys_that_are_normalised_in_place_are_seen():
     def normalised(q, k, v, weights, rate):
         k /= k.norm(dim=-1, keepdim=True)
@@ -261,24 +247,21 @@ def test_keys_that_are_normalised_in_place_are_seen():
     assert not check(normalised, LINEAR).agrees
 
 
-@unmended("the imaginary part is dropped")
 @pytest.mark.filterwarnings("ignore")
 def test_complex_outputs_do_not_pass():
     with pytest.raises(TypeError, match="`candidate` must return"):
         check(lambda q, k, v, weights, rate: attention(q, k, v, weights, rate) + 7j, LINEAR)
 
 
-@unmended("all five sequences were shorter than a chunk and a token")
 def test_every_check_sees_a_second_chunk():
     loop = InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(4, "before_update"))
 
     def no_update(q, k, v, weights):
         return torch.einsum("bthk,hkv->bthv", q, weights["W"])
 
-    assert not any(check(no_update, loop, seed=5 * n).agrees for n in range(400))
+    assert not any(check(no_update, loop, seed=5 * n).agrees for n in range(20))
 
 
-@unmended("AttributeError or IndexError, or a sentence about another argument")
 @pytest.mark.parametrize(
     ("name", "call"),
     [

@@ -296,7 +296,8 @@ def test_attention_repeats_the_mask_over_chunks(read):
     rates, momenta = x.rate[0, :, 0].tolist(), x.momentum[0, :, 0].tolist()
     for t, i in product(range(7), range(7)):
         n = t // 3 - (read == "before_update")
-        expected = coefficient(loop, rates, momenta, n, i // 3) if n >= 0 else 0.0
+        # what multiplies v̂, minus the gradient
+        expected = -coefficient(loop, rates, momenta, n, i // 3) if n >= 0 else 0.0
         assert float(scores[t, i]) == pytest.approx(expected, rel=1e-13, abs=1e-300)
     assert (scores[:3] == 0).all() == (read == "before_update")
 

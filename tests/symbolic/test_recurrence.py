@@ -170,12 +170,13 @@ NONLINEAR = {
 def test_nonlinear_updates_are_refused(name):
     with pytest.raises(
         ValueError,
-        match=r"^the update must be linear in the state and the gradient; it has .+\.$",
+        match=r"^the update must be linear in the state and the gradient; \w+ .+\.$",
     ):
         solve(NONLINEAR[name])
 
 
 HIDDEN = {
+    "coefficients that cancel": {M: M + G, W: M * W - M * G},
     "old accumulator times gradient": {M: M + G, W: W - M * G},
     "state times square of the gradient": {W: W + W * G**2},
     "normalised": {W: W / sp.Abs(W) - G},
@@ -183,7 +184,6 @@ HIDDEN = {
 }
 
 
-@pytest.mark.xfail(reason="a coefficient that holds a state passes", raises=pytest.fail.Exception)
 @pytest.mark.parametrize("name", HIDDEN)
 def test_nonlinear_updates_that_look_linear_are_refused(name):
     with pytest.raises(ValueError, match="must be linear"):

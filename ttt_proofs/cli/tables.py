@@ -48,20 +48,21 @@ def summary(done: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
 def print_table(done: list[dict[str, Any]], seconds: float) -> None:
     """The table at the end, and the counterexamples below it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("derivation", "outcome", "proof", "exact", "autograd", "kernel", "mutants", ""):
+    for column in ("derivation", "outcome", "proof", "exact", "autograd", "gpu", "mutants", ""):
         table.add_column(column, no_wrap=True)
     for e in done:
         bound, steps = e["exact"].get("error_bound_log2"), e["proof"]["steps"]
         error, m = e["autograd"].get("max_relative_error"), e["mutants"]
         killed = min(m["killed_by_proof"], m["killed_by_exact"])
+        agrees = e["autograd"]["status"] == "agrees"
         table.add_row(
             e["name"],
             e["outcome"],
             f"{steps} steps" if e["proof"]["status"] == "proved" else short(e["proof"]["status"]),
-            f"error < 2^{bound:.0f}" if bound is not None else short(e["exact"]["status"]),
-            f"{error:.0e}" if error is not None else short(e["autograd"]["status"]),
+            f"miss < 2^{bound:.0f}" if bound is not None else short(e["exact"]["status"]),
+            f"{error:.0e}" if agrees else short(e["autograd"]["status"]),
             short(e["kernel"]["status"]),
-            f"{killed}/{m['total']}" if m["total"] else short(m["status"]),
+            f"{killed}/{m['total']}{equivalent(m)}" if m["total"] else short(m["status"]),
             "[green]as stated[/]" if e["as_stated"] else "[red]NOT as stated[/]",
         )
     out.print(table)
@@ -72,6 +73,12 @@ def print_table(done: list[dict[str, Any]], seconds: float) -> None:
             out.print(f"{e['name']}: mutant survives: {name}", **PLAIN)
     as_stated = sum(e["as_stated"] for e in done)
     out.print(f"{as_stated} of {len(done)} as stated, in {seconds} s.", **PLAIN)
+
+
+def equivalent(mutants: dict[str, Any]) -> str:
+    """How many mutants say the same as the statement, and are not counted."""
+    count = len(mutants["equivalent"])
+    return f" (+{count} equivalent)" if count else ""
 
 
 def short(status: str) -> str:

@@ -24,7 +24,7 @@ class Departure:
     """Where a candidate first leaves the loop: the earliest token whose output differs.
 
     batch, token, head: its place; candidate, expected: the outputs there, `[V]` as lists;
-    error: the relative error; seed: what reproduces the inputs.
+    error: the relative error; seed: of the draw that differs. The same `check` finds it again.
     """
 
     batch: int
@@ -61,7 +61,7 @@ def check(candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: in
                         "Pass a function or an nn.Module.")  # fmt: skip
     if not isinstance(loop, InnerLoop):
         raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
-    if not isinstance(trials, int) or trials < 1:
+    if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use 5.")
     worst, chunk = 0.0, loop.schedule.chunk
     for trial in range(trials):
@@ -90,10 +90,10 @@ def call(candidate: Callable[..., Tensor | tuple], inputs: Inputs) -> Tensor:
     every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     wanted = {name: value for name, value in known.items() if every or name in parameters}
     result = candidate(inputs.q, inputs.k, inputs.v, **wanted)
-    result = result[0] if isinstance(result, tuple) else result
-    if not isinstance(result, Tensor):
-        raise TypeError(f"`candidate` must return a tensor; got {type(result).__name__}. "
-                        "Return the outputs.")  # fmt: skip
+    result = result[0] if isinstance(result, tuple) and result else result
+    if not isinstance(result, Tensor) or result.is_complex():
+        got = result.dtype if isinstance(result, Tensor) else type(result).__name__
+        raise TypeError(f"`candidate` must return a real tensor; got {got}. Return the outputs.")
     return result
 
 

@@ -109,7 +109,8 @@ class InnerLoop:
     def __post_init__(self) -> None:
         kinds = {"net": Net, "loss": Loss, "update": GradientStep, "schedule": Schedule}
         for field, kind in kinds.items():
-            if not isinstance(getattr(self, field), kind):
+            value = getattr(self, field)
+            if not isinstance(value, kind) or type(value) in (Net, Loss):  # these two are abstract
                 raise TypeError(f"`{field}` must be a {kind.__name__}; got "
                                 f"{getattr(self, field)!r}. See ttt_proofs.loops.")  # fmt: skip
 

@@ -38,7 +38,7 @@ def solve_one(state: sp.Symbol, expression: sp.Expr, solved: dict[sp.Symbol, Clo
     decay, direct = expression.coeff(state), expression.coeff(G)
     through = expression.coeff(NEXT_M)
     rest = sp.expand(expression - decay * state - direct * G - through * NEXT_M)
-    coefficients = decay + direct + through
+    coefficients = sp.Tuple(decay, direct, through)  # no sum: one could cancel another
     if rest != 0 or coefficients.has(W, M, G, NEXT_M):
         raise ValueError("the update must be linear in the state and the gradient; it is "
                          f"{expression}. Use a linear rule.")  # fmt: skip
