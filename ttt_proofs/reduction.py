@@ -154,7 +154,7 @@ class Reduction:
 
     def latex(self) -> str:
         """The form and its pieces as an `aligned` block of LaTeX, without dollar signs."""
-        last = "t" if self.loop.schedule.read == "after_update" else "t-1"
+        last = f"t{self.form.last.shift or ''}" if self.form.last else "t"
         lines = [rf"o_t &= \hat q \Bigl(S_0 + \sum_{{i=0}}^{{{last}}} C_{{ti}}\, "
                  r"\hat k_i^\top \hat v_i\Bigr)"]  # fmt: skip
         lines += [f"{name} &= {latex(term)}" for _, name, term in self.pieces()]
@@ -173,7 +173,7 @@ class Reduction:
                 f" | assuming {assumed}")
 
     def __str__(self) -> str:
-        last = "t" if self.loop.schedule.read == "after_update" else "t-1"
+        last = f"t{self.form.last.shift or ''}" if self.form.last else "t"
         form = f"o[t] = query · (state0 + Σ_{{i=0}}^{{{last}}} coefficient · keyᵀ value)"
         pieces = [f"  {what:<12}{text(term)}" for what, _, term in self.pieces()]
         return "\n".join([form, *pieces, *self.summary().split(" | ")])
@@ -196,7 +196,7 @@ def reduce(loop: InnerLoop) -> Reduction:
         raise NotCoveredError(f"the theorems assume that {loop.net.obstacle}; "
                               f"got {loop.net}. Change the net.")  # fmt: skip
     form = linear_attention(loop)
-    theorem = Theorem(prove_claim(loop, claim(loop, form)))
+    theorem = Theorem(prove_claim(loop, claim(form)))
     gradients = gradient_theorems(loop.net, loop.loss, loop.update.trained)
     parallel, reason = classify(loop, form)
     return Reduction(loop, form, theorem, gradients, is_static(loop), parallel, reason)

@@ -223,3 +223,92 @@ def test_names_are_sorted_and_private_files_left_out(tmp_path):
     assert names(tmp_path) == ["a", "b"]
     with pytest.raises(RequestError, match="Known are a, b"):
         load(tmp_path, "c")
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("text", ["raise SystemExit(0)", "def derive():\n    raise SystemExit(0)"])
+def test_a_file_that_exits_does_not_end_the_run_quietly(call, tmp_path, text, jobs):
+    write(tmp_path, "good")
+    (tmp_path / "quiet.py").write_text(text)
+    code, _, err = call("verify", "--derivations", str(tmp_path), "--jobs", jobs)
+    assert code == 2
+    assert "SystemExit" in err
+
+
+def test_a_name_that_is_not_the_files_is_refused(call, tmp_path):
+    write(tmp_path, "one")
+    (tmp_path / "one.py").rename(tmp_path / "other.py")
+    code, _, err = call("verify", "--derivations", str(tmp_path))
+    assert code == 2
+    assert "'other'" in err
+    assert "'one'" in err
+
+
+def test_a_derivation_without_statements_is_refused(call, tmp_path):
+    (tmp_path / "empty.py").write_text(
+        "from ttt_proofs.symbolic import Derivation\n"
+        "def derive():\n    return Derivation('empty', 'Nothing', 'none', ())\n"
+    )
+    code, _, err = call("verify", "--derivations", str(tmp_path))
+    assert code == 2
+    assert "at least one statement" in err
+
+
+def test_a_loop_outside_the_theorems_in_a_derivation_is_one_sentence(call, tmp_path):
+    write(tmp_path, "outside")
+    file = tmp_path / "outside.py"
+    text = file.read_text().replace(", expects=", ", loops=(biased,), expects=")
+    file.write_text(
+        "from ttt_proofs.loops import MLP, Frobenius, InnerLoop\n"
+        "biased = InnerLoop(MLP(bias=True), Frobenius())\n" + text
+    )
+    code, _, err = call("verify", "--derivations", str(tmp_path))
+    assert code == 2
+    assert "no bias" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("witness", ["kernel", "autograd", "kernel,autograd"])
+def test_where_no_witness_has_anything_to_say_nothing_is_as_stated(call, witness):
+    assert call("verify", "sum_order", "--witness", witness)[0] == 1
+
+
+def test_that_no_proof_is_found_does_not_make_a_claim_false(call, tmp_path):
+    """A true claim, its last step without the split that it needs, said to fail."""
+    write(tmp_path, "unproved", expects="fails")
+    file = tmp_path / "unproved.py"
+    file.write_text(file.read_text().replace(", peel=t + 1", ""))
+    assert call("verify", "--derivations", str(tmp_path), "--witness", "proof")[0] == 1
+    assert call("verify", "--derivations", str(tmp_path))[0] == 1
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_run(call, tmp_path):
+    code, out, err = call("verify", "sum_order", "--json", str(tmp_path))
+    assert code == 2
+    assert out == ""
+    assert "can be written" in err
+
+
+def test_a_near_miss_is_told(call):
+    assert "Did you mean momentum?" in call("show", "momentun")[2]
+
+
+@pytest.mark.parametrize("words", [["bogus"], ["verify", "--jobs", "x"], ["show"]])
+def test_wrong_words_are_one_line(call, words):
+    code, out, err = call(*words)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "ttt-proofs --help" in err
+
+
+def test_a_file_with_dataclasses_loads(call, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from ttt_proofs.loops import Frobenius, InnerLoop, Linear\n"
+        "@dataclass\nclass Settings:\n    width: int = 3\n"
+        "loop = InnerLoop(Linear(), Frobenius())\n"
+    )
+    assert call("reduce", f"{tmp_path / 'mine.py'}:loop")[0] == 0
+    assert "Loops there: loop" in call("reduce", f"{tmp_path / 'mine.py'}:Settings")[2]

@@ -7,6 +7,7 @@ import pytest
 import sympy as sp
 
 from tests.symbolic.values import ENTRYWISE, Meaning, matrix
+from ttt_proofs.kernel.definitions import sum_over
 from ttt_proofs.kernel.terms import TIME, App, Atom, Ix, Num, Var, check, free, inside, ix
 from ttt_proofs.kernel.terms import Term as AnyTerm
 from ttt_proofs.loops.expressions import (
@@ -24,7 +25,6 @@ from ttt_proofs.symbolic.bridge import (
     loss_term,
     product,
     scalar,
-    sums,
     variable,
 )
 
@@ -291,6 +291,6 @@ def test_small_pieces():
     assert variable("D_2") == Var("d2", "D_2")  # hidden widths get letters of their own
     one, x = Num(Fraction(1)), Atom("x", ())
     assert product([]) == one and product([one, x, one]) == x
-    assert sums((), x) == x
+    assert sum_over((), x) == x
     outer, inner = Var("a", "D_k"), Var("c", "D_v")
-    assert (sums((outer, inner), x).var, sums([outer, inner], x).body.var) == (outer, inner)
+    assert (sum_over((outer, inner), x).var, sum_over([outer, inner], x).body.var) == (outer, inner)

@@ -227,7 +227,7 @@ def test_a_wrong_scale_is_refused(scale):
 def test_the_form_of_another_loop_is_refused(mine, other):
     plain = {"net": MLP(2, "act"), "loss": AbstractLoss()}
     loop, stranger = InnerLoop(**(plain | mine)), InnerLoop(**(plain | mine | other))
-    goal = claim(loop, linear_attention(stranger))
+    goal = claim(linear_attention(stranger))
     try:
         proof = prove_claim(loop, goal)
     except KernelError:

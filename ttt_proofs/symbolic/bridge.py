@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import reduce
 
 import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
+from ..kernel.definitions import sum_over
 from ..kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var, ix
 from ..loops.expressions import RowFunction, RowLoss, RowLossGradient
 
@@ -78,7 +78,7 @@ def contraction(matrix: sp.MatMul, row: Ix, col: Ix, scope: Scope) -> Term:
     ends = [row, *map(ix, inner), col]
     terms = [entry(factor, a, b, scope)
              for factor, a, b in zip(factors, ends, ends[1:], strict=False)]  # fmt: skip
-    return sums(inner, product([scalar(coefficient), *terms]))
+    return sum_over(inner, product([scalar(coefficient), *terms]))
 
 
 def row_of(matrix: sp.MatrixExpr, row: Ix, scope: Scope) -> Lam:
@@ -96,20 +96,15 @@ def loss_term(loss: sp.Expr, scope: Scope) -> Term:
     """A scalar loss: traces, abstract losses, and rational combinations of them."""
     if isinstance(loss, RowLoss):
         row = scope.fresh("L")
-        return sums([row], App(loss.name, (), rows_of(loss, ix(row), scope)))
+        return sum_over([row], App(loss.name, (), rows_of(loss, ix(row), scope)))
     if isinstance(loss, sp.Trace):
         row = scope.fresh(loss.arg.shape[0].name)
-        return sums([row], entry(loss.arg, ix(row), ix(row), scope))
+        return sum_over([row], entry(loss.arg, ix(row), ix(row), scope))
     if isinstance(loss, sp.Add):
         return Add(tuple(loss_term(part, scope) for part in loss.args))
     if isinstance(loss, sp.Mul) and loss.args[0].is_Rational:
         return Mul((scalar(loss.args[0]), loss_term(loss.func(*loss.args[1:]), scope)))
     raise TypeError(f"a loss must be built from traces; got {type(loss).__name__}.")
-
-
-def sums(variables: list[Var] | tuple[Var, ...], body: Term) -> Term:
-    """The sum of `body` over widths, the first one outermost."""
-    return reduce(lambda inner, v: Sum(v, None, None, inner), reversed(variables), body)
 
 
 def product(factors: list[Term]) -> Term:

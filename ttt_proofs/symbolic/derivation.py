@@ -57,13 +57,13 @@ class Derivation:
 def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | None = None,
                    scale: sp.Expr | int = 1) -> Part:  # fmt: skip
     """The loop's output as linear attention, for all times; see `linear_attention`."""
-    goal = claim(loop, linear_attention(loop, coefficient=coefficient, scale=scale))
+    goal = claim(linear_attention(loop, coefficient=coefficient, scale=scale))
     return Part(label, goal, prove_claim(loop, goal))
 
 
 def single_step_part(loop: InnerLoop, label: str = "", *, scale: sp.Expr | int = 1) -> Part:
     """The loop's output in terms of the state one step before."""
-    goal = claim(loop, single_step(loop, scale))
+    goal = claim(single_step(loop, scale))
     return Part(label, goal, prove_claim(loop, goal, unroll=False))
 
 

@@ -12,14 +12,14 @@ from fractions import Fraction
 
 import sympy as sp
 
-from ..kernel.definitions import Equation
+from ..kernel.definitions import Equation, sum_over
 from ..kernel.normal import naturals
 from ..kernel.proof import Proof, replaced
 from ..kernel.terms import TIME, Add, Atom, Ix, Mul, Num, Sum, Term, Var, at, free, ix
 from ..loops import InnerLoop
 from ..loops.loop import W, t
 from . import theory
-from .bridge import index, product, scalar, sums, variable
+from .bridge import index, product, scalar, variable
 from .prover import Prover
 from .recurrence import Closed, i, solve
 from .theory import NOW, T
@@ -47,10 +47,10 @@ class Form:
     @property
     def term(self) -> Term:
         """`Σ_h query (start + Σ_i coefficient Σ_l' key value)`."""
-        past = product([self.coefficient, sums((PAST_ROW,), Mul((self.key, self.value)))])
+        past = product([self.coefficient, sum_over((PAST_ROW,), Mul((self.key, self.value)))])
         if self.last is not None:
             past = Sum(PAST, at(0), self.last, past)
-        return sums((self.hidden,), Mul((self.query, Add((self.start, past)))))
+        return sum_over((self.hidden,), Mul((self.query, Add((self.start, past)))))
 
 
 def closed_forms(loop: InnerLoop) -> dict[sp.Symbol, Closed]:
@@ -105,7 +105,7 @@ def pieces(loop: InnerLoop, past: Ix, scale: sp.Expr | int, coefficient: Term, s
     )
 
 
-def claim(loop: InnerLoop, form: Form) -> Equation:
+def claim(form: Form) -> Equation:
     """`o[t, l, c] = ` the form, for every t, l and c."""
     every = (T, variable("L"), variable("D_v"))
     return Equation(every, Atom("o", tuple(map(ix, every))), form.term)
