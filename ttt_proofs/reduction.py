@@ -100,7 +100,8 @@ class Reduction:
 
         q, k `[B, T, H, K]`, v `[B, T, H, V]`, weights `[H, rows, cols]`, all of one floating
         dtype; rate and momentum are numbers, or `[B, N, H]` if per step, N = ceil(T / chunk).
-        Raises `ValueError` or `TypeError` in one sentence if shapes, dtypes or numbers are off.
+        The final weights are those of all the net, trained or not. Raises `ValueError` or
+        `TypeError` in one sentence if shapes, dtypes or numbers are off. Source: Section 3.
         """
         check_inputs(self.loop, q, k, v, weights, rate, momentum)
         return forms.recurrent(self.loop, q, k, v, weights, rate, momentum)
@@ -109,7 +110,8 @@ class Reduction:
                       rate: Number, momentum: Number | None = None) -> Outputs:  # fmt: skip
         """The same outputs and final weights without a loop over time in the heavy part.
 
-        Masked attention for the additive and gated classes, a scan for the affine one.
+        Masked attention for the additive and gated classes (Section 6.2, Appendix H), a scan of
+        affine maps for the affine one.
         Raises `NotParallelError`, with the obstruction, for a sequential loop; otherwise as
         `recurrent`.
         """

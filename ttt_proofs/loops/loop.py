@@ -42,7 +42,7 @@ class GradientStep:
     one placed `outside` is η_out (the other is 1). Without momentum the place does not matter.
     Rate and momentum are numbers or one number per step, given when the loop runs.
     `trained` says which weights move: all, or the last layer's only.
-    Source: Theorems 5.1 to 5.3 of arXiv 2602.21204.
+    Raises `ValueError` for another choice. Source: Theorems 5.1 to 5.3 of arXiv 2602.21204.
     """
 
     rate: Rate = "constant"
@@ -77,6 +77,8 @@ class Schedule:
     """`chunk` tokens a step; the chunk is read after its own update (inclusive) or before it.
 
     The theorems hold for every chunk length; `chunk` is the one used when the loop runs.
+    Raises `ValueError` for a chunk below 1 or another way of reading.
+    Source: Section 6.2, Appendix H (inclusive); LaCT as released (exclusive).
     """
 
     chunk: int = 1
@@ -94,7 +96,8 @@ class InnerLoop:
     """Test-time training with key-value binding: what happens between two tokens.
 
     For each chunk of keys K and values V, take a gradient step on `loss(net(K), V)`, and read
-    `net(Q)` with the queries Q.
+    `net(Q)` with the queries Q. Raises `TypeError` for parts of other kinds.
+    Source: Section 3 of arXiv 2602.21204.
 
     >>> from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear, Schedule
     >>> InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(chunk=4)).trained[0].name

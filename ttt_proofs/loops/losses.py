@@ -28,7 +28,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Frobenius(Loss):
-    """`L = -⟨F, V⟩`."""
+    """`L = -⟨F, V⟩`, so `∂L/∂F = -V`: values that do not depend on the state. Source: Section 5."""
 
     @property
     def expression(self) -> sp.Expr:
@@ -38,7 +38,7 @@ class Frobenius(Loss):
 
 @dataclass(frozen=True)
 class SquaredError(Loss):
-    """`L = ½ ‖F - V‖²`."""
+    """`L = ½ ‖F - V‖²`, so `∂L/∂F = F - V`: the delta rule. Source: Section 5."""
 
     @property
     def expression(self) -> sp.Expr:
@@ -48,7 +48,10 @@ class SquaredError(Loss):
 
 @dataclass(frozen=True)
 class AbstractLoss(Loss):
-    """`L = Σ_l ℓ(f_l, v_l)` for any differentiable ℓ of one row."""
+    """`L = Σ_l ℓ(f_l, v_l)` for any differentiable ℓ of one row. Source: Theorems 5.1 to 5.3.
+
+    Such a loop is proved, not run. Raises `ValueError` unless `name` is a name.
+    """
 
     name: str = "ell"
 

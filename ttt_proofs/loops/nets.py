@@ -64,7 +64,10 @@ class Net:
 
 @dataclass(frozen=True)
 class Linear(Net):
-    """`f(x) = x W`: the kernel is the identity."""
+    """`f(x) = x W`, W `[D_k, D_v]`: the kernel φ is the identity.
+
+    Source: variant 3 of Section 6.1, Table 2.
+    """
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -79,7 +82,12 @@ class Linear(Net):
 
 @dataclass(frozen=True)
 class Features(Net):
-    """`f(x) = φ(x; Θ) W` for an abstract φ: what Theorems 5.1 to 5.3 are about."""
+    """`f(x) = φ(x; Θ) W`, W `[D_h, D_v]`, for an abstract φ: what the theorems are about.
+
+    If all weights are trained, φ_t is another function at each step; if only the last layer is,
+    φ is one function. Such a loop is proved, not run. Raises `ValueError` unless `name` is one.
+    Source: Section 5, Theorems 5.1 to 5.3.
+    """
 
     name: str = "phi"
 
@@ -101,8 +109,11 @@ class Features(Net):
 class MLP(Net):
     """`f(x) = act(... act(x W1) ...) W_depth`, no biases.
 
+    Weights: W1 `[D_k, D_1]`, W2 `[D_1, D_2]`, ..., W_depth `[D_{depth-1}, D_v]`.
     `activation` is a name in `ACTIVATIONS`, or any other name for an abstract entrywise
     function. `bias` and `output_activation` describe nets outside the theorems.
+    Raises `ValueError` for a depth below 1 or a name that is none.
+    Source: the nets that Section 5 allows, with the kernel φ of all but the last layer.
     """
 
     depth: int = 2
@@ -149,7 +160,11 @@ class MLP(Net):
 
 @dataclass(frozen=True)
 class SwiGLU(Net):
-    """`f(x) = (silu(x W0) ⊙ (x W2)) W1`, the net of LaCT; other gates by name."""
+    """`f(x) = (silu(x W0) ⊙ (x W2)) W1`, the net of LaCT; other gates by name.
+
+    Weights: W0 and W2 `[D_k, D_h]`, W1 `[D_h, D_v]`, the last layer. Raises `ValueError` unless
+    `activation` is a name. Source: Section 5.3, Appendix E.
+    """
 
     activation: str = "silu"
 

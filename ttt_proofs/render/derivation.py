@@ -43,6 +43,20 @@ FORMATS: dict[str, Format] = {
 }  # fmt: skip
 
 
+# MathJax typesets the formulas where a browser can fetch it; without it they stay readable.
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{title}</title>
+<script>window.MathJax = {{tex: {{inlineMath: [["$", "$"]]}}}};</script>
+<script async src="https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-chtml.js"></script>
+<body style="max-width: 60em; margin: 2em auto; font-family: sans-serif; line-height: 1.6">
+{body}
+</body>
+</html>
+"""
+
+
 def render_derivation(derivation: Derivation, form: str, counterexample: str = "") -> str:
     """The derivation in the format `form`, one of `FORMATS`.
 
@@ -62,7 +76,8 @@ def render_derivation(derivation: Derivation, form: str, counterexample: str = "
         if part.label:
             pieces.append(style.paragraph(f"Part: {part.label}."))
         pieces.append(part_text(part, style))
-    return "\n".join(pieces)
+    text = "\n".join(pieces)
+    return PAGE.format(title=escape(derivation.name), body=text) if form == "html" else text
 
 
 def part_text(part: Part, style: Format) -> str:

@@ -56,19 +56,31 @@ class Derivation:
 
 def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | None = None,
                    scale: sp.Expr | int = 1) -> Part:  # fmt: skip
-    """The loop's output as linear attention, for all times; see `linear_attention`."""
+    """The loop's output as linear attention, for all times: `o_t = q̂ (S_0 + Σ_i C_ti k̂_iᵀ v̂_i)`.
+
+    coefficient: C_ti, a SymPy expression in i and t; by default the one found. scale: a factor,
+    in i, of the values. Whether it holds is decided by replaying the part's proof.
+    Source: Theorems 5.2 and 5.3.
+    """
     goal = claim(linear_attention(loop, coefficient=coefficient, scale=scale))
     return Part(label, goal, prove_claim(loop, goal))
 
 
 def single_step_part(loop: InnerLoop, label: str = "", *, scale: sp.Expr | int = 1) -> Part:
-    """The loop's output in terms of the state one step before."""
+    """The loop's output in terms of the state one step before, for updates without momentum.
+
+    scale: a factor of the value. Source: Theorem 5.1.
+    """
     goal = claim(single_step(loop, scale))
     return Part(label, goal, prove_claim(loop, goal, unroll=False))
 
 
 def gradient_part(loop: InnerLoop, weight: Weight, label: str = "") -> Part:
-    """The gradient of the loss in one weight, as SymPy finds it."""
+    """The gradient of the loss in one weight, as SymPy finds it.
+
+    Raises `KernelError` if the differential of the loss is not the pairing with it.
+    Source: Appendix B, the chain rule that the theorems use.
+    """
     define, found = theory.gradient_definition(loop, weight), theory.gradient_entry(loop, weight)
     goal = define.equation(found, False)
     prover = Prover(((define,),))
