@@ -129,3 +129,16 @@ def test_a_concrete_loop_has_the_same_statement_with_its_own_pieces():
         part = attention_part(InnerLoop(net, Frobenius(), GradientStep("per_step")))
         assert holds(part) and symbols(part.statement.left) == {"o"}
         assert net.last.name + "_0" in symbols(part.statement.right)
+
+
+def test_what_a_derivation_must_be():
+    good = {"name": "n", "title": "t", "source": "s"}
+    (part, other) = (identity_part(sp.Integer(k), sp.Integer(k), ()) for k in (1, 2))
+    Derivation(**good, parts=(part, other))
+    for wrong, words in (
+        ({"parts": ()}, "at least one statement"),
+        ({"parts": (part,), "expects": "nonsense"}, "'holds' or 'fails'"),
+        ({"parts": (part, other), "expects": "fails"}, "one statement"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Derivation(**good, **wrong)

@@ -52,6 +52,10 @@ class Derivation:
         if self.expects not in ("holds", "fails"):
             raise ValueError(f"`expects` must be 'holds' or 'fails'; got {self.expects!r}. "
                              "Choose one.")  # fmt: skip
+        if self.expects == "fails" and len(self.parts) > 1:
+            # One statement's counterexample must not stand for another's.
+            raise ValueError(f"a claim that fails must be one statement; got {len(self.parts)}. "
+                             "Write a derivation for each.")  # fmt: skip
 
 
 def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | None = None,
