@@ -17,7 +17,7 @@ from .kernel.terms import Add, App, Atom, Mul, Prod, Term, parts, symbols
 from .loops import GradientStep, InnerLoop, Loss, Net
 from .loops.loop import NEXT_M, M, Train
 from .parallel import forms
-from .parallel.inputs import check_inputs
+from .parallel.inputs import Number, Outputs, Weights, check_inputs
 from .render import latex, text
 from .symbolic.assumptions import assumptions
 from .symbolic.derivation import gradient_part
@@ -26,8 +26,6 @@ from .symbolic.records import digest
 from .symbolic.torch_code import loop_code
 
 Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
-Outputs = tuple[Tensor, dict[str, Tensor]]
-Number = Tensor | float
 
 
 class NotParallelError(ValueError):
@@ -94,7 +92,7 @@ class Reduction:
         """The 1×1 or 2×2 SymPy matrix that takes (accumulator, state) one step on, without G."""
         return transition(self.loop)
 
-    def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Mapping[str, Tensor],
+    def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights,
                   rate: Number, momentum: Number | None = None) -> Outputs:  # fmt: skip
         """Outputs `[B, T, H, V]` and final weights `[B, H, rows, cols]`, step after step.
 
@@ -106,7 +104,7 @@ class Reduction:
         check_inputs(self.loop, q, k, v, weights, rate, momentum)
         return forms.recurrent(self.loop, q, k, v, weights, rate, momentum)
 
-    def parallel_form(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Mapping[str, Tensor],
+    def parallel_form(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights,
                       rate: Number, momentum: Number | None = None) -> Outputs:  # fmt: skip
         """The same outputs and final weights without a loop over time in the heavy part.
 
@@ -122,7 +120,7 @@ class Reduction:
         run = forms.scanned if self.parallel == "affine" else forms.masked
         return run(self.loop, q, k, v, weights, rate, momentum)
 
-    def attention(self, q: Tensor, k: Tensor, *, weights: Mapping[str, Tensor], rate: Number,
+    def attention(self, q: Tensor, k: Tensor, *, weights: Weights, rate: Number,
                   momentum: Number | None = None) -> Tensor:  # fmt: skip
         """The effective attention matrix `[B, H, T, T]`: what v̂ of token s weighs in output t.
 
@@ -144,6 +142,11 @@ class Reduction:
         """The PyTorch text of the loop's pieces, written from the proved expressions."""
         return loop_code(self.loop)
 
+    @property
+    def last(self) -> str:
+        """The last step that the output at t reads: t, or t-1."""
+        return f"t{self.form.last.shift or ''}" if self.form.last else "t"
+
     def pieces(self) -> tuple[tuple[str, str, Term], ...]:
         """Each piece of the form: what it is, its name, its term."""
         return (
@@ -156,8 +159,7 @@ class Reduction:
 
     def latex(self) -> str:
         """The form and its pieces as an `aligned` block of LaTeX, without dollar signs."""
-        last = f"t{self.form.last.shift or ''}" if self.form.last else "t"
-        lines = [rf"o_t &= \hat q \Bigl(S_0 + \sum_{{i=0}}^{{{last}}} C_{{ti}}\, "
+        lines = [rf"o_t &= \hat q \Bigl(S_0 + \sum_{{i=0}}^{{{self.last}}} C_{{ti}}\, "
                  r"\hat k_i^\top \hat v_i\Bigr)"]  # fmt: skip
         lines += [f"{name} &= {latex(term)}" for _, name, term in self.pieces()]
         return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
@@ -175,8 +177,7 @@ class Reduction:
                 f" | assuming {assumed}")
 
     def __str__(self) -> str:
-        last = f"t{self.form.last.shift or ''}" if self.form.last else "t"
-        form = f"o[t] = query · (state0 + Σ_{{i=0}}^{{{last}}} coefficient · keyᵀ value)"
+        form = f"o[t] = query · (state0 + Σ_{{i=0}}^{{{self.last}}} coefficient · keyᵀ value)"
         pieces = [f"  {what:<12}{text(term)}" for what, _, term in self.pieces()]
         return "\n".join([form, *pieces, *self.summary().split(" | ")])
 

@@ -7,18 +7,13 @@ there are N = ceil(T / chunk). Inside, heads come before time: `[B, H, T, K]`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from ..loops import InnerLoop
 from ..symbolic.linear_attention import sign
 from ..symbolic.torch_code import torch_loop
-
-Weights = Mapping[str, Tensor]
-Outputs = tuple[Tensor, dict[str, Tensor]]
-Number = Tensor | float
+from .inputs import Number, Outputs, Weights
 
 
 def heads_first(x: Tensor) -> Tensor:
@@ -88,33 +83,42 @@ def mask(
     return torch.cat(rows, dim=2) if rows else like.new_zeros(batch, heads, 0, 0)
 
 
+def read(loop: InnerLoop, first: Tensor, after: Tensor) -> Tensor:
+    """What each step's chunk is read with, of what holds `after` it; `first` holds before all."""
+    if loop.schedule.read == "after_update":
+        return after
+    return torch.cat([first, after[:, :, :-1]], dim=2)
+
+
+def weighted(
+    loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Number, momentum: Number | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """φ(q), φ(k), the attention matrix A, and what v̂ of each token weighs in the final state."""
+    code, chunk, tokens = torch_loop(loop), loop.schedule.chunk, q.shape[1]
+    now = started(weights, q.shape[0])
+    queries, keys = (code.features(heads_first(x), **now) for x in (q, k))
+    after = sign(loop) * mask(loop, -(-tokens // chunk), queries, rate, momentum)
+    rows = read(loop, torch.zeros_like(after[:, :, :1]), after)
+    each = rows.repeat_interleave(chunk, dim=2).repeat_interleave(chunk, dim=3)
+    kept = after[:, :, -1:].repeat_interleave(chunk, dim=3)[..., :tokens]
+    return queries, keys, (queries @ keys.mT) * each[..., :tokens, :tokens], kept
+
+
 def attention(loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Number,
               momentum: Number | None) -> Tensor:  # fmt: skip
     """`(Φ(Q) Φ(K)ᵀ) ⊙ C`, `[B, H, T, T]`: what multiplies v̂ of each token."""
-    code, chunk = torch_loop(loop), loop.schedule.chunk
-    q, k = map(heads_first, (q, k))
-    now, tokens = started(weights, q.shape[0]), q.shape[2]
-    queries, keys = code.features(q, **now), code.features(k, **now)
-    after = mask(loop, -(-tokens // chunk), queries, rate, momentum)
-    before = torch.cat([torch.zeros_like(after[..., :1, :]), after[..., :-1, :]], dim=2)
-    seen = after if loop.schedule.read == "after_update" else before
-    each = seen.repeat_interleave(chunk, dim=2).repeat_interleave(chunk, dim=3)
-    return sign(loop) * (queries @ keys.mT) * each[..., :tokens, :tokens]
+    return weighted(loop, q, k, weights, rate, momentum)[2]
 
 
 def masked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Number,
            momentum: Number | None) -> Outputs:  # fmt: skip
     """`O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V̂`, for values that do not depend on the state."""
-    code, chunk, tokens = torch_loop(loop), loop.schedule.chunk, q.shape[1]
-    now = started(weights, q.shape[0])
+    now, v = started(weights, q.shape[0]), heads_first(v)
     first = now[loop.net.last.name]
-    scores = attention(loop, q, k, weights, rate, momentum)
-    q, k, v = map(heads_first, (q, k, v))
-    stored = sign(loop) * code.cotangent(torch.zeros_like(v), v)  # v̂
-    outputs = code.features(q, **now) @ first + scores @ stored
-    kept = sign(loop) * mask(loop, -(-tokens // chunk), q, rate, momentum)[..., -1:, :]
-    each = kept.repeat_interleave(chunk, dim=3)[..., :tokens].mT
-    final = first + (code.features(k, **now) * each).mT @ stored if tokens else first
+    queries, keys, scores, kept = weighted(loop, q, k, weights, rate, momentum)
+    stored = sign(loop) * torch_loop(loop).cotangent(torch.zeros_like(v), v)  # v̂
+    outputs = queries @ first + scores @ stored
+    final = first + (keys * kept.mT).mT @ stored if q.shape[1] else first
     return heads_first(outputs), now | {loop.net.last.name: final}
 
 
@@ -147,8 +151,7 @@ def scanned(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, 
     a, b = scan(torch.stack(maps, dim=2), torch.stack(shifts, dim=2))
     start = torch.cat([torch.zeros_like(first), first], dim=-2)[:, :, None]
     after = (a @ start + b)[..., width:, :]
-    before = torch.cat([first[:, :, None], after[:, :, :-1]], dim=2)
-    seen = after if loop.schedule.read == "after_update" else before
+    seen = read(loop, first[:, :, None], after)
     each = seen.repeat_interleave(chunk, dim=2)[:, :, :tokens]
     outputs = (code.features(q, **now)[..., None, :] @ each)[..., 0, :]
     return heads_first(outputs), now | {loop.net.last.name: after[:, :, -1]}

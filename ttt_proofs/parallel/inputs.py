@@ -11,9 +11,11 @@ from ..loops import InnerLoop
 from ..loops.loop import Rate
 
 Number = Tensor | float
+Weights = Mapping[str, Tensor]
+Outputs = tuple[Tensor, dict[str, Tensor]]
 
 
-def check_inputs(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Mapping[str, Tensor],
+def check_inputs(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights,
                  rate: Number, momentum: Number | None) -> None:  # fmt: skip
     """Raise `ValueError` or `TypeError` unless the loop can run on these inputs.
 
@@ -55,7 +57,7 @@ def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
         raise ValueError(f"`{name}` must be finite; got NaN or infinity. Mask such tokens before.")
 
 
-def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Mapping[str, Tensor]) -> None:
+def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> None:
     """Every weight of the net, each width used with one size throughout."""
     names = [weight.name for weight in loop.net.weights]
     if set(weights) != set(names):

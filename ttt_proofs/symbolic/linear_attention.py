@@ -13,9 +13,8 @@ from fractions import Fraction
 import sympy as sp
 
 from ..kernel.definitions import Equation, sum_over
-from ..kernel.normal import naturals
-from ..kernel.proof import Proof, replaced
-from ..kernel.terms import TIME, Add, Atom, Ix, Mul, Num, Sum, Term, Var, at, free, ix
+from ..kernel.proof import Proof
+from ..kernel.terms import TIME, Add, Atom, Ix, Mul, Num, Sum, Term, Var, at, ix
 from ..loops import InnerLoop
 from ..loops.loop import W, t
 from . import theory
@@ -141,16 +140,10 @@ def prove_unrolled(prover: Prover, loop: InnerLoop) -> int:
         goal = part.put({T: ix(T, 1)})
         number = prover.use(prover.begin(part.every, goal.left), prover.definition(name))
         for source in [*steps, *assumed]:  # new values first: they bring in the old ones
-            if uses(prover, number, source):
+            if prover.applies(number, source):
                 number = prover.use(number, source)
         steps.append(prover.rearrange(number, goal.right, NOW))
     return prover.induct(T, parts, bases, steps, len(parts) - 1)
-
-
-def uses(prover: Prover, target: int, source: int) -> bool:
-    """Whether the source's left side occurs, as it stands, in the target's right side."""
-    term = prover.right(target)
-    return replaced(term, prover.at(source).equation, naturals(free(term))) != term
 
 
 def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proof:

@@ -27,12 +27,12 @@ class Prover:
 
     def __init__(self, definitions: tuple[Block, ...]) -> None:
         self.definitions = definitions
+        self.known = {define.name: define for block in definitions for define in block}
         self.steps: list[Step] = []
 
     def add(self, rule: Rule, *premises: int) -> int:
         """Append a step; `KernelError` if the rule does not apply."""
-        known = {define.name: define for block in self.definitions for define in block}
-        conclusion = infer(known, rule, [self.at(number) for number in premises])
+        conclusion = infer(self.known, rule, [self.at(number) for number in premises])
         self.steps.append(Step(rule, premises, conclusion))
         return len(self.steps) - 1
 
@@ -58,10 +58,18 @@ class Prover:
 
     def use(self, target: int, *sources: int) -> int:
         """Replace by the equations `sources`, and leave the result as it stands."""
+        return self.add(Calculate(self.rewritten(target, *sources)), target, *sources)
+
+    def applies(self, target: int, source: int) -> bool:
+        """Whether the equation `source` can be used on the target's right side."""
+        return self.rewritten(target, source) != self.right(target)
+
+    def rewritten(self, target: int, *sources: int) -> Term:
+        """The target's right side with the equations `sources` used on it, in turn."""
         term: Any = self.right(target)
         for source in sources:
             term = replaced(term, self.at(source).equation, naturals(free(term)))
-        return self.add(Calculate(term), target, *sources)
+        return term
 
     def rearrange(self, target: int, term: Term, peel: Ix | None = None) -> int:
         """Bring the right side into the form `term`."""
