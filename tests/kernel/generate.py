@@ -1,6 +1,7 @@
 """Random terms, made to trip over names; and rewritings that keep their meaning."""
 
 from fractions import Fraction
+from typing import Any
 
 from ttt_proofs.kernel.terms import (
     TIME,
@@ -90,7 +91,7 @@ class Terms:
 
     # Rewritings that keep the meaning, each one that the normal form promises to see through.
 
-    def scrambled(self, node):
+    def scrambled(self, node) -> Any:
         """An equal term: shuffled, renamed, sums exchanged and shifted."""
         if not isinstance(node, Node):
             return tuple(map(self.scrambled, node)) if isinstance(node, tuple) else node

@@ -368,6 +368,25 @@ def test_a_memory_of_floats_does_not_mislead():
         close.cache_clear()
 
 
+def test_a_memory_of_a_calculation_does_not_mislead():
+    # A rule that was asked about an object that equals Σ_{i <= 3} x[i] and is 0.
+    sound = total(i, 0, 3, x(i))
+
+    class Twin(Num):
+        def __eq__(self, other) -> bool:
+            return True
+
+        def __hash__(self) -> int:
+            return hash(sound)
+
+    twin = Twin(Fraction(0))
+    target = Sequent((), forall((), twin, twin))
+    assert Calculate(num(0)).conclude({}, [target]).equation.right == num(0)
+    refused(Step(Reflexivity((), sound), (), Sequent((), forall((), sound, sound))),
+            Step(Calculate(num(0)), (0,), Sequent((), forall((), sound, num(0)))))  # fmt: skip
+    free.cache_clear()
+
+
 def test_a_memory_of_an_object_that_equals_a_term_does_not_mislead():
     # `free` remembers; an object that says it equals Σ_{i <= t} x[i] has no free index.
     sound = total(i, 0, t, x(i))
@@ -597,6 +616,113 @@ def test_the_step_of_a_recursion_does_not_define_its_start():
     begun = script.begin((), x(0))
     with pytest.raises(KernelError, match="one normal form"):
         script.calculate(begun, num(1), script.define("x"))
+
+
+def z(*indices):
+    """The symbol `z`, with a step within each chunk: `z[t, j]`."""
+    return atom("z", *indices)
+
+
+def test_a_start_that_takes_a_third_time_for_the_step():
+    # z[t, 0, s] = z[t, s - 2, 0] + 1 and z[t, j + 1, s] = z[t, j, 3]: z[0, 0, 3] is one more
+    # than z[0, 1, 0], which is z[0, 0, 3].
+    start = add(z(t, ix(s, -2), 0), num(1))
+    script = Script((Define("z", (t, j, s), z(t, j, 3), start),))
+    number = script.begin((), z(0, 0, 3))
+    number = script.calculate(number, add(z(0, 1, 0), num(1)), script.define("z", start=True))
+    script.calculate(number, add(z(0, 0, 3), num(1)), script.define("z"))
+    with pytest.raises(KernelError, match="not earlier"):
+        script.theorem()
+
+
+def test_a_start_that_binds_a_time_of_the_name_of_the_step():
+    # z[t, 0] = 1 + Σ_{j = 2..2} z[t, j - 2]
+    start = add(num(1), total(j, 2, 2, z(t, ix(j, -2))))
+    script = Script((Define("z", (t, j), num(0), start),))
+    number = script.begin((), z(0, 0))
+    script.calculate(number, add(num(1), z(0, 0)), script.define("z", start=True))
+    with pytest.raises(KernelError, match="`z`"):
+        script.theorem()
+
+
+def test_a_chunk_that_reads_its_own_steps():
+    # x[t] = z[t, 1], z[t, 0] = x[t], z[t, j + 1] = z[t, j] + 1
+    block = (Define("x", (t,), z(t, 1)), Define("z", (t, j), add(z(t, j), num(1)), x(t)))
+    script = Script(block)
+    number = script.calculate(script.begin((), x(0)), z(0, 1), script.define("x"))
+    number = script.calculate(number, add(z(0, 0), num(1)), script.define("z"))
+    script.calculate(number, add(x(0), num(1)), script.define("z", start=True))
+    with pytest.raises(KernelError, match="not earlier"):
+        script.theorem()
+
+
+def test_steps_and_starts_are_used_in_range_only():
+    script = Script((Define("z", (t, j), num(1), num(0)),))
+    step, start = script.define("z"), script.define("z", start=True)
+    for term, value, source in (
+        (z(0, 0), num(1), step), (z(-1, 1), num(1), step), (z(0, -1), num(1), step),
+        (z(t, j), num(1), step), (z(-1, 0), num(0), start), (z(0, 1), num(0), start),
+        (z(0), num(0), start), (z(0, 0, 0), num(0), start),
+    ):  # fmt: skip
+        with pytest.raises(KernelError, match="one normal form"):
+            script.calculate(script.begin((), term), value, source)
+    script.calculate(script.begin((t, j), z(t, ix(j, 1))), num(1), step)
+    script.calculate(script.begin((t,), z(t, 0)), num(0), start)
+    script.theorem()
+
+
+# A width may be empty: what holds for each of its indices says nothing of what mentions none.
+
+
+def q(*indices):
+    """The symbol `q`, all of whose entries are one number."""
+    return atom("q", *indices)
+
+
+def test_a_width_that_may_be_empty_joins_nothing():
+    # q[h] = c and q[h] = d for all h; c = d only if there is an h.
+    script = Script()
+    sources = [script.assume(forall((h,), q(h), atom(name))) for name in "cd"]
+    with pytest.raises(KernelError):
+        number = script.calculate(script.begin((), atom("c")), q(h), sources[0])
+        script.calculate(number, atom("d"), sources[1])
+
+
+def test_an_empty_width_joins_nothing_by_an_induction():
+    # y[0] = d and y[t + 1] = c; the step passes through q[h] under a hypothesis that mentions h.
+    part, trivial = forall((), atom("y", t), atom("d")), forall((), q(h), q(h))
+    script = Script((Define("y", (t,), atom("c"), atom("d")),))
+    sources = [script.assume(forall((h,), q(h), atom(name))) for name in "cd"]
+    assumed, proved = script.assume(trivial), script.begin((), q(h))
+    base = script.calculate(script.begin((), atom("y", 0)), atom("d"),
+                            script.define("y", start=True))  # fmt: skip
+    with pytest.raises(KernelError):
+        step = script.calculate(script.begin((), atom("y", then)), q(h), script.define("y"),
+                                sources[0], assumed)  # fmt: skip
+        step = script.calculate(step, atom("d"), sources[1])
+        script.induct(t, [part, trivial], [base, proved, step, proved])
+
+
+def test_an_empty_width_joins_nothing_by_a_gradient():
+    # (2 X)' = 2 + q[h] - q[h] by the normal form; then one of the two is c, the other d.
+    define = DefineGradient("G", (), "X", mul(num(2), atom("X")), Lam((), num(0)))
+    script = Script((define,))
+    sources = [script.assume(forall((h,), q(h), atom(name))) for name in "cd"]
+    minus = mul(num(-1), q(h))
+    with pytest.raises(KernelError):
+        number = script.define("G", Lam((), add(num(2), q(h), minus)))
+        number = script.calculate(number, add(num(2), atom("c"), minus), sources[0])
+        script.calculate(number, add(num(2), atom("c"), mul(num(-1), atom("d"))), sources[1])
+
+
+def test_under_a_quantifier_an_empty_width_is_harmless():
+    # For all h: c = d. That is true, and of no use to prove c = d.
+    script = Script()
+    sources = [script.assume(forall((h,), q(h), atom(name))) for name in "cd"]
+    number = script.calculate(script.begin((h,), atom("c")), q(h), sources[0])
+    number = script.calculate(number, atom("d"), sources[1])
+    with pytest.raises(KernelError, match="one normal form"):
+        script.calculate(script.begin((), atom("c")), atom("d"), number)
 
 
 def test_definition_with_an_index_left_over():

@@ -21,13 +21,14 @@ from ttt_proofs.kernel.definitions import (
     Equation,
     admit,
     differential,
+    lead,
 )
 from ttt_proofs.kernel.normal import naturals, normal_form
-from ttt_proofs.kernel.terms import KernelError, Lam, at, free, ix
+from ttt_proofs.kernel.terms import Ix, KernelError, Lam, at, free, ix
 
-i, t = time("i"), time("t")
+i, j, k, t = time("i"), time("j"), time("k"), time("t")
 h, g, c = width("h"), width("g"), width("c", "E")
-then = ix(t, 1)
+then, after = ix(t, 1), ix(j, 1)
 
 
 def x(*indices):
@@ -128,6 +129,140 @@ REFUSED = {
 def test_refused(blocks):
     with pytest.raises(KernelError):
         admit(tuple(blocks))
+
+
+def z(*indices):
+    """The symbol `z`, with a step within each chunk: `z[t, j]`."""
+    return atom("z", *indices)
+
+
+def chunks(term, inner, start):
+    """`x[t + 1, h, k] = term`, `z[t, j + 1, h, k] = inner` and `z[t, 0, h, k] = start`."""
+    return [(Define("x", (t, h, k), term, num(0)), Define("z", (t, j, h, k), inner, start))]
+
+
+READ, INNER, START = z(t, k, h, k), z(t, j, h, k), x(t, h, k)
+
+TWO_TIMES_ADMITTED = {
+    "steps on each chunk": chunks(READ, INNER, START),
+    "after as many steps as one likes": chunks(z(t, 99, h, k), INNER, START),
+    "after steps that another index counts": chunks(
+        total(i, 0, k, z(t, i, h, k)), add(INNER, START), START),
+    "an earlier chunk at any step": chunks(
+        READ, z(ix(t, -1), ix(j, 9), h, k), z(ix(t, -1), 9, h, k)),
+    "an earlier step": chunks(READ, add(INNER, z(t, ix(j, -1), h, k)), START),
+    "a value of the chunk before": chunks(READ, INNER, x(ix(t, -1), h, k)),
+    "without a start": [(Define("z", (t, j), z(t, ix(j, -1))),)],
+    "without a start, in order": [
+        (Define("z", (t, j), num(1)), Define("y", (t, j), z(t, j)))],
+    "the new step of another, in order": [(
+        Define("z", (t, j), z(t, j), num(1)), Define("y", (t, j), z(t, after), num(1)))],
+    "a chunk's value for its steps": [(
+        Define("z", (t, j), y(t)), Define("y", (t,), z(ix(t, -1), 5)))],
+    "three times, the third a parameter": [
+        (Define("z", (t, j, k), z(t, j, ix(k, 1)), x(t)), Define("x", (t,), num(1)))],
+    "a start at its parameter": [(Define("z", (t, j, k), z(t, j, 5), atom("a", t, k)),)],
+    "a gradient at each step": [(
+        Define("x", (t, h, k), READ, num(0)),
+        Define("z", (t, j, h, k), add(INNER, atom("G", t, j, k, h)), START),
+        DefineGradient("G", (t, j, k), "X", total(h, mul(atom("X", h), atom("X", h))),
+                       Lam((h,), INNER)),
+    )],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("blocks", TWO_TIMES_ADMITTED.values(), ids=TWO_TIMES_ADMITTED)
+def test_two_times_admitted(blocks):
+    admit(tuple(blocks))
+
+
+TWO_TIMES_REFUSED = {
+    "a chunk by its own steps": [(
+        Define("x", (t,), z(t, 5)), Define("z", (t, j), z(t, j), x(t)))],
+    "the next chunk's steps": chunks(z(then, k, h, k), INNER, START),
+    "the next chunk at the start": chunks(READ, INNER, x(then, h, k)),
+    "the next chunk at a step": chunks(READ, x(then, h, k), START),
+    "the next chunk at an earlier step": chunks(READ, z(then, ix(j, -5), h, k), START),
+    "the step itself": chunks(READ, z(t, after, h, k), START),
+    "a later step": chunks(READ, z(t, ix(j, 2), h, k), START),
+    "the last step": chunks(READ, z(t, k, h, k), START),
+    "a constant step": chunks(READ, z(t, 0, h, k), START),
+    "a constant chunk": chunks(READ, z(0, j, h, k), START),
+    "the times exchanged": chunks(READ, z(j, t, h, k), START),
+    "the step as the chunk": chunks(READ, x(j, h, k), START),
+    "the chunk as the step": chunks(READ, z(t, t, h, k), START),
+    "a sum of times": chunks(READ, z(Ix((j, t), -9), j, h, k), START),
+    "all steps": chunks(READ, total(i, 0, 9, z(t, i, h, k)), START),
+    "a start by itself": chunks(READ, INNER, z(t, 0, h, k)),
+    "a start by a step before 0": chunks(READ, INNER, z(t, -1, h, k)),
+    "a start that mentions the step": chunks(READ, INNER, atom("a", j)),
+    "a start by its own step": chunks(READ, INNER, z(t, ix(j, -5), h, k)),
+    "a start by steps bound under the name of its own": chunks(
+        READ, INNER, total(j, 0, 9, z(t, ix(j, -5), h, k))),
+    "a start by a parameter as the step": [
+        (Define("z", (t, j, k), num(1), z(t, ix(k, -2), 0)),)],
+    "a start by another's parameter as the step": [(
+        Define("z", (t, j, k), z(t, j, 20), y(t, ix(k, -9))),
+        Define("y", (t, j), z(t, j, 0), num(1)))],
+    "a start by the other's start": [(
+        Define("z", (t, j), num(1), y(t, 0)), Define("y", (t, j), num(1), z(t, 0)))],
+    "a parameter that goes down": [(Define("z", (t, j, k), z(t, j, ix(k, -1))),)],
+    "the same step in a circle": [
+        (Define("z", (t, j), y(t, j)), Define("y", (t, j), z(t, j)))],
+    "new steps in a circle": [(
+        Define("z", (t, j), y(t, after), num(1)), Define("y", (t, j), z(t, after), num(1)))],
+    "the next chunk's value at a step": [(
+        Define("z", (t, j), y(ix(t, 1))), Define("y", (t,), z(ix(t, -1), 5)))],
+    "a gradient at its own step, in a circle": [(
+        Define("z", (t, j), atom("G", t, j)),
+        DefineGradient("G", (t, j), "X", mul(atom("X"), atom("X")), Lam((), z(t, j))))],
+    "a gradient at the next step": [(
+        Define("z", (t, j), atom("G", t, j), num(0)),
+        DefineGradient("G", (t, j), "X", mul(atom("X"), atom("X")), Lam((), z(t, after))))],
+    "a loss at the next chunk": [(
+        Define("z", (t, j), atom("G", t, j), num(0)),
+        DefineGradient("G", (t, j), "X", mul(atom("X"), z(then, 0)), Lam((), num(0))))],
+    "a chunk's gradient at its steps": [(
+        Define("z", (t, j), atom("G", t), num(0)),
+        DefineGradient("G", (t,), "X", mul(atom("X"), atom("X")), Lam((), z(t, 5))))],
+    "a start without times": [(Define("x", (), num(1), num(2)),)],
+    "a start where the time is second": [(Define("x", (h, t), x(h, t), num(2)),)],
+    "without times, by the block": [(Define("y", (t,), num(1)), Define("x", (), y(0)))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("blocks", TWO_TIMES_REFUSED.values(), ids=TWO_TIMES_REFUSED)
+def test_two_times_refused(blocks):
+    with pytest.raises(KernelError):
+        admit(tuple(blocks))
+
+
+def test_the_equations_of_steps_on_each_chunk():
+    define = Define("z", (t, j, h, k), mul(num(2), INNER), START)
+    step = forall((t, j, h, k), z(t, after, h, k), mul(num(2), INNER))
+    assert define.equation(None, False) == step
+    assert define.equation(None, True) == forall((t, h, k), z(t, 0, h, k), START)
+
+
+def test_the_equations_of_three_leading_times():
+    # The third is a parameter; the second is what the recursion is over.
+    define = Define("z", (t, j, k), z(t, j, 5), atom("a", t, k))
+    assert define.equation(None, False) == forall((t, j, k), z(t, after, k), z(t, j, 5))
+    assert define.equation(None, True) == forall((t, k), z(t, 0, k), atom("a", t, k))
+
+
+def test_a_time_behind_a_width_is_a_parameter():
+    define = Define("x", (t, h, j), x(t, h, j), num(0))
+    assert define.equation(None, False) == forall((t, h, j), x(then, h, j), x(t, h, j))
+    assert define.equation(None, True) == forall((h, j), x(0, h, j), num(0))
+
+
+@pytest.mark.parametrize(("every", "expected"), [
+    ((), 0), ((h,), 0), ((h, t), 0), ((t,), 1), ((t, h), 1), ((t, h, j), 1),
+    ((t, j), 2), ((t, j, h), 2), ((t, j, k), 2), ((t, j, k, h), 2),
+])  # fmt: skip
+def test_leading_times(every, expected):
+    assert lead(every) == expected
 
 
 def test_the_equations_of_a_recursion():

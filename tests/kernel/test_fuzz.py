@@ -1,6 +1,8 @@
 """The kernel against brute force, on random terms whose names are made to collide."""
 
 from random import Random
+from types import FunctionType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,9 +11,10 @@ from hypothesis import strategies as st
 from tests.kernel.build import add, atom, forall, mul, running, time, total, width
 from tests.kernel.generate import FREE, Terms
 from tests.kernel.model import Model, labels, plus, times
+from ttt_proofs.kernel import proof
 from ttt_proofs.kernel.definitions import differential
 from ttt_proofs.kernel.normal import naturals, normal_form
-from ttt_proofs.kernel.proof import replaced
+from ttt_proofs.kernel.proof import Calculate, Sequent, replaced
 from ttt_proofs.kernel.terms import (
     TIME,
     Atom,
@@ -70,7 +73,7 @@ def test_normal_form_sees_through_renaming_shuffling_and_exchange(seed):
     assert normal_form(term, known) == normal_form(other, known)
 
 
-def altered(node, random: Random):
+def altered(node, random: Random) -> Any:
     """A small change somewhere, that may or may not change the meaning."""
     if isinstance(node, Ix) and random.random() < 0.2:
         return Ix(node.vars, node.shift + random.choice([-1, 1]))
@@ -188,11 +191,86 @@ def test_replacing_by_an_equation_keeps_the_meaning(seed, left):
         assert model.value(found, env) == model.value(term, env)
 
 
-def without(node, name: str):
+def partly(node, random: Random):
+    """The term with some of its `A` called `Z`, so that an equation for `A` misses them."""
+    if isinstance(node, Atom) and node.name == "A" and random.random() < 0.5:
+        return Atom("Z", node.ix)
+    return rebuild(node, lambda part: partly(part, random))
+
+
+def calculated(seed: int, left) -> str:
+    """Replace by an equation in some places, and ask for that calculation or one like it.
+
+    What may have gone wrong: a true one is refused, or one is accepted that is false.
+    """
+    random = Random(seed)
+    terms, (every, pattern) = Terms(random), left
+    right = without(terms.term([*FREE, *every], 2), "A")
+    source, term = forall(every, pattern, right), terms.term(FREE, 3)
+    known = naturals(free((term, right)))
+    true = without(whole(partly(term, random), source, known), "Z", "A")
+    altering = random.random() < 0.5
+    claim: Any = altered(true, random) if altering else terms.scrambled(true)
+    loose = {v for v in free(claim) - free(term) if v.sort != TIME}
+    if loose:
+        return "loose"  # the rule itself leaves it to `infer` to refuse that
+    premises = [Sequent((), forall((), term, term)), Sequent((source,), source)]
+    try:
+        conclusion = Calculate(claim).conclude({}, premises)
+    except KernelError:
+        return "refused" if altering else "a true calculation is refused"
+    assert conclusion.equation.right == claim and conclusion.hypotheses == (source,)
+    for _ in range(2):
+        model, env = setting(random)
+        if any(v.sort != TIME and not model.sizes[v.sort] for v in free((term, right))):
+            continue  # there is no such index
+        model.fixed = extended(model, env, source, random.randint(0, 2**32))
+        if model.value(claim, env) != model.value(term, env):
+            return "a false calculation is accepted"
+    return "accepted"
+
+
+WRONG = {"a true calculation is refused", "a false calculation is accepted"}
+
+
+@pytest.mark.parametrize("left", LEFTS, ids=range(len(LEFTS)))
+def test_calculations_are_true(left):
+    found = [calculated(seed, left) for seed in range(120)]
+    assert WRONG.isdisjoint(found)
+    assert found.count("accepted") > 40 and found.count("refused") > 5
+
+
+# The kernel's own function, which calls itself and not what a fault puts in its place.
+whole = FunctionType(replaced.__code__, names := dict(vars(proof)))
+names["replaced"] = whole
+
+FAULTS = {
+    "ranges are not looked at": {"implied": lambda known, constraint: True},
+    "fixed times are taken as quantified": {"match": lambda source, atom, known: {
+        v: a for p, a in zip(source.left.ix, atom.ix, strict=False) for v in p.vars}
+        if isinstance(source.left, Atom) and atom.name == source.left.name else None},
+    "names are captured": {"renamed": lambda node, avoid: node},
+    "free times may be negative": {"naturals": lambda variables: frozenset()},
+    "only the old side is rewritten": {"replaced": lambda sides, source, known: (
+        (whole(sides[0], source, known), sides[1]))},
+    "only the new side is rewritten": {"replaced": lambda sides, source, known: (
+        (sides[0], whole(sides[1], source, known)))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_faulty_calculation_is_noticed(fault, monkeypatch):
+    for name, function in fault.items():
+        monkeypatch.setattr(proof, name, function)
+    seeds = ((seed, left) for seed in range(400) for left in LEFTS)
+    assert any(calculated(seed, left) in WRONG for seed, left in seeds)
+
+
+def without(node, name: str, other: str = "C"):
     """The term with another symbol for `name`."""
     if isinstance(node, Atom) and node.name == name:
-        return Atom("C", node.ix)
-    return rebuild(node, lambda part: without(part, name))
+        return Atom(other, node.ix)
+    return rebuild(node, lambda part: without(part, name, other))
 
 
 @few

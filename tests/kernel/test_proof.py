@@ -112,6 +112,56 @@ def test_gradient_descent_is_a_sum():
     assert script.theorem().statement.hypotheses == ()
 
 
+def test_steps_on_each_chunk_sum_to_a_double_sum():
+    # w[t+1, k] = z[t, k, k] and z[t, j+1, k] = z[t, j, k] + a[t, j]: w is a sum of sums.
+    def w(*indices):
+        return atom("w", *indices)
+
+    def z(*indices):
+        return atom("z", *indices)
+
+    k = time("k")
+    block = (Define("w", (t, h, k), z(t, k, h, k), num(0)),
+             Define("z", (t, j, h, k), add(z(t, j, h, k), a(t, j)), w(t, h, k)))  # fmt: skip
+    script = Script(block)
+    within = forall((t, h, k), z(t, j, h, k), add(w(t, h, k), total(i, 0, ix(j, -1), a(t, i))))
+    base = script.calculate(script.begin((t, h, k), z(t, 0, h, k)), within.put({j: at(0)}).right,
+                            script.define("z", start=True))  # fmt: skip
+    assumed, goal = script.assume(within), within.put({j: ix(j, 1)})
+    step = script.calculate(script.begin(goal.every, goal.left), goal.right, script.define("z"),
+                            assumed, peel=ix(j))  # fmt: skip
+    inner = script.induct(j, [within], [base, step])
+    double = total(s, 0, ix(t, -1), total(i, 0, ix(k, -1), a(s, i)))
+    overall = forall((h, k), w(t, h, k), double)
+    base = script.calculate(script.begin((h, k), w(0, h, k)), overall.put({t: at(0)}).right,
+                            script.define("w", start=True))  # fmt: skip
+    assumed, goal = script.assume(overall), overall.put({t: then})
+    step = script.calculate(script.begin(goal.every, goal.left), goal.right, script.define("w"),
+                            inner, assumed, peel=ix(t))  # fmt: skip
+    script.induct(t, [overall], [base, step])
+    statement = script.theorem().statement
+    assert statement.hypotheses == ()
+    assert statement.equation == forall((t, h, k), w(t, h, k), double)
+
+
+def test_a_gradient_at_each_step():
+    # z[t, j+1] = z[t, j] - (gradient of <z, key[t]> at z[t, j]).
+    def z(*indices):
+        return atom("z", *indices)
+
+    loss = total(h, mul(atom("X", h), atom("key", t, h)))
+    script = Script((
+        Define("z", (t, j, h), add(z(t, j, h), mul(num(-1), atom("G", t, j, h))), num(0)),
+        DefineGradient("G", (t, j), "X", loss, Lam((h,), z(t, j, h))),
+    ))  # fmt: skip
+    gradient = script.define("G", Lam((g,), atom("key", t, g)))
+    assert script.steps[gradient].conclusion.equation == forall(
+        (t, j, g), atom("G", t, j, g), atom("key", t, g))  # fmt: skip
+    less = add(z(t, j, h), mul(num(-1), atom("key", t, h)))
+    script.calculate(script.begin((t, j, h), z(t, ix(j, 1), h)), less, script.define("z"), gradient)
+    assert script.theorem().statement.hypotheses == ()
+
+
 def test_a_hypothesis_stays_where_nothing_discharges_it():
     equation = forall((h,), a(h), num(1))
     script = Script()
@@ -188,6 +238,87 @@ def test_what_is_no_instance_is_kept(term, source):
 def test_replacing_does_not_capture_what_the_source_fixes():
     term = found(total(s, 0, 5, mul(x(), a(s))), forall((), x(), atom("b", s)))
     assert free(term) == {s}
+
+
+def use(right, term, *sources, every=(), peel=None):
+    """What a calculation concludes from `right = right`, with hypotheses for sources."""
+    script = Script()
+    begun, numbers = script.begin(every, right), [script.assume(source) for source in sources]
+    return script.steps[script.calculate(begun, term, *numbers, peel=peel)].conclusion
+
+
+def y(*indices):
+    """The symbol `y`."""
+    return atom("y", *indices)
+
+
+ANY = forall((t,), x(t), a(t))
+ON_THE_NEW_SIDE = {
+    "backwards": (a(t), x(t), [ANY]),
+    "on one of two": (add(x(t), x(then)), add(a(t), x(then)), [ANY]),
+    "another one on each side": (mul(x(t), a(then)), mul(a(t), x(then)), [ANY]),
+    "under a sum": (total(i, 0, t, a(i)), total(j, 0, t, x(j)), [ANY]),
+    "in an argument": (call("f", a(t)), call("f", x(t)), [ANY]),
+    "in a running product": (
+        running(i, 0, t, x(3)), running(i, 0, t, a(3)), [ANY]),
+    "one after the other": (a(t), y(t), [forall((t,), y(t), x(t)), ANY]),
+    "in turn on both": (y(t), x(t), [forall((t,), y(t), x(t)), ANY]),
+    "a fixed time": (a(s), x(s), [forall((), x(s), a(s))]),
+    "a width": (total(h, a(h)), total(g, x(g)), [forall((h,), x(h), a(h))]),
+    "a quantified width": (a(h), x(h), [forall((g,), x(g), a(g))]),
+    "a time that is nowhere else": (a(), x(t), [forall((t,), x(t), a())]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "term", "sources"), ON_THE_NEW_SIDE.values(),
+                         ids=ON_THE_NEW_SIDE)  # fmt: skip
+def test_sources_are_used_on_the_new_side_as_well(right, term, sources):
+    every = tuple(free(right) - {v for source in sources for v in source.free()})
+    conclusion = use(right, term, *sources, every=every)
+    assert conclusion.equation == forall(every, right, term)
+    assert set(conclusion.hypotheses) == set(sources)
+
+
+def test_the_new_side_is_used_as_it_stands_first():
+    # The source would spoil it: x[t + 1] is wanted, and is an instance itself.
+    assert use(x(t), x(then), forall((t,), x(t), x(then))).equation.right == x(then)
+
+
+def test_the_new_side_is_split_at_the_peel_as_well():
+    part = total(i, 0, t, a(i))
+    split = add(total(i, 0, ix(t, -1), a(i)), x(t))
+    assert use(part, split, ANY, peel=ix(t)).equation.right == split
+    with pytest.raises(KernelError, match="one normal form"):
+        use(part, split, ANY)
+
+
+NOT_ON_THE_NEW_SIDE = {
+    "a negative time": (a(-1), x(-1), [ANY]),
+    "a time that may be negative": (a(ix(t, -1)), x(ix(t, -1)), [ANY]),
+    "the start by the step": (a(0), x(0), [forall((t,), x(then), a(then))]),
+    "a time of a whole sequence": (
+        call("f", Lam((i,), a(i))), call("f", Lam((i,), x(i))), [ANY]),
+    "a bound time that starts before 0": (
+        total(i, -1, t, a(i)), total(i, -1, t, x(i)), [ANY]),
+    "a factor of a running product": (running(i, -1, t, a(i)), running(i, -1, t, x(i)), [ANY]),
+    "another width": (a(h), x(h), [forall((width("h", "E"),), x(width("h", "E")),
+                                          a(width("h", "E")))]),
+    "a fixed time by another": (a(t), x(t), [forall((), x(s), a(s))]),
+    "a fixed time under a sum": (
+        total(s, 0, 3, a(s)), total(s, 0, 3, x(s)), [forall((), x(s), a(s))]),
+    "a captured index": (total(s, 0, 3, a(s)), total(s, 0, 3, x()), [forall((), x(), a(s))]),
+    "the other order": (a(t), y(t), [ANY, forall((t,), y(t), x(t))]),
+    "twice": (x(ix(t, 2)), x(t), [forall((t,), x(t), x(then))]),
+    "another value": (num(0), x(t), [ANY]),
+    "without a source": (a(t), x(t), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "term", "sources"), NOT_ON_THE_NEW_SIDE.values(),
+                         ids=NOT_ON_THE_NEW_SIDE)  # fmt: skip
+def test_what_sources_do_not_say_of_the_new_side_is_refused(right, term, sources):
+    with pytest.raises(KernelError, match="one normal form"):
+        use(right, term, *sources)
 
 
 def test_the_kernel_shifts_the_premises_itself():

@@ -1,5 +1,5 @@
 """The trusted kernel: terms, their normal form, rules, replay. Standard library only.
 
 Everything that the package calls proved was replayed here. Read in this order: `terms`,
-`ranges`, `normal`, `calculus`, `definitions`, `data`, `proof`.
+`normal`, `definitions`, `proof`.
 """

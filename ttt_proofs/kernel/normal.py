@@ -67,16 +67,6 @@ def implied(context: Context, constraint: Le) -> bool:
     return table is None or (u == v and c >= 0) or table.get((u, v), c + 1) <= c
 
 
-def put_times(constraint: Le, subst: dict[Var, Ix]) -> Le:
-    """The constraint with its variables replaced."""
-    u, v, c = constraint
-    low, high = (put(Ix((n,) if n else ()), subst) for n in (u, v))
-    return at_most(low, Ix(high.vars, high.shift + c))
-
-
-Names = dict[Var | None, tuple[int, str, int, int]]  # what stands for an index in a frozen form
-
-
 class Monomial(Node):
     """`coefficient · Σ_{bound : limits} Π factors`."""
 
@@ -93,8 +83,10 @@ class Monomial(Node):
     def put(self, var: Var, value: Ix, *new: Var) -> "Monomial":
         """Replace a bound index by `value`; `new` are bound in its place."""
         bound = tuple(v for v in self.bound if v != var) + new
-        times = frozenset(put_times(c, {var: value}) for c in self.limits)
-        return Monomial(self.coefficient, bound, times, substitute(self.factors, {var: value}))
+        s = {var: value}
+        times = frozenset(at_most(put(Ix((u,) if u else ()), s), put(Ix((v,) if v else (), c), s))
+                          for u, v, c in self.limits)  # fmt: skip
+        return Monomial(self.coefficient, bound, times, substitute(self.factors, s))
 
 
 def expand(term: Term, names: Iterator[str]) -> list[Monomial]:
@@ -168,7 +160,10 @@ def normal_form(term, context: Context, peel=None, labels=None, depth: int = 0) 
     return tuple(sorted((k, c.numerator, c.denominator) for k, c in total.items() if c))
 
 
-def frozen_monomial(m: Monomial, context: Context, labels: Names, depth: int, peel: Ix | None):
+whole_form = lru_cache(maxsize=100)(normal_form)  # that of the claim is asked for again and again
+
+
+def frozen_monomial(m: Monomial, context: Context, labels: dict, depth: int, peel: Ix | None):
     """A monomial's canonical form: its connected components, each with canonical names."""
     inner, outer = close(context | m.limits) or {}, close(context) or {}
     tighter = [("<=", u, v, c) for (u, v), c in inner.items() if u != v
@@ -180,7 +175,7 @@ def frozen_monomial(m: Monomial, context: Context, labels: Names, depth: int, pe
         variables = frozenset(v for part in joined for v in part[0])
         components.append((variables, [e for part in joined for e in part[1]] + [edge]))
 
-    def freeze(edge: object, names: Names) -> tuple:
+    def freeze(edge: object, names: dict) -> tuple:
         near = free(edge) | {None}
         known = frozenset((*pair, c) for pair, c in inner.items() if near.issuperset(pair))
         return frozen(edge, known, labels | names, depth, peel)
@@ -192,7 +187,7 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
     """The least frozen form over all namings that colour refinement cannot tell apart."""
 
     def refined(colours: dict[Var, int]) -> dict[Var, int]:
-        names: Names = {v: (1, v.sort, 0, c) for v, c in colours.items()}
+        names = {v: (1, v.sort, 0, c) for v, c in colours.items()}
         seen = {v: repr((c, sorted(freeze(e, names | {v: (2, "", 0, 0)})
                                            for e in edges if v in free(e))))
                 for v, c in colours.items()}  # fmt: skip
@@ -204,7 +199,7 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
         ties = [c for c, d in pairwise(sorted(colours.values())) if c == d]
         if ties:
             tied = [v for v in colours if colours[v] == ties[0]]
-            own: Names = {w: (4, "", depth, k) for k, w in enumerate(colours)}
+            own: dict = {w: (4, "", depth, k) for k, w in enumerate(colours)}
             # Where exchanging the first with v or with w gives one picture, v and w are twins:
             # a symmetry of the edges takes one to the other, and trying one of them is enough.
             few = {repr(sorted(freeze(e, own | {v: own[tied[0]], tied[0]: own[v]}) for e in edges)):
@@ -212,7 +207,7 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
             return min(search(refined({w: 2 * c + (w != v) for w, c in colours.items()}))
                        for v in few.values())  # fmt: skip
         ranked = sorted(colours, key=lambda v: colours[v])
-        names: Names = {v: (3, v.sort, depth, k) for k, v in enumerate(ranked)}
+        names = {v: (3, v.sort, depth, k) for k, v in enumerate(ranked)}
         return (tuple(names.values()), tuple(sorted(freeze(e, names) for e in edges)))
 
     sorts = sorted({v.sort for v in variables})
@@ -220,7 +215,7 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
     return search(colours if len(sorts) == len(variables) else refined(colours))
 
 
-def frozen(node, context: Context, labels: Names, depth: int, peel: Ix | None):
+def frozen(node, context: Context, labels: dict, depth: int, peel: Ix | None):
     """A factor or a limit as nested tuples: indices by their labels, arguments as normal forms."""
 
     def inner(node):

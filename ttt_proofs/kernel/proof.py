@@ -12,7 +12,7 @@ from dataclasses import field, replace
 from typing import Any
 
 from .definitions import Block, Equation, admit
-from .normal import Context, at_most, close, implied, limits, naturals, normal_form
+from .normal import Context, at_most, close, implied, limits, naturals, whole_form
 from .terms import TIME, Atom, Ix, KernelError, Lam, Node, Sum, Term, Var
 from .terms import at, check, free, ix, rebuild, renamed, require, substitute
 
@@ -72,7 +72,8 @@ class Calculate(Node):
     """Use the equations `sources` on the target's right side, in turn; then any rearrangement.
 
     A source's left side is a symbol; its instances are replaced where its indices are in
-    range. The new right side `term` must have the same normal form, ranges split at `peel`.
+    range. The new right side `term`, as it stands or with the sources used on it as well, must
+    have the same normal form, ranges split at `peel`.
     """
 
     term: Term
@@ -81,12 +82,12 @@ class Calculate(Node):
     def conclude(self, _, premises: Sequence[Sequent]) -> Sequent:
         """The first premise with the new right side, under the hypotheses of all."""
         require(premises, "a calculation must have a target.")
-        (target, *sources), right = premises, premises[0].equation.right
+        (target, *sources), sides = premises, (premises[0].equation.right, self.term)
         for source in sources:
-            right = replaced(right, source.equation, naturals(free(right)))
-        known = naturals(free((right, self.term)))
-        old, new = (normal_form(side, known, self.peel) for side in (right, self.term))
-        require(old == new, "the two sides must have one normal form; they differ.")
+            sides = replaced(sides, source.equation, naturals(free(sides)))
+        known = naturals(free((sides, self.term)))
+        forms = (whole_form(s, known, self.peel) for s in (sides[0], self.term, sides[1]))
+        require(next(forms) in forms, "the two sides must have one normal form; they differ.")
         return Sequent(united(premises), replace(target.equation, right=self.term))
 
 
@@ -145,8 +146,8 @@ class Theorem(Node):
 
 def replay(proof: Proof) -> Sequent:
     """Check every step in order and return the last conclusion, or raise `KernelError`."""
-    free.cache_clear()  # so that nothing is recalled that was computed from unchecked objects
-    close.cache_clear()
+    for cached in (free, close, whole_form):  # recall nothing computed from unchecked objects
+        cached.cache_clear()
     check(proof, Proof)
     admit(proof.definitions)
     definitions = {define.name: define for block in proof.definitions for define in block}
@@ -166,10 +167,12 @@ def replay(proof: Proof) -> Sequent:
 def infer(definitions: dict[str, Any], rule: Rule, premises: Sequence[Sequent]) -> Sequent:
     """What the rule concludes from the premises."""
     conclusion = rule.conclude(definitions, premises)
-    every = conclusion.equation.every
+    e, every = conclusion.equation, conclusion.equation.every
     require(len({v.name for v in every}) == len(every), "quantified indices must differ.")
     fixed = any(h.free() & set(every) for h in conclusion.hypotheses)
     require(not fixed, "an index that a hypothesis fixes must not be quantified.")
+    loose = {v.name for v in free(e.right) - free((e.left, every)) if v.sort != TIME}
+    require(not loose, f"{loose} must occur on the left or be quantified: a width may be empty.")
     return conclusion
 
 
@@ -188,7 +191,7 @@ def match(equation: Equation, atom: Atom, known: Context) -> dict[Var, Ix] | Non
     return values if substitute(left, values) == atom else None
 
 
-def replaced(term, source: Equation, known: Context):
+def replaced(term, source: Equation, known: Context) -> Any:
     """`term` with the instances of the source's left side replaced, scopes and ranges respected."""
     if isinstance(term, Atom):
         values = match(source, term, known)

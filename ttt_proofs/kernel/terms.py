@@ -11,7 +11,7 @@ Everything here is frozen and made of tuples: a term cannot change after it was 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
 from types import UnionType
@@ -126,7 +126,7 @@ def at(shift: int) -> Ix:
 def parts(node) -> tuple:
     """The immediate parts of a node or tuple."""
     if isinstance(node, Node):
-        return tuple(getattr(node, f.name) for f in fields(node))  # pyright: ignore
+        return tuple(getattr(node, name) for name in type(node).__match_args__)  # pyright: ignore
     return node if isinstance(node, tuple) else ()
 
 
@@ -146,14 +146,12 @@ def binders(node) -> tuple[Var, ...]:
 @lru_cache(maxsize=200_000)
 def free(node) -> frozenset[Var]:
     """The free index variables of a term (or tuple of terms)."""
-    own = {node} if isinstance(node, Var) else set()
-    return frozenset(own.union(*map(free, parts(node)))) - set(binders(node))
+    return frozenset([node] * (type(node) is Var)).union(*map(free, parts(node))) - {*binders(node)}
 
 
 def inside(node, kind: type) -> list:
     """All nodes of this kind in a term (or tuple of terms)."""
-    own = [node] if isinstance(node, kind) else []
-    return own + [found for part in parts(node) for found in inside(part, kind)]
+    return [node] * isinstance(node, kind) + [n for part in parts(node) for n in inside(part, kind)]
 
 
 def symbols(node) -> frozenset[str]:
@@ -179,14 +177,13 @@ def renamed(node, avoid: frozenset[Var]) -> Any:
 
 def substitute(node, subst: dict[Var, Ix]) -> Any:
     """Replace free index variables; bound ones are renamed where they would capture."""
-    if free(node).isdisjoint(subst):
+    if not isinstance(node, Node | tuple) or free(node).isdisjoint(subst):
         return node
     if isinstance(node, Var):  # a binder that `renamed` renames
         return subst[node].vars[0]
     if isinstance(node, Ix):
         return put(node, subst)
-    images = frozenset(v for image in subst.values() for v in image.vars)
-    node = renamed(node, images | frozenset(subst))
+    node = renamed(node, free(tuple(subst.values())) | frozenset(subst)) if binders(node) else node
     return rebuild(node, lambda part: substitute(part, subst))
 
 
@@ -217,7 +214,7 @@ def check(value: Any, hint: Any) -> None:
         check(value, type(value))
     else:
         require(type(value) is hint, f"{hint} is required; got {type(value)}.")
-        require(hint is not str or value.isidentifier(), f"a name is required; got {value!r}.")
+        require(hint is not str or value.isidentifier(), f"a name is required; got a {hint}.")
         require(hint is not Fraction or {*map(type, value.as_integer_ratio())} == {int}, "inexact.")
         for name, expected in hints_of(hint).items() if issubclass(hint, Node) else ():
             check(getattr(value, name), expected)
