@@ -9,7 +9,9 @@ import pytest
 import sympy as sp
 
 from ttt_proofs.loops import (
+    GLU,
     MLP,
+    DepthwiseConv,
     Features,
     Frobenius,
     GradientStep,
@@ -19,12 +21,13 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.loops.loop import NEXT_M, G, M, W, t
+from ttt_proofs.loops.update import NEXT_M, G, M, N, R, U, W, t
 
-SENTENCE = re.compile(r"`(\w+)` must be .+; got .+\. [A-Z][^\n]*\.")
+SENTENCE = re.compile(r"`(\w+)` must (?:not )?be .+; got .+\. [A-Z][^\n]*\.")
 
 eta, alpha = sp.symbols("eta alpha")
-eta_t, alpha_t = (sp.IndexedBase(name)[t] for name in ("eta", "alpha"))
+eta_t, alpha_t, R_t = (sp.IndexedBase(name)[t] for name in ("eta", "alpha", "R"))
+N_next = sp.IndexedBase("N")[t + 1]
 
 # As the paper writes them: Theorem 5.1, Theorem 5.3, and the two places of the rate.
 RULES = [
@@ -45,6 +48,31 @@ RULES = [
     (
         GradientStep("constant", "inside", "constant", ascent=True),
         {M: eta * G + alpha * M, W: W + NEXT_M},
+    ),
+    (GradientStep(None), {W: W - G}),
+    (GradientStep(None, ascent=True), {W: W + G}),
+    (GradientStep("per_token", "inside"), {W: W - G}),  # the rates are in the gradient
+    (GradientStep(momentum="per_token"), {M: G + alpha_t * M, W: W - eta * NEXT_M}),
+    (GradientStep("per_step", clip="column_norm"), {R: G, W: W - eta_t * R_t * G}),
+    (
+        GradientStep("per_step", "inside", "per_step", clip="column_norm"),
+        {R: eta_t * G, M: R_t * eta_t * G + alpha_t * M, W: W - NEXT_M},
+    ),
+    # with an operator the accumulator holds the direction, and the step is added
+    (GradientStep(None, orthogonal="muon"), {M: -G, U: NEXT_M, W: W + U}),
+    (GradientStep(None, orthogonal="muon", ascent=True), {M: G, U: NEXT_M, W: W + U}),
+    (
+        GradientStep("per_step", "outside", "per_step", orthogonal="muon"),
+        {M: -G + alpha_t * M, U: NEXT_M, W: W + eta_t * U},
+    ),
+    (
+        GradientStep("per_step", "inside", orthogonal="muon"),
+        {M: -eta_t * G, U: NEXT_M, W: W + U},
+    ),
+    (GradientStep(weight_norm="initial_norm"), {N: W - eta * G, W: N_next * (W - eta * G)}),
+    (
+        GradientStep("per_token", "inside", "per_token", True, "all", "c", "o", "n"),
+        {R: G, M: R_t * G + alpha_t * M, U: NEXT_M, N: W + U, W: N_next * (W + U)},
     ),
 ]
 
@@ -77,6 +105,7 @@ def test_every_choice_gives_its_own_rule():
         (Features(), ["W"]),
         (MLP(3), ["W1", "W2", "W3"]),
         (SwiGLU(), ["W0", "W2", "W1"]),
+        (GLU(), ["W0", "W1"]),
     ],
     ids=str,
 )
@@ -88,8 +117,9 @@ def test_what_is_trained(net, names):
 
 def test_defaults():
     loop = InnerLoop(Linear(), Frobenius())
-    assert loop.update == GradientStep("constant", "outside", None, False, "all")
-    assert loop.schedule == Schedule(1, "after_update")
+    assert loop.update == GradientStep(
+        "constant", "outside", None, False, "all", None, None, None)  # fmt: skip
+    assert loop.schedule == Schedule(1, "after_update", "query", False, 1, False)
 
 
 LOOP = InnerLoop(MLP(2), SquaredError(), GradientStep(momentum="constant"), Schedule(3))
@@ -100,6 +130,12 @@ CHANGES = [
     {"update": GradientStep(momentum="constant", trained="last")},
     {"schedule": Schedule(4)},
     {"schedule": Schedule(3, "before_update")},
+    {"schedule": Schedule(3, query="key")},
+    {"schedule": Schedule(3, negate_values=True)},
+    {"schedule": Schedule(3, steps=2)},
+    {"update": GradientStep(momentum="constant", clip="column_norm")},
+    {"update": GradientStep(momentum="constant", orthogonal="muon")},
+    {"update": GradientStep(momentum="constant", weight_norm="initial_norm")},
 ]
 
 
@@ -121,24 +157,55 @@ def test_loops_do_not_change():
 
 
 WRONG = [
-    ("rate", lambda: GradientStep("steps"), "'constant', 'per_step'; got 'steps'"),
+    ("rate", lambda: GradientStep("steps"), "None, 'constant', 'per_step', 'per_token'; got"),
     ("rate", lambda: GradientStep(0.1), "got 0.1"),
-    ("rate", lambda: GradientStep(None), "got None"),
+    ("place", lambda: GradientStep(place=None), "got None"),
+    ("place", lambda: GradientStep("per_token"), "'inside' for a rate per token, which weighs"),
+    ("clip", lambda: GradientStep(clip="a b"), "a name; got 'a b'"),
+    ("clip", lambda: GradientStep(clip=1.0), "got 1.0"),
+    ("orthogonal", lambda: GradientStep(orthogonal=True), "got True"),
+    ("weight_norm", lambda: GradientStep(weight_norm=""), "got ''"),
+    ("weight_norm", lambda: GradientStep(weight_norm="step"), "got 'step'"),
     ("rate", lambda: GradientStep(["constant"]), "got ['constant']"),
     ("place", lambda: GradientStep(place="between"), "'inside', 'outside'; got 'between'"),
-    ("momentum", lambda: GradientStep(momentum=0.9), "None, 'constant', 'per_step'; got 0.9"),
+    ("momentum", lambda: GradientStep(momentum=0.9), "'per_step', 'per_token'; got 0.9"),
     ("momentum", lambda: GradientStep(momentum=True), "got True"),
     ("trained", lambda: GradientStep(trained="first"), "'all', 'last'; got 'first'"),
-    ("ascent", lambda: GradientStep(ascent=1), "True or False; got 1"),
+    ("ascent", lambda: GradientStep(ascent=1), "one of True, False; got 1"),
     ("ascent", lambda: GradientStep(ascent="no"), "got 'no'"),
     ("chunk", lambda: Schedule(0), "a positive integer; got 0. Use 1 for the token recurrence."),
     ("chunk", lambda: Schedule(-1), "got -1"),
     ("chunk", lambda: Schedule(True), "got True"),
     ("chunk", lambda: Schedule(2.0), "got 2.0"),
     ("chunk", lambda: Schedule("2"), "got '2'"),
-    ("read", lambda: Schedule(1, "never"), "'after_update', 'before_update'; got 'never'"),
+    ("read", lambda: Schedule(1, "never"), "'before_update', 'causal'; got 'never'"),
     ("read", lambda: Schedule(read=None), "got None"),
+    ("query", lambda: Schedule(query="value"), "one of 'query', 'key'; got 'value'"),
+    ("negate_values", lambda: Schedule(negate_values=1), "got 1"),
+    ("steps", lambda: Schedule(steps=0), "a positive integer; got 0. Use 1 for a single update."),
+    ("steps", lambda: Schedule(steps=True), "got True"),
+    ("single", lambda: Schedule(single="yes"), "got 'yes'"),
+    ("single", lambda: Schedule(2, single=True), "False for chunks of several tokens"),
+    ("single", lambda: Schedule(read="causal", single=True), "or a causal reading"),
 ]
+
+CAUSAL = Schedule(2, "causal")
+TOGETHER = [
+    # what one part of a loop asks of another
+    ("chunk", lambda: InnerLoop(DepthwiseConv(3, 2, 3), Frobenius()), "6, the pixels of an image"),
+    ("chunk", lambda: InnerLoop(DepthwiseConv(3, 2, 3), Frobenius(), schedule=Schedule(5)),
+     "got 5"),
+    ("orthogonal", lambda: InnerLoop(DepthwiseConv(), Frobenius(), GradientStep(orthogonal="muon"),
+                                     Schedule(4)), "None for a convolution"),
+    *(("read", lambda rule=rule, net=net: InnerLoop(net, Frobenius(), rule, CAUSAL),
+       "not be 'causal'")
+      for net, rule in (
+          (MLP(2), GradientStep()), (SwiGLU(), GradientStep()), (Features(), GradientStep()),
+          (Linear(), GradientStep(clip="column_norm")), (Linear(), GradientStep(orthogonal="muon")),
+          (Linear(), GradientStep(weight_norm="initial_norm")))),
+    ("read", lambda: InnerLoop(Linear(), Frobenius(), GradientStep(),
+                               Schedule(2, "causal", steps=2)), "not be 'causal'"),
+]  # fmt: skip
 
 
 def refused(kind, field, make) -> str:
@@ -154,6 +221,20 @@ def refused(kind, field, make) -> str:
 @pytest.mark.parametrize(("field", "make", "told"), WRONG)
 def test_a_wrong_choice_is_one_sentence(field, make, told):
     assert told in refused(ValueError, field, make)
+
+
+@pytest.mark.parametrize(("field", "make", "told"), TOGETHER)
+def test_parts_that_do_not_go_together_are_one_sentence(field, make, told):
+    assert told in refused(ValueError, field, make)
+
+
+def test_parts_that_do_go_together():
+    static = GradientStep("per_step", "outside", "per_token", trained="last")
+    for net in (Linear(), MLP(3), SwiGLU(), Features(), GLU()):
+        assert InnerLoop(net, Frobenius(), static, CAUSAL).is_static
+    InnerLoop(Linear(), SquaredError(), replace(static, trained="all", ascent=True), CAUSAL)
+    InnerLoop(DepthwiseConv(3, 1, 2), SquaredError(), static, CAUSAL)
+    InnerLoop(DepthwiseConv(5, 2, 3), Frobenius(), GradientStep(clip="column_norm"), Schedule(6))
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "Linear"])

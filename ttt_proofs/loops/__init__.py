@@ -1,14 +1,20 @@
 """What is studied: `InnerLoop` = net + loss + update rule + schedule. SymPy, no torch."""
 
 from .expressions import ACTIVATIONS
-from .loop import GradientStep, InnerLoop, Schedule
+from .ladder import lact, ladder
+from .loop import InnerLoop, Schedule
 from .losses import AbstractLoss, Frobenius, Loss, SquaredError
-from .nets import MLP, Features, Linear, Net, SwiGLU, Weight
+from .nets import MLP, AnyNet, Features, Linear, Net, Weight
+from .systems import GLU, DepthwiseConv, SwiGLU
+from .update import GradientStep
 
 __all__ = [
     "ACTIVATIONS",
+    "GLU",
     "MLP",
     "AbstractLoss",
+    "AnyNet",
+    "DepthwiseConv",
     "Features",
     "Frobenius",
     "GradientStep",
@@ -20,4 +26,6 @@ __all__ = [
     "SquaredError",
     "SwiGLU",
     "Weight",
+    "lact",
+    "ladder",
 ]

@@ -13,7 +13,7 @@ def width(name: str) -> sp.Symbol:
     return sp.Symbol(name, integer=True, positive=True)
 
 
-CHUNK, KEY, HIDDEN, VALUE = (width(name) for name in ("L", "D_k", "D_h", "D_v"))
+CHUNK, KEY, HIDDEN, VALUE, WINDOW = (width(n) for n in ("L", "D_k", "D_h", "D_v", "D_w"))
 
 
 class sigmoid(sp.Function):
@@ -69,16 +69,57 @@ def activate(name: str, matrix: sp.MatrixExpr) -> sp.MatrixExpr:
 
 
 class RowFunction(sp.MatrixExpr):
-    """An abstract function of each row of a matrix: `name(X[l, :])`, with `cols` outputs."""
+    """An abstract function of each row of a matrix, `name(X[l, :], Θ)`, with `cols` outputs.
 
-    def __new__(cls, name: str, rows: sp.MatrixExpr, cols: sp.Expr) -> RowFunction:
-        return super().__new__(cls, Str(str(name)), rows, sp.sympify(cols))
+    Θ, a matrix of parameters, may be left out.
+    """
+
+    def __new__(cls, name: str, rows: sp.MatrixExpr, cols: sp.Expr,
+                *parameters: sp.MatrixExpr) -> RowFunction:  # fmt: skip
+        return super().__new__(cls, Str(str(name)), rows, sp.sympify(cols), *parameters)
 
     shape = property(lambda self: (self.args[1].shape[0], self.args[2]))
     name = property(lambda self: self.args[0].name)
     rows_of = property(lambda self: self.args[1])
+    parameters = property(lambda self: self.args[3:])
 
     def _entry(self, i, j, **kwargs):  # SymPy asks for it; entries are made by the bridge
+        return sp.MatrixElement(self, i, j)
+
+
+class RowFunctionAdjoint(sp.MatrixExpr):
+    """The gradient in Θ of `⟨C, function⟩`, for a row function with parameters Θ."""
+
+    def __new__(cls, function: RowFunction, cotangent: sp.MatrixExpr) -> RowFunctionAdjoint:
+        return super().__new__(cls, function, cotangent)
+
+    shape = property(lambda self: self.args[0].parameters[0].shape)
+
+    def _entry(self, i, j, **kwargs):
+        return sp.MatrixElement(self, i, j)
+
+
+class Windowed(sp.MatrixExpr):
+    """Each column correlated with a window of its own: `Y[p, c] = Σ_d X[p + d, c] W[d, c]`."""
+
+    def __new__(cls, inputs: sp.MatrixExpr, window: sp.MatrixExpr) -> Windowed:
+        return super().__new__(cls, inputs, window)
+
+    shape = property(lambda self: self.args[0].shape)
+
+    def _entry(self, i, j, **kwargs):
+        return sp.MatrixElement(self, i, j)
+
+
+class WindowedAdjoint(sp.MatrixExpr):
+    """The gradient in W of `⟨C, Windowed(X, W)⟩`: `Σ_p X[p + d, c] C[p, c]` at `[d, c]`."""
+
+    def __new__(cls, function: Windowed, cotangent: sp.MatrixExpr) -> WindowedAdjoint:
+        return super().__new__(cls, function, cotangent)
+
+    shape = property(lambda self: self.args[0].args[1].shape)
+
+    def _entry(self, i, j, **kwargs):
         return sp.MatrixElement(self, i, j)
 
 

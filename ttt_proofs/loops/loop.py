@@ -2,93 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import sympy as sp
-
+from .expressions import CHUNK
 from .losses import Loss
 from .nets import Net, Weight
+from .update import GradientStep, choose
 
-Rate = Literal["constant", "per_step"]
-Place = Literal["inside", "outside"]
-Train = Literal["all", "last"]
-Read = Literal["after_update", "before_update"]
-
-
-t = sp.Symbol("t", integer=True)
-W, M, G, NEXT_M = sp.symbols("W M G M_next")
-
-
-def number(kind: Rate | None, name: str) -> sp.Expr:
-    """A rate or momentum as SymPy has it: a symbol, or one indexed by the step t."""
-    return sp.IndexedBase(name)[t] if kind == "per_step" else sp.Symbol(name)
-
-
-def choose(owner: object, **allowed: tuple[object, ...]) -> None:
-    """Raise unless each named field has one of the allowed values."""
-    for field, values in allowed.items():
-        value = getattr(owner, field)
-        if value not in values or isinstance(value, bool):
-            names = ", ".join(map(repr, values))
-            raise ValueError(f"`{field}` must be one of {names}; got {value!r}. Choose one.")
-
-
-@dataclass(frozen=True)
-class GradientStep:
-    """Gradient descent (or ascent) with a rate, and momentum if wanted.
-
-    With momentum, `M ← η_in ∇L + α M` and `W ← W - η_out M`: a rate placed `inside` is η_in,
-    one placed `outside` is η_out (the other is 1). Without momentum the place does not matter.
-    Rate and momentum are numbers or one number per step, given when the loop runs.
-    `trained` says which weights move: all, or the last layer's only.
-    Raises `ValueError` for another choice. Source: Theorems 5.1 to 5.3 of arXiv 2602.21204.
-    """
-
-    rate: Rate = "constant"
-    place: Place = "outside"
-    momentum: Rate | None = None
-    ascent: bool = False
-    trained: Train = "all"
-
-    @property
-    def recurrence(self) -> dict[sp.Symbol, sp.Expr]:
-        """The update as SymPy expressions: each state's next value, in order of computation.
-
-        `G` is the gradient at step t, `M_next` the accumulator's value after the step.
-        """
-        eta, alpha = number(self.rate, "eta"), number(self.momentum, "alpha")
-        sign = 1 if self.ascent else -1
-        if self.momentum is None:
-            return {W: W + sign * eta * G}
-        inside, outside = (eta, sp.Integer(1)) if self.place == "inside" else (sp.Integer(1), eta)
-        accumulated = inside * G + alpha * M
-        return {M: accumulated, W: W + sign * outside * NEXT_M}
-
-    def __post_init__(self) -> None:
-        choose(self, rate=get_args(Rate), place=get_args(Place), trained=get_args(Train),
-               momentum=(None, *get_args(Rate)))  # fmt: skip
-        if not isinstance(self.ascent, bool):
-            raise ValueError(f"`ascent` must be True or False; got {self.ascent!r}. Choose one.")
+Read = Literal["after_update", "before_update", "causal"]
+Query = Literal["query", "key"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """`chunk` tokens a step; the chunk is read after its own update (inclusive) or before it.
+    """`chunk` tokens a step, and what is read when.
 
-    The theorems hold for every chunk length; `chunk` is the one used when the loop runs.
-    Raises `ValueError` for a chunk below 1 or another way of reading.
-    Source: Section 6.2, Appendix H (inclusive); LaCT as released (exclusive).
+    read: "after_update" (inclusive) reads a chunk with the weights after its own update,
+    "before_update" (exclusive) with those before it; "causal" reads each token with the weights
+    as they are if the chunk's update counts that token and those before it, and no later ones.
+    query: what is read with, the queries or, in their place, the keys.
+    negate_values: the inner loop is given -v for v.
+    steps: how many update steps each chunk makes, each with the gradient where the last one led.
+    single: whether the theorems speak of chunks of one token, which then has no index; for
+    chunks of any length they say the same with a sum over tokens.
+
+    The theorems hold for every chunk length and number of steps; these are the ones used when
+    the loop runs. Raises `ValueError` for a number below 1 or another choice.
+    Source: Section 6.2, Appendix H (inclusive); LaCT as released (exclusive); Sections 4 and 5.2
+    of arXiv 2602.21204 (the other fields).
     """
 
     chunk: int = 1
     read: Read = "after_update"
+    query: Query = "query"
+    negate_values: bool = False
+    steps: int = 1
+    single: bool = False
 
     def __post_init__(self) -> None:
-        choose(self, read=get_args(Read))
-        if not isinstance(self.chunk, int) or isinstance(self.chunk, bool) or self.chunk < 1:
-            raise ValueError(f"`chunk` must be a positive integer; got {self.chunk!r}. "
-                             "Use 1 for the token recurrence.")  # fmt: skip
+        choose(self, read=get_args(Read), query=get_args(Query), negate_values=(True, False),
+               single=(True, False))  # fmt: skip
+        for name, least in (("chunk", "the token recurrence"), ("steps", "a single update")):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer; got {value!r}. "
+                                 f"Use 1 for {least}.")  # fmt: skip
+        if self.single and (self.chunk != 1 or self.read == "causal"):
+            raise ValueError("`single` must be False for chunks of several tokens or a causal "
+                             f"reading; got {self}. Leave it out.")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,16 +68,39 @@ class InnerLoop:
 
     net: Net
     loss: Loss
-    update: GradientStep = GradientStep()
-    schedule: Schedule = Schedule()
+    update: GradientStep = field(default_factory=GradientStep)
+    schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
         kinds = {"net": Net, "loss": Loss, "update": GradientStep, "schedule": Schedule}
-        for field, kind in kinds.items():
-            value = getattr(self, field)
+        for name, kind in kinds.items():
+            value = getattr(self, name)
             if not isinstance(value, kind) or type(value) in (Net, Loss):  # these two are abstract
-                raise TypeError(f"`{field}` must be a {kind.__name__}; got "
-                                f"{getattr(self, field)!r}. See ttt_proofs.loops.")  # fmt: skip
+                raise TypeError(f"`{name}` must be a {kind.__name__}; got "
+                                f"{getattr(self, name)!r}. See ttt_proofs.loops.")  # fmt: skip
+        tokens = self.net.tokens
+        if tokens not in (None, self.schedule.chunk):
+            raise ValueError(f"`chunk` must be {tokens}, the pixels of an image; got "
+                             f"{self.schedule.chunk}. Give each image a chunk.")  # fmt: skip
+        rule = self.update
+        if tokens and rule.orthogonal:
+            raise ValueError("`orthogonal` must be None for a convolution, whose channels are "
+                             f"apart; got {rule.orthogonal!r}. Leave it out.")  # fmt: skip
+        plain = not (rule.clip or rule.orthogonal or rule.weight_norm) and self.schedule.steps == 1
+        if self.schedule.read == "causal" and not (plain and self.is_static):
+            raise ValueError("`read` must not be 'causal' unless the features are static and the "
+                             "update is one plain step or momentum, for a chunk's tokens must not "
+                             f"share a gate; got {self}. Read after the update.")  # fmt: skip
+
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """Widths that have several indices in statements, or none."""
+        return self.net.axes | ({CHUNK.name: ()} if self.schedule.single else {})
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the features φ never change: nothing before the last layer is trained."""
+        return self.update.trained == "last" or self.net.has_static_features
 
     @property
     def trained(self) -> tuple[Weight, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import sympy as sp
 
@@ -13,7 +14,7 @@ F, V = (sp.MatrixSymbol(name, CHUNK, VALUE) for name in "FV")
 
 @dataclass(frozen=True)
 class Loss:
-    """What all losses share: a scalar expression in F and V, summed over rows."""
+    """What all losses share: a scalar expression in F and V, a sum over the rows (tokens)."""
 
     @property
     def expression(self) -> sp.Expr:
@@ -23,7 +24,13 @@ class Loss:
     @property
     def gradient(self) -> sp.MatrixExpr:
         """`∂L/∂F`, `[L, D_v]`, by SymPy's matrix calculus."""
-        return self.expression.diff(F)
+        return slope(self)
+
+
+@cache
+def slope(loss: Loss) -> sp.MatrixExpr:
+    """The derivative of a loss in the outputs, found once."""
+    return loss.expression.diff(F)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Frobenius(Loss):
     @property
     def expression(self) -> sp.Expr:
         """Minus the inner product."""
-        return sp.Trace(-F.T * V)
+        return sp.Trace(-F * V.T)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class SquaredError(Loss):
     @property
     def expression(self) -> sp.Expr:
         """Half the squared norm."""
-        return sp.Trace((F - V).T * (F - V)) / 2
+        return sp.Trace((F - V) * (F - V).T) / 2
 
 
 @dataclass(frozen=True)

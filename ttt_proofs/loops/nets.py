@@ -1,7 +1,7 @@
-"""Fast-weight nets `f(x) = φ(x; Θ) W`: each is a short program of matrix assignments.
+"""Fast-weight nets `f(x) = γ(x; Θ) ⊙ (φ(x; Θ) W)`: short programs of matrix assignments.
 
 Tokens are rows. A net lists its weights, the last of which is the W of the last layer, and
-the assignments that lead from the input X to the features φ(X).
+the assignments that lead from the input X to the features φ(X). Most have no output gate γ.
 """
 
 from __future__ import annotations
@@ -55,6 +55,31 @@ class Net:
     def last(self) -> Weight:
         """The last layer's weight, `[D_h, D_v]`."""
         return self.weights[-1]
+
+    @property
+    def gate(self) -> sp.MatrixExpr | None:
+        """The symbol of a gate γ(X), `[L, D_v]`, on the outputs; None where there is none."""
+        return None
+
+    @property
+    def outputs(self) -> sp.MatrixExpr:
+        """What the last layer makes of the features, `[L, D_v]`, before any gate."""
+        return self.features * self.last.symbol
+
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """Widths that are products of others, such as a chunk of pixels: height times width."""
+        return {}
+
+    @property
+    def has_static_features(self) -> bool:
+        """Whether φ has no parameters."""
+        return not self.program
+
+    @property
+    def tokens(self) -> int | None:
+        """How many tokens a chunk must have; None where any number will do."""
+        return None
 
     @property
     def obstacle(self) -> str | None:
@@ -159,27 +184,40 @@ class MLP(Net):
 
 
 @dataclass(frozen=True)
-class SwiGLU(Net):
-    """`f(x) = (silu(x W0) ⊙ (x W2)) W1`, the net of LaCT; other gates by name.
+class AnyNet(Net):
+    """`f(x; Θ)`, any differentiable function of the input and all its parameters.
 
-    Weights: W0 and W2 `[D_k, D_h]`, W1 `[D_h, D_v]`, the last layer. Raises `ValueError` unless
-    `activation` is a name. Source: Section 5.3, Appendix E.
+    Theta `[D_p, D_r]` is a matrix that holds every parameter. Such a loop is proved, not run,
+    and it has no linear last layer. Raises `ValueError` unless `name` is a name.
+    Source: Section 5.2 (gradient ascent, for any net).
     """
 
-    activation: str = "silu"
+    name: str = "f"
 
     def __post_init__(self) -> None:
-        check_name("activation", self.activation)
+        check_name("name", self.name)
 
     @property
     def weights(self) -> tuple[Weight, ...]:
-        """W0 (gate) and W2 (content) hidden, W1 last."""
-        return (Weight("W0", KEY, HIDDEN), Weight("W2", KEY, HIDDEN), Weight("W1", HIDDEN, VALUE))
+        """Theta alone."""
+        return (Weight("Theta", width("D_p"), width("D_r")),)
 
     @property
     def program(self) -> tuple[Assignment, ...]:
-        """Gate, content, their entrywise product."""
-        gate, content, product = (sp.MatrixSymbol(name, CHUNK, HIDDEN) for name in ("A", "B", "H"))
-        w0, w2, _ = (weight.symbol for weight in self.weights)
-        gated = sp.HadamardProduct(activate(self.activation, gate), content)
-        return ((gate, X * w0), (content, X * w2), (product, gated))
+        """Nothing is known."""
+        return ()
+
+    @property
+    def outputs(self) -> sp.MatrixExpr:
+        """f of each row."""
+        return RowFunction(self.name, X, VALUE, self.last.symbol)
+
+    @property
+    def has_static_features(self) -> bool:
+        """No: all is one function."""
+        return False
+
+    @property
+    def obstacle(self) -> str | None:
+        """Nothing says that the last layer is linear."""
+        return "the last layer must be linear"
