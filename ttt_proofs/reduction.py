@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from html import escape
 from types import MappingProxyType
-from typing import Literal
 
 import sympy as sp
 from torch import Tensor
 
+from .kernel.definitions import sum_over
 from .kernel.proof import Theorem
-from .kernel.terms import Add, App, Atom, Mul, Prod, Term, parts, symbols
-from .loops import GradientStep, InnerLoop, Loss, Net
-from .loops.loop import NEXT_M, M, Train
+from .kernel.terms import Mul, Term
+from .loops import GradientStep, InnerLoop, Schedule
 from .parallel import forms
-from .parallel.inputs import Number, Outputs, Weights, check_inputs
+from .parallel.inputs import Number, Outputs, Rates, Weights, check_inputs
 from .render import latex, text
+from .symbolic import inner_steps
 from .symbolic.assumptions import assumptions
-from .symbolic.derivation import gradient_part
+from .symbolic.classes import Parallel, classify, transition
 from .symbolic.linear_attention import Form, claim, linear_attention, prove_claim
+from .symbolic.parts import gradient_part
 from .symbolic.records import digest
+from .symbolic.theory import ONE
 from .symbolic.torch_code import loop_code
-
-Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
 
 
 class NotParallelError(ValueError):
@@ -41,7 +41,8 @@ class Reduction:
     """A loop as linear attention: `o_t = query (state0 + Σ_i coefficient · keyᵀ value)`.
 
     `query`, `key`, `value`, `coefficient`, `state0` are kernel terms (`str(...)` of a
-    reduction, `.latex()` and notebooks show them). `static` says whether the kernel φ is the
+    reduction, `.latex()` and notebooks show them). Where an operator, an output gate or a causal
+    reading comes in, these show the whole form. `static` says whether the kernel φ is the
     same at all times. `gates` is the transition matrix of (accumulator, state), or of the
     state alone; `parallel` is the parallel class and `reason` says why it is that.
     `theorem` is what all this rests on; `gradients` are the theorems about each weight's
@@ -93,11 +94,12 @@ class Reduction:
         return transition(self.loop)
 
     def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights,
-                  rate: Number, momentum: Number | None = None) -> Outputs:  # fmt: skip
+                  rate: Rates = None, momentum: Number | None = None) -> Outputs:  # fmt: skip
         """Outputs `[B, T, H, V]` and final weights `[B, H, rows, cols]`, step after step.
 
         q, k `[B, T, H, K]`, v `[B, T, H, V]`, weights `[H, rows, cols]`, all of one floating
-        dtype; rate and momentum are numbers, or `[B, N, H]` if per step, N = ceil(T / chunk).
+        dtype; rate and momentum are numbers, `[B, N, H]` if per step, N = ceil(T / chunk), and
+        `[B, T, H]` if per token, where the rate is a dict with one for each trained weight.
         The final weights are those of all the net, trained or not. Raises `ValueError` or
         `TypeError` in one sentence if shapes, dtypes or numbers are off. Source: Section 3.
         """
@@ -105,11 +107,12 @@ class Reduction:
         return forms.recurrent(self.loop, q, k, v, weights, rate, momentum)
 
     def parallel_form(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights,
-                      rate: Number, momentum: Number | None = None) -> Outputs:  # fmt: skip
+                      rate: Rates = None, momentum: Number | None = None) -> Outputs:  # fmt: skip
         """The same outputs and final weights without a loop over time in the heavy part.
 
         Masked attention for the additive and gated classes (Section 6.2, Appendix H), a scan of
-        affine maps for the affine one.
+        affine maps for the affine one; for the composed one a scan, an operator on each step, and
+        a sum.
         Raises `NotParallelError`, with the obstruction, for a sequential loop; otherwise as
         `recurrent`.
         """
@@ -117,21 +120,23 @@ class Reduction:
             raise NotParallelError(f"a parallel form is required; this loop is sequential: "
                                    f"{self.reason}. Use .recurrent.")  # fmt: skip
         check_inputs(self.loop, q, k, v, weights, rate, momentum)
-        run = forms.scanned if self.parallel == "affine" else forms.masked
-        return run(self.loop, q, k, v, weights, rate, momentum)
+        runs = {"affine": forms.scanned, "composed": forms.composed}
+        return runs.get(self.parallel, forms.masked)(self.loop, q, k, v, weights, rate, momentum)
 
-    def attention(self, q: Tensor, k: Tensor, *, weights: Weights, rate: Number,
+    def attention(self, q: Tensor, k: Tensor, *, weights: Weights, rate: Rates = None,
                   momentum: Number | None = None) -> Tensor:  # fmt: skip
         """The effective attention matrix `[B, H, T, T]`: what v̂ of token s weighs in output t.
 
         `O = Φ(Q) S_0 + A V̂`, with V̂ minus the loss' gradient in the outputs (plus, for ascent):
-        for the Frobenius loss and descent V̂ is V itself. For loops whose values do not depend on
-        the state (additive or gated); raises `NotParallelError` for the others, and as
-        `recurrent` for wrong inputs. Source: Section 6.2, Appendix H.
+        for the Frobenius loss and descent V̂ is V itself. Rates of tokens are in A; an output gate
+        is not. A convolution has a matrix for each channel: `[B, H · C, T, T]`. For loops whose
+        values do not depend on the state (additive or gated); raises `NotParallelError` for the
+        others, and as `recurrent` for wrong inputs. Source: Section 6.2, Appendix H.
         """
         if self.parallel not in ("additive", "gated"):
-            raise NotParallelError(f"an attention matrix needs values that do not depend on the "
-                                   f"state; {self.reason}. Use .recurrent.")  # fmt: skip
+            raise NotParallelError("an attention matrix needs the additive or the gated class; "
+                                   f"got {self.parallel}: {self.reason}. Use .recurrent."
+                                   )  # fmt: skip
         last = weights.get(self.loop.net.last.name) if isinstance(weights, Mapping) else None
         wide = last.shape[-1] if isinstance(last, Tensor) and last.ndim else 1
         v = k[..., :1].expand(*k.shape[:-1], wide) if isinstance(k, Tensor) and k.ndim else k
@@ -144,23 +149,40 @@ class Reduction:
 
     @property
     def last(self) -> str:
-        """The last step that the output at t reads: t, or t-1."""
+        """The last step that the output at t reads in full: t, or t-1."""
         return f"t{self.form.last.shift or ''}" if self.form.last else "t"
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a step stores just the sum of keyᵀ value over its tokens."""
+        form = self.form
+        return form.stored == sum_over(form.tokens, Mul((form.key, form.value)))
 
     def pieces(self) -> tuple[tuple[str, str, Term], ...]:
         """Each piece of the form: what it is, its name, its term."""
-        return (
-            ("query", r"\hat q", self.query),
-            ("key", r"\hat k_i", self.key),
-            ("value", r"\hat v_i", self.value),
-            ("coefficient", "C_{ti}", self.coefficient),
-            ("state0", "S_0", self.state0),
-        )
+        form = self.form
+        found: list[tuple[str, str, Term]] = [
+            ("query", r"\hat q", form.query),
+            ("key", r"\hat k_i", form.key),
+            ("value", r"\hat v_i", form.value),
+            ("coefficient", "C_{ti}", form.coefficient),
+            ("state0", "S_0", form.start),
+        ]
+        if not self.pairs:
+            found.insert(3, ("stored", "U_i", form.stored))
+        if form.newest is not None:
+            found.append(("newest", r"\Delta_t", form.newest))
+        if form.gate != ONE:
+            found.insert(0, ("gate", r"\gamma_t", form.gate))
+        return tuple(found)
 
     def latex(self) -> str:
         """The form and its pieces as an `aligned` block of LaTeX, without dollar signs."""
-        lines = [rf"o_t &= \hat q \Bigl(S_0 + \sum_{{i=0}}^{{{self.last}}} C_{{ti}}\, "
-                 r"\hat k_i^\top \hat v_i\Bigr)"]  # fmt: skip
+        stored = r"\hat k_i^\top \hat v_i" if self.pairs else "U_i"
+        newest = r" + \Delta_t" if self.form.newest is not None else ""
+        gate = r"\gamma_t \odot " if self.form.gate != ONE else ""
+        lines = [rf"o_t &= {gate}\hat q \Bigl(S_0 + \sum_{{i=0}}^{{{self.last}}} C_{{ti}}\, "
+                 rf"{stored}{newest}\Bigr)"]  # fmt: skip
         lines += [f"{name} &= {latex(term)}" for _, name, term in self.pieces()]
         return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
@@ -177,7 +199,11 @@ class Reduction:
                 f" | assuming {assumed}")
 
     def __str__(self) -> str:
-        form = f"o[t] = query · (state0 + Σ_{{i=0}}^{{{self.last}}} coefficient · keyᵀ value)"
+        stored = "keyᵀ value" if self.pairs else "stored"
+        newest = " + newest" if self.form.newest is not None else ""
+        gate = "gate ⊙ " if self.form.gate != ONE else ""
+        form = (f"o[t] = {gate}query · (state0 + Σ_{{i=0}}^{{{self.last}}} coefficient · "
+                f"{stored}{newest})")
         pieces = [f"  {what:<12}{text(term)}" for what, _, term in self.pieces()]
         return "\n".join([form, *pieces, *self.summary().split(" | ")])
 
@@ -198,62 +224,28 @@ def reduce(loop: InnerLoop) -> Reduction:
     if loop.net.obstacle:
         raise NotCoveredError(f"the theorems assume that {loop.net.obstacle}; "
                               f"got {loop.net}. Change the net.")  # fmt: skip
-    form = linear_attention(loop)
-    theorem = Theorem(prove_claim(loop, claim(form)))
-    gradients = gradient_theorems(loop.net, loop.loss, loop.update.trained)
+    many = loop.schedule.steps > 1
+    if many and not inner_steps.covered(loop):
+        raise NotCoveredError("several steps on a chunk are covered where each is a plain gradient "
+                              f"step; got {loop.update}. Take one step a chunk.")  # fmt: skip
+    form = (inner_steps.linear_attention if many else linear_attention)(loop)
+    proof = (inner_steps.prove_claim if many else prove_claim)(loop, claim(form))
+    theorem = Theorem(proof)
+    gradients = gradient_theorems(loop)
     parallel, reason = classify(loop, form)
-    return Reduction(loop, form, theorem, gradients, is_static(loop), parallel, reason)
+    return Reduction(loop, form, theorem, gradients, loop.is_static, parallel, reason)
+
+
+def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:
+    """The gradient of each trained weight; of the update, only rates of tokens enter it."""
+    rate, place = ("per_token", "inside") if loop.update.rate == "per_token" else (None, "outside")
+    update = GradientStep(rate=rate, place=place, trained=loop.update.trained)
+    return theorems_of(InnerLoop(loop.net, loop.loss, update, Schedule(
+        chunk=loop.net.tokens or 1, negate_values=loop.schedule.negate_values)))  # fmt: skip
 
 
 @cache
-def gradient_theorems(net: Net, loss: Loss, trained: Train) -> Mapping[str, Theorem]:
-    """The gradient of each trained weight; neither rates nor the schedule enter it."""
-    loop = InnerLoop(net, loss, GradientStep(trained=trained))
+def theorems_of(loop: InnerLoop) -> Mapping[str, Theorem]:
+    """The gradient theorems, the same for many loops."""
     found = {w.name: Theorem(gradient_part(loop, w).proof) for w in loop.trained}
     return MappingProxyType(found)
-
-
-def is_static(loop: InnerLoop) -> bool:
-    """Whether the features do not change: nothing before the last layer is trained."""
-    return loop.update.trained == "last" or not loop.net.program
-
-
-def classify(loop: InnerLoop, form: Form) -> tuple[Parallel, str]:
-    """The parallel class, and the reason for it, read off the proved form."""
-    if not is_static(loop):
-        return "sequential", "the kernel's parameters are updated, so φ depends on the state"
-    degree = degree_in(form.value, {weight.name for weight in loop.trained})
-    if degree is None:
-        return "sequential", "the value is an unknown function of the state, perhaps not affine"
-    if degree > 1:
-        return "sequential", "the value is not affine in the state"
-    if degree == 1:
-        return "affine", "the value is affine in the state: S ← A S + B"
-    if loop.update.momentum is None:
-        return "additive", "neither features nor values depend on the state: S ← S + U"
-    return "gated", "momentum couples accumulator and state by a 2×2 gate; values depend on neither"
-
-
-def degree_in(term: Term, names: set[str]) -> int | None:
-    """A bound on the degree of the term in these symbols; None inside an unknown function."""
-    if isinstance(term, Atom):
-        return int(term.name in names)
-    if isinstance(term, App | Prod):
-        return None if symbols(term) & names else 0
-    inner = [degree_in(part, names) for part in parts(term) if isinstance(part, Term)]
-    if isinstance(term, Add | Mul):
-        inner = [degree_in(part, names) for part in parts(term)[0]]
-    known = [d for d in inner if d is not None]
-    if len(known) < len(inner):
-        return None
-    return sum(known) if isinstance(term, Mul) else max(known, default=0)
-
-
-def transition(loop: InnerLoop) -> sp.Matrix:
-    """How the states (accumulator first) depend on those of the step before."""
-    rule = dict(loop.update.recurrence)
-    if M in rule:
-        rule = {s: sp.expand(e.subs(NEXT_M, rule[M])) for s, e in rule.items()}
-    states = list(rule)
-    return sp.Matrix([[sp.expand(rule[a]).coeff(b) for b in states] for a in states])
-

@@ -18,7 +18,8 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 from ttt_proofs.parallel import forms
-from ttt_proofs.parallel.forms import attention, mask, masked, recurrent, scan, scanned
+from ttt_proofs.parallel.chunks import chunks
+from ttt_proofs.parallel.forms import attention, masked, masks, recurrent, scan, scanned
 from ttt_proofs.reference import run_loop
 
 STEPS = [
@@ -268,9 +269,10 @@ def coefficient(loop: InnerLoop, rates, momenta, n: int, i: int) -> float:
 def test_the_mask_is_the_coefficient(update):
     loop = InnerLoop(Linear(), Frobenius(), update)
     x = sized(loop, 0, B=2, T=5, H=3)
-    like = torch.empty(2, 3, 5, 1, dtype=torch.float64)
-    found = mask(loop, 5, like, x.rate, x.momentum)
-    assert found.shape == (2, 3, 5, 5)
+    found, held = masks(loop, chunks(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum))
+    assert found.shape == (2, 3, 6, 5) and held.shape == (2, 3, 5, 5)
+    assert (found[:, :, 0] == 0).all()
+    found = found[:, :, 1:]
     for b, h, n, i in product(range(2), range(3), range(5), range(5)):
         rates, momenta = ([y] * 5 if not isinstance(y, torch.Tensor) else y[b, :, h].tolist()
                           for y in (x.rate, x.momentum))  # fmt: skip
@@ -283,8 +285,9 @@ def test_the_mask_is_the_coefficient(update):
 
 def test_the_mask_of_no_steps_is_empty():
     loop = InnerLoop(Linear(), Frobenius(), STEPS[0])
-    none = torch.empty(2, 0, 3, dtype=torch.float64)
-    assert mask(loop, 0, torch.empty(2, 3, 0, 1), none, none).shape == (2, 3, 0, 0)
+    x = sized(loop, 0, B=2, T=0, H=3)
+    found, held = masks(loop, chunks(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum))
+    assert found.shape == (2, 3, 1, 0) and held.shape == (2, 3, 0, 0)
 
 
 @pytest.mark.parametrize("read", READS)

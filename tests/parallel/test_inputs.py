@@ -11,6 +11,7 @@ from ttt_proofs import reduce
 from ttt_proofs.evidence.sampling import random_inputs
 from ttt_proofs.loops import (
     MLP,
+    DepthwiseConv,
     Frobenius,
     GradientStep,
     InnerLoop,
@@ -321,3 +322,74 @@ def test_attention_checks_before_it_reads(name, change):
         reduced(PLAIN).attention(right.pop("q"), right.pop("k"), **right)
     found = SENTENCE.fullmatch(str(caught.value))
     assert found and found[1] == name
+
+
+TOKEN = InnerLoop(
+    SwiGLU(), Frobenius(), GradientStep("per_token", "inside", "per_token"), Schedule(2)
+)
+NO_RATE = InnerLoop(Linear(), Frobenius(), GradientStep(None, momentum="per_token"))
+LAST = InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_token", "inside", trained="last"))
+IMAGES = InnerLoop(DepthwiseConv(3, 1, 2), Frobenius(), schedule=Schedule(2))
+KINDS_OF_LOOPS = [TOKEN, NO_RATE, LAST, IMAGES]
+
+
+def arguments(loop: InnerLoop, **changes) -> list:
+    """Right inputs for a loop of another kind, in order, with some of them changed."""
+    tokens = 6 if loop is IMAGES else 5
+    x = random_inputs(loop, 0, sizes={"B": 1, "T": tokens, "H": 2, "D_v": 2})
+    right = {n: getattr(x, n) for n in ("q", "k", "v", "weights", "rate", "momentum")}
+    for name, change in changes.items():
+        right[name] = change(right[name]) if callable(change) else change
+    return list(right.values())
+
+
+def rate(name: str, change):
+    """A change of one weight's rates."""
+    return lambda rates: rates | {name: change(rates[name])}
+
+
+EACH = "a tensor (1, 5, 2), one number per batch, token and head; got "
+OTHERS = [
+    (TOKEN, ValueError, "rate", {"rate": 0.1},
+     "map each trained weight, W0, W2, W1, to a tensor; got 0.1. Pass a dict."),
+    (TOKEN, ValueError, "rate", {"rate": None}, "got None"),
+    (TOKEN, ValueError, "rate", {"rate": lambda r: r["W0"]}, "got (1, 5, 2)"),
+    (TOKEN, ValueError, "rate", {"rate": lambda r: {"W0": r["W0"]}}, "got names W0."),
+    (TOKEN, ValueError, "rate", {"rate": lambda r: r | {3: r["W0"]}}, "got names W0, W2, W1, 3."),
+    (LAST, ValueError, "rate", {"rate": lambda r: r | {"W0": r["W1"]}}, "weight, W1, to a tensor"),
+    (TOKEN, ValueError, "rate['W2']", {"rate": rate("W2", lambda r: r[:, :3])}, EACH + "(1, 3, 2)"),
+    (TOKEN, ValueError, "rate['W0']", {"rate": rate("W0", lambda r: 0.1)}, EACH + "0.1"),
+    (TOKEN, ValueError, "rate['W1']", {"rate": rate("W1", lambda r: r * math.nan)}, "finite"),
+    (TOKEN, TypeError, "rate['W1']", {"rate": rate("W1", torch.Tensor.float)}, "torch.float32"),
+    (TOKEN, ValueError, "momentum", {"momentum": 0.9}, EACH + "0.9"),
+    (TOKEN, ValueError, "momentum", {"momentum": None}, EACH + "None"),
+    (TOKEN, ValueError, "momentum", {"momentum": lambda m: {"W0": m}}, EACH + "names W0"),
+    (TOKEN, ValueError, "momentum", {"momentum": lambda m: m[:, :3]}, EACH + "(1, 3, 2)"),
+    (TOKEN, ValueError, "momentum", {"momentum": lambda m: m / 0}, "must be finite"),
+    (NO_RATE, ValueError, "rate", {"rate": 0.1}, "left out, since the loop has none; got one"),
+    (NO_RATE, ValueError, "rate", {"rate": {}}, "left out, since the loop has none; got one"),
+    (PLAIN, ValueError, "rate", {"rate": {"W": torch.ones(1, 5, 2)}}, "number; got names W."),
+    (IMAGES, ValueError, "k", {n: lambda x: x[:, :5] for n in "qkv"},
+     "whole images of 2 tokens; got 5 tokens"),
+    (IMAGES, ValueError, "k", {n: lambda x: x[..., :1] for n in "qk"}, "v's 2 channels; got 1."),
+    (IMAGES, ValueError, "weights['W']", {"weights": lambda w: {"W": w["W"][:, :8]}},
+     "(2, 9, 2), that is [heads, D_w, D_v]; got (2, 8, 2)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("loop", "kind", "name", "changes", "part"), OTHERS)
+def test_numbers_per_token_and_images(loop, kind, name, changes, part):
+    with pytest.raises(kind) as caught:
+        check_inputs(loop, *arguments(loop, **changes))
+    found = SENTENCE.fullmatch(str(caught.value))
+    assert type(caught.value) is kind and found and found[1] == name, caught.value
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("loop", KINDS_OF_LOOPS, ids=str)
+def test_right_inputs_of_every_kind_pass(loop):
+    check_inputs(loop, *arguments(loop))
+
+
+def test_rates_may_be_any_mapping():
+    check_inputs(TOKEN, *arguments(TOKEN, rate=UserDict))

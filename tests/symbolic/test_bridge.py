@@ -5,16 +5,20 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import sympy as sp
+import torch
 
 from tests.symbolic.values import ENTRYWISE, Meaning, matrix
 from ttt_proofs.kernel.definitions import sum_over
-from ttt_proofs.kernel.terms import TIME, App, Atom, Ix, Num, Var, check, free, inside, ix
+from ttt_proofs.kernel.terms import TIME, App, Atom, Ix, Num, Var, at, check, free, inside, ix
 from ttt_proofs.kernel.terms import Term as AnyTerm
 from ttt_proofs.loops.expressions import (
     ACTIVATIONS,
     RowFunction,
+    RowFunctionAdjoint,
     RowLoss,
     RowLossGradient,
+    Windowed,
+    WindowedAdjoint,
     activate,
     width,
 )
@@ -23,9 +27,12 @@ from ttt_proofs.symbolic.bridge import (
     entry,
     index,
     loss_term,
+    place,
     product,
     scalar,
+    shifted,
     variable,
+    variables,
 )
 
 SIZES = {"L": 2, "D_k": 3, "D_h": 4, "D_v": 5}
@@ -37,6 +44,15 @@ SHAPES = {"X": (L, K), "A": (L, H), "B": (L, H), "W": (H, V), "U": (K, H), "F": 
 X, A, B, W, U, F, Y, S, R = (sp.MatrixSymbol(name, *shape) for name, shape in SHAPES.items())
 
 
+AT_R, AT_J, AT_C = ((ix(Var(name, sort)),)
+                    for name, sort in (("r", "L"), ("j", "D_h"), ("j", "D_v")))  # fmt: skip
+
+
+def unweighed(token):
+    """No factors of a token's loss."""
+    return []
+
+
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
     """Random values of all matrices."""
     rng = np.random.default_rng(seed)
@@ -45,18 +61,22 @@ def arrays(seed: int = 0) -> dict[str, np.ndarray]:
 
 def names(**values) -> Scope:
     """A scope in which each symbol stands for itself."""
-    entries = {n: lambda row, col, n=n: Atom(n, (row, col)) for n in SHAPES if n not in values}
+    entries = {n: lambda row, col, n=n: Atom(n, (*row, *col)) for n in SHAPES if n not in values}
     return Scope(entries, values)
 
 
 def whole(expression: sp.MatrixExpr, scope: Scope, meaning: Meaning) -> np.ndarray:
     """All entries of the kernel's term for a matrix expression."""
-    row, col = (Var(name, s.name) for name, s in zip("rj", expression.shape, strict=True))
-    term = entry(expression, ix(row), ix(col), scope)
+    row, col = (tuple(Var(f"{name}{n}", part)
+                      for n, part in enumerate(scope.axes.get(s.name, (s.name,))))
+                for name, s in zip("rj", expression.shape, strict=True))  # fmt: skip
+    term = entry(expression, place(row), place(col), scope)
     check(term, AnyTerm)
-    assert free(term) <= {row, col}
-    rows, cols = (range(SIZES[s.name]) for s in expression.shape)
-    return np.array([[float(meaning.of(term, {row: r, col: c})) for c in cols] for r in rows])
+    assert free(term) <= {*row, *col}
+    shape = [SIZES[v.sort] for v in row + col]
+    values = [float(meaning.of(term, dict(zip(row + col, at, strict=True))))
+              for at in np.ndindex(*shape)]  # fmt: skip
+    return np.array(values).reshape(shape)
 
 
 EXPRESSIONS = {
@@ -123,7 +143,7 @@ def test_derivatives_of_activations_are_kept_as_such():
     values = arrays()
     actual = whole(slope, names(), Meaning(SIZES, values))
     np.testing.assert_allclose(actual, 3 * values["A"] ** 2 - 1, rtol=1e-12)
-    term = entry(slope, ix(Var("r", "L")), ix(Var("j", "D_h")), names())
+    term = entry(slope, AT_R, AT_J, names())
     assert [app.slots for app in inside(term, App)] == [((0, ()),)]
 
 
@@ -142,7 +162,7 @@ def test_functions_of_rows():
     meaning = Meaning(SIZES, values, {"phi": rows})
     np.testing.assert_allclose(whole(phi, names(), meaning), expected, rtol=1e-12)
     later = names()
-    later.time = Ix((), 2)
+    later.time = (Ix((), 2),)
     actual = whole(phi, later, meaning)
     np.testing.assert_allclose(actual, np.sin(mixed[:, None] + np.arange(4.0) + 20), rtol=1e-12)
 
@@ -162,23 +182,23 @@ def test_abstract_losses_and_their_gradients():
     meaning = Meaning(SIZES, values, {"ell": ell})
     actual = whole(RowLossGradient("ell", F, Y), names(), meaning)
     np.testing.assert_allclose(actual, 3 * f**2 * v, rtol=1e-12)
-    term = loss_term(RowLoss("ell", F, Y), names())
+    term = loss_term(RowLoss("ell", F, Y), names(), unweighed)
     assert not free(term)
     assert meaning.of(term) == pytest.approx((f**3 * v).sum(), rel=1e-12)
 
 
 LOSSES = {
-    "trace": sp.Trace(F.T * Y),
-    "minus": sp.Trace(-F.T * Y),
-    "half": sp.Trace((F - Y).T * (F - Y)) / 2,
-    "sum": sp.Trace(F.T * Y) - 3 * sp.Trace(Y.T * Y),
+    "trace": sp.Trace(F * Y.T),
+    "minus": sp.Trace(-F * Y.T),
+    "half": sp.Trace((F - Y) * (F - Y).T) / 2,
+    "sum": sp.Trace(F * Y.T) - 3 * sp.Trace(Y * Y.T),
 }
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_keep_their_value(name):
     values = arrays()
-    term = loss_term(LOSSES[name], names())
+    term = loss_term(LOSSES[name], names(), unweighed)
     assert not free(term)
     expected = matrix(LOSSES[name], values)
     assert float(Meaning(SIZES, values).of(term)) == pytest.approx(float(expected), rel=1e-12)
@@ -186,7 +206,7 @@ def test_losses_keep_their_value(name):
 
 def test_no_index_is_bound_twice_on_the_way_down():
     """A matrix met twice in one product gets fresh indices each time, so nothing is captured."""
-    term = entry(A * S * R * W, ix(Var("r", "L")), ix(Var("j", "D_v")), names())
+    term = entry(A * S * R * W, AT_R, AT_C, names())
     bound = [v for v in inside(term, Var) if v.sort == "D_h"]
     assert len({v.name for v in bound}) == 3
 
@@ -271,19 +291,140 @@ def test_scalars_outside_the_language_are_refused(wrong):
 )
 def test_matrices_outside_the_language_are_refused(wrong):
     with pytest.raises(TypeError, match=r"is required; got"):
-        entry(wrong, ix(Var("r", "L")), ix(Var("j", "D_h")), names())
+        entry(wrong, AT_R, AT_J, names())
 
 
-@pytest.mark.parametrize("wrong", [sp.Symbol("x"), sp.Trace(S) ** 2, sp.sin(sp.Trace(S))], ids=str)
+WRONG_LOSSES = [sp.Symbol("x"), sp.Trace(S) ** 2, sp.sin(sp.Trace(S)), sp.Trace(F.T * Y)]
+
+
+@pytest.mark.parametrize("wrong", WRONG_LOSSES, ids=str)
 def test_losses_outside_the_language_are_refused(wrong):
-    with pytest.raises(TypeError, match=r"a loss must be built from traces; got"):
-        loss_term(wrong, names())
+    with pytest.raises(TypeError, match=r"a loss must be a sum over tokens; got"):
+        loss_term(wrong, names(), unweighed)
 
 
 def test_an_unknown_matrix_is_named():
     scope = Scope({})
     with pytest.raises(KeyError, match="`A` must be a symbol of the loop"):
-        entry(A, ix(Var("r", "L")), ix(Var("j", "D_h")), scope)
+        entry(A, AT_R, AT_J, scope)
+
+
+WEIGHTS = np.array([2.0, -3.0])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_weighed_token_by_token(name):
+    """With a factor for each row the loss is the sum of the rows' own losses, each times its."""
+    values = arrays()
+    term = loss_term(LOSSES[name], names(), lambda token: [Atom("eta", token)])
+    parts = [float(matrix(LOSSES[name], values | {n: values[n][[r]] for n in "FY"}))
+             for r in range(2)]  # fmt: skip
+    found = float(Meaning(SIZES, values | {"eta": WEIGHTS}).of(term))
+    assert found == pytest.approx(float(WEIGHTS @ parts), rel=1e-12)
+    assert found != pytest.approx(float(WEIGHTS[::-1] @ parts), rel=1e-6)
+    both = loss_term(LOSSES[name], names(), lambda token: [Atom("eta", token)] * 2)
+    twice = float(Meaning(SIZES, values | {"eta": WEIGHTS}).of(both))
+    assert twice == pytest.approx(float(WEIGHTS**2 @ parts), rel=1e-12)
+
+
+# Windows: pixels and offsets have two coordinates each.
+
+PIXELS, OFFSETS, CHANNELS = (width(name) for name in ("P", "D_w", "D_v"))
+IMAGE, WINDOW = sp.MatrixSymbol("X", PIXELS, CHANNELS), sp.MatrixSymbol("W", OFFSETS, CHANNELS)
+COTANGENT = sp.MatrixSymbol("C", PIXELS, CHANNELS)
+AXES = {"P": ("Y", "X"), "D_w": ("D_y", "D_x")}
+SIZES |= {"Y": 3, "X": 2, "D_y": 3, "D_x": 5}
+
+
+def windows() -> tuple[Scope, dict]:
+    """An image with its margin, a window that is not square, and a cotangent."""
+    rng = np.random.default_rng(2)
+    values = {"X": rng.normal(size=(3 + 2, 2 + 4, 5)), "W": rng.normal(size=(3, 5, 5)),
+              "C": rng.normal(size=(3, 2, 5))}  # fmt: skip
+    entries = {n: lambda row, col, n=n: Atom(n, (*row, *col)) for n in values}
+    return Scope(entries, axes=AXES), values
+
+
+def correlated(image, window):
+    """`Y[p, c] = Σ_d X[p + d, c] W[d, c]`, by PyTorch, which flips nothing."""
+    x, w = (torch.tensor(a).permute(2, 0, 1) for a in (image, window))
+    return torch.nn.functional.conv2d(x[None], w[:, None], groups=len(w))[0].permute(1, 2, 0)
+
+
+def test_windows_slide_over_images():
+    scope, values = windows()
+    found = whole(Windowed(IMAGE, WINDOW), scope, Meaning(SIZES, values))
+    expected = correlated(values["X"], values["W"]).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-12)
+    flipped = correlated(values["X"], values["W"][::-1, ::-1].copy()).numpy()
+    assert not np.allclose(found, flipped)
+
+
+def test_the_adjoint_of_a_window_is_its_gradient():
+    scope, values = windows()
+    window = torch.tensor(values["W"]).requires_grad_()
+    x, w = torch.tensor(values["X"]).permute(2, 0, 1), window.permute(2, 0, 1)
+    made = torch.nn.functional.conv2d(x[None], w[:, None], groups=5)[0].permute(1, 2, 0)
+    (expected,) = torch.autograd.grad((made * torch.tensor(values["C"])).sum(), window)
+    adjoint = WindowedAdjoint(Windowed(IMAGE, WINDOW), COTANGENT)
+    found = whole(adjoint, scope, Meaning(SIZES, values))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-11, atol=1e-12)
+    assert not np.allclose(found, expected.numpy()[::-1, ::-1])
+
+
+THETA = sp.MatrixSymbol("S", H, H)
+
+
+def net(x, theta, out):
+    """Some function of a row and of parameters."""
+    mixed = (theta * (1 + np.arange(16.0)).reshape(4, 4)).sum()
+    return np.sin(x @ np.arange(1.0, 4.0) + mixed + out)
+
+
+def net_entry(at, arguments, slots):
+    """The same, or its derivative in the parameters."""
+    x, theta = arguments
+    if not slots:
+        return net(x, theta, at[0])
+    ((argument, *cell),) = slots
+    assert argument == 1
+    change = np.zeros((4, 4), complex)
+    change[*cell] = 1e-30j
+    return net(x, theta + change, at[0]).imag / 1e-30
+
+
+def test_functions_of_rows_and_parameters_and_their_gradient():
+    values, meaning = arrays(), Meaning(SIZES, arrays(), {"f": net_entry})
+    f = RowFunction("f", X, V, THETA)
+    expected = [[net(row, values["S"], c) for c in range(5)] for row in values["X"]]
+    np.testing.assert_allclose(whole(f, names(), meaning), expected, rtol=1e-12)
+    adjoint = RowFunctionAdjoint(f, Y)
+    slopes = [[net_entry([c], [row, values["S"]], [(1, a, b)]) * values["Y"][n, c]
+               for n, row in enumerate(values["X"]) for c in range(5)]
+              for a, b in np.ndindex(4, 4)]  # fmt: skip
+    found = whole(adjoint, names(), meaning)
+    np.testing.assert_allclose(found, np.sum(slopes, axis=1).reshape(4, 4), rtol=1e-9)
+    assert not np.allclose(found, found.T)
+
+
+def test_places():
+    row, by = variables("D_w", AXES), variables("P", AXES, 1)
+    assert [v.sort for v in row] == ["D_y", "D_x"] and [v.name for v in by] == ["y1", "x1"]
+    assert variables("L", {"L": ()}) == () and variables("L", {}) == (variable("L"),)
+    there = shifted(place(row), place(by))
+    assert [{v.name for v in i.vars} for i in there] == [{"dy", "y1"}, {"dx", "x1"}]
+    assert shifted((Ix((row[0],), 1),), (Ix((), 2),)) == (Ix((row[0],), 3),)
+    with pytest.raises(ValueError, match="zip"):
+        shifted(place(row), place(by[:1]))
+
+
+def test_families_in_the_environment_are_functions_of_time():
+    base, now = sp.IndexedBase("N"), Var("t", TIME)
+    env = {base: lambda time: Atom("N_W", (time, at(0)))}
+    assert scalar(base[t + 1], env) == Atom("N_W", (ix(now, 1), at(0)))
+    inner = scalar(sp.Product(base[s], (s, 1, t)), env)
+    assert inside(inner, Atom) == [Atom("N_W", (ix(Var("s", TIME)), at(0)))]
+    assert scalar(base[t + 1]) == Atom("N", (ix(now, 1),))
 
 
 def test_small_pieces():

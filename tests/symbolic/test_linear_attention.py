@@ -5,6 +5,7 @@ numbers of steps, and rational coefficients; every width is a name.
 """
 
 import ast
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
@@ -27,11 +28,14 @@ from ttt_proofs.kernel.terms import (
     at,
     inside,
     ix,
+    rebuild,
     symbols,
 )
 from ttt_proofs.loops import (
+    GLU,
     MLP,
     AbstractLoss,
+    DepthwiseConv,
     Features,
     Frobenius,
     GradientStep,
@@ -41,7 +45,7 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.symbolic import attention_part, single_step_part
+from ttt_proofs.symbolic import attention_part, outer_products_part, single_step_part
 from ttt_proofs.symbolic.linear_attention import (
     claim,
     linear_attention,
@@ -286,3 +290,97 @@ def test_momentum_is_proved_for_state_and_accumulator_together():
 def test_steps_are_of_all_kinds():
     rules = {type(step.rule) for step in proved(ABSTRACT[-1]).proof.steps}
     assert {Calculate, Definition, Induction} <= rules
+
+
+CAUSAL = Schedule(2, "causal")
+STATIC = GradientStep("per_step", "outside", "per_step", trained="last")
+TAKEN_FIRST = {
+    "after": InnerLoop(Features(), Frobenius(), STATIC),
+    "before": InnerLoop(Features(), SquaredError(), STATIC, READS[1]),
+    "causal": InnerLoop(Features(), AbstractLoss(), STATIC, CAUSAL),
+    "gate": InnerLoop(GLU("act"), Frobenius(), GradientStep(momentum="per_step")),
+    "convolution": InnerLoop(DepthwiseConv(3, 2, 3), SquaredError(), STATIC, Schedule(6, "causal")),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN_FIRST)
+def test_queries_times_keys_may_come_first(name):
+    loop = TAKEN_FIRST[name]
+    part = attention_part(loop, scores=True)
+    assert Theorem(part.proof).statement.equation == part.statement
+    assert part.statement.right != attention_part(loop).statement.right
+    wrong = attention_part(loop, scores=True, coefficient=RIGHT * 2)
+    refused(wrong.statement, wrong.proof)
+
+
+def seen_backwards(term):
+    """The term with the roles of the seeing token and the seen one exchanged."""
+    if isinstance(term, Atom) and term.name == "visible":
+        return Atom("visible", term.ix[::-1])
+    return rebuild(term, seen_backwards)
+
+
+def test_who_sees_whom_matters():
+    """A causal form with `visible` transposed, or left out, is refused."""
+    loop = TAKEN_FIRST["causal"]
+    for scores in (False, True):
+        part = attention_part(loop, scores=scores)
+        wrong = seen_backwards(part.statement.right)
+        assert wrong != part.statement.right
+        *steps, last = part.proof.steps
+        equation = replace(part.statement, right=wrong)
+        step = replace(last, rule=replace(last.rule, term=wrong),
+                       conclusion=replace(last.conclusion, equation=equation))  # fmt: skip
+        refused(equation, Proof(part.proof.definitions, (*steps, step)))
+    whole = claim(linear_attention(replace(loop, schedule=READS[0])))
+    with pytest.raises(KernelError):
+        Theorem(prove_claim(loop, whole))
+
+
+MUON = GradientStep("per_step", "outside", "per_step", orthogonal="muon")
+
+
+def test_the_operator_is_taken_of_the_whole_chunk_and_of_the_accumulator():
+    """On each token's outer product, as Eq. (1) prints it, it is another form."""
+    for update, schedule in (
+        (MUON, Schedule(single=True)),
+        (replace(MUON, momentum=None), Schedule(2)),
+        (MUON, Schedule(2)),
+    ):
+        loop = InnerLoop(Features(), AbstractLoss(), update, schedule)
+        Theorem(attention_part(loop).proof)
+        part = outer_products_part(loop)
+        refused(part.statement, part.proof)
+    alone = replace(MUON, momentum=None, place="inside")
+    part = outer_products_part(InnerLoop(Features(), AbstractLoss(), alone, Schedule(single=True)))
+    Theorem(part.proof)
+
+
+NORMED = GradientStep("per_step", "outside", "per_step", weight_norm="n")
+
+
+def test_a_norm_gate_one_step_late_is_refused():
+    loop = InnerLoop(Features(), AbstractLoss(), NORMED)
+    part = attention_part(loop)
+    Theorem(part.proof)
+    n = sp.IndexedBase("N")
+    for shift in (-1, 0, 1):
+        gates = sp.Product(n[s + 1 + shift], (s, j + 1, t))
+        weight = sp.Sum(n[j + 1 + shift] * eta[j] * beta(i, j) * gates, (j, i, t))
+        claimed = attention_part(loop, coefficient=weight)
+        if shift == 0:
+            Theorem(claimed.proof)
+        else:
+            refused(claimed.statement, claimed.proof)
+    refused(*(lambda p: (p.statement, p.proof))(
+        attention_part(loop, like=replace(loop, update=STEP))))  # fmt: skip
+
+
+def test_rates_per_token_are_in_the_values():
+    update = GradientStep("per_token", "inside", "per_step")
+    loop = InnerLoop(MLP(2, "act"), AbstractLoss(), update)
+    form = linear_attention(loop)
+    assert "eta_W2" in symbols(form.value) and "eta_W1" not in symbols(form.term)
+    assert symbols(form.coefficient) == {"alpha"}
+    plain = linear_attention(replace(loop, update=GradientStep(None, momentum="per_step")))
+    refused(claim(plain), prove_claim(loop, claim(plain)))

@@ -8,7 +8,7 @@ import pytest
 import sympy as sp
 
 from ttt_proofs.loops import GradientStep
-from ttt_proofs.loops.loop import NEXT_M, G, M, W, t
+from ttt_proofs.loops.update import NEXT_M, G, M, U, W, t
 from ttt_proofs.symbolic.recurrence import Closed, solve
 
 STEPS = 5
@@ -188,3 +188,64 @@ HIDDEN = {
 def test_nonlinear_updates_that_look_linear_are_refused(name):
     with pytest.raises(ValueError, match="must be linear"):
         solve(HIDDEN[name])
+
+
+# Operators and gates: what the closed form weighs is then U, and the gates are in its weights.
+
+OPERATED = {
+    "operator, momentum": GradientStep("per_step", "outside", "per_step", orthogonal="o"),
+    "operator, rate inside": GradientStep("per_step", "inside", "constant", orthogonal="o"),
+    "operator, ascent": GradientStep("constant", ascent=True, orthogonal="o"),
+    "operator and norm": GradientStep("per_step", "outside", "per_step", orthogonal="o",
+                                      weight_norm="n"),
+    "norm": GradientStep("per_step", weight_norm="n"),
+    "norm, momentum": GradientStep("per_step", "outside", "per_step", weight_norm="n"),
+    "clip, momentum": GradientStep("per_step", "inside", "per_step", clip="c"),
+    "clip and norm": GradientStep("constant", "outside", "constant", True, clip="c",
+                                  weight_norm="n"),
+    "no rate": GradientStep(None, momentum="per_token"),
+}  # fmt: skip
+
+
+def operated(update: GradientStep, given, late: int = 0) -> list[tuple[Fraction, Fraction]]:
+    """(M, W) after each step, where the operator makes `x["g"]` of anything, or is not there.
+
+    N is one step late, if asked for.
+    """
+    m, w, states = Fraction(0), given["start"][0], []
+    way = 1 if update.ascent else -1
+    for n in range(STEPS - 1):
+        rate = given["eta"][n if update.rate == "per_step" else 0] if update.rate else 1
+        alpha = given["alpha"][n if update.momentum in ("per_step", "per_token") else 0]
+        inside, outside = (rate, 1) if update.place == "inside" else (1, rate)
+        step = inside * given["g"][n] * (given["R"][n] if update.clip else 1)
+        if update.orthogonal:
+            m = way * step + (alpha * m if update.momentum else 0)
+            w += outside * given["U"][n]
+        else:
+            step = m = step + (alpha * m if update.momentum else 0)
+            w += way * outside * step
+        if update.weight_norm:
+            w *= given["N"][n + 1 - late]
+        states.append((m, w))
+    return states
+
+
+@pytest.mark.parametrize("name", OPERATED)
+def test_closed_forms_with_operators_and_gates(name, monkeypatch):
+    update, rng = OPERATED[name], random.Random(5)
+    given = draw(3)
+    for letter in "RNU":
+        given[letter] = [Fraction(rng.randint(1, 9), rng.randint(1, 7)) for _ in range(STEPS)]
+    monkeypatch.setattr("tests.symbolic.test_recurrence.NAMES", (*NAMES, "R", "N"))
+    solved = solve(update.recurrence)
+    assert solved[W].input == (U if update.orthogonal else G)
+    source = given | {"g": given["U"]} if update.orthogonal else given
+    late = operated(update, given, late=1)
+    for n, (m, w) in enumerate(operated(update, given)):
+        assert predicted(solved[W], n, given["start"][0], source) == w
+        if M in solved:
+            assert solved[M].input == G
+            assert predicted(solved[M], n, Fraction(0), given) == m
+        if update.weight_norm:
+            assert late[n][1] != w

@@ -1,6 +1,7 @@
 """The code that runs comes from the expressions that were proved, and computes them."""
 
 import ast
+from dataclasses import replace
 
 import pytest
 import sympy as sp
@@ -8,17 +9,21 @@ import torch
 
 from tests.loops.torch_nets import TORCH, features_of, random_arrays
 from ttt_proofs.loops import (
+    GLU,
     MLP,
     AbstractLoss,
+    AnyNet,
+    DepthwiseConv,
     Features,
     Frobenius,
     GradientStep,
     InnerLoop,
     Linear,
+    Schedule,
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.symbolic.torch_code import loop_code, matrix_code, scalar_code, torch_loop
+from ttt_proofs.symbolic.torch_code import compiled, loop_code, matrix_code, scalar_code, torch_loop
 
 NETS = [Linear(), MLP(1), *(MLP(d, a) for d in (2, 3) for a in TORCH), *map(SwiGLU, TORCH)]
 LOSSES = {
@@ -47,7 +52,8 @@ def test_the_pieces_are_those_of_autograd(net, loss):
         given = {w.name: x[w.name] for w in net.weights}
         assert close(code.features(x["X"], **given), features_of(net, x))
         assert close(code.cotangent(f.detach(), v), of_outputs)
-        found = code.gradients(x["X"], of_outputs, **given)
+        ones = dict.fromkeys(given, 1)
+        found = code.gradients(x["X"], of_outputs, ones, **given)
         assert list(found) == list(weights)
         assert all(close(found[n], g) for n, g in zip(weights, expected, strict=True))
 
@@ -60,7 +66,8 @@ def test_a_wrong_piece_is_told_apart(net):
     slope = torch.ones(len(x["X"]), x[net.last.name].shape[1], dtype=torch.float64)
     mine, wrong = (torch_loop(InnerLoop(n, Frobenius())) for n in (net, other))
     assert not close(mine.features(x["X"], **given), wrong.features(x["X"], **given))
-    pairs = (c.gradients(x["X"], slope, **given) for c in (mine, wrong))
+    ones = dict.fromkeys(given, 1)
+    pairs = (c.gradients(x["X"], slope, ones, **given) for c in (mine, wrong))
     first, second = pairs
     assert not any(close(first[name], second[name]) for name in first)
 
@@ -72,17 +79,19 @@ def test_leading_dimensions_broadcast():
     w1, w2 = (torch.randn(3, *s, dtype=torch.float64) for s in ((4, 6), (6, 2)))
     whole = code.features(x, w1, w2)
     slope = torch.randn(2, 3, 5, 2, dtype=torch.float64)
-    gradients = code.gradients(x, slope, w1, w2)
+    rows = {name: torch.randn(2, 3, 5, 1, dtype=torch.float64) for name in ("W1", "W2")}
+    gradients = code.gradients(x, slope, rows, w1, w2)
     for b in range(2):
         for h in range(3):
             assert close(whole[b, h], code.features(x[b, h], w1[h], w2[h]))
-            alone = code.gradients(x[b, h], slope[b, h], w1[h], w2[h])
+            some = {name: y[b, h] for name, y in rows.items()}
+            alone = code.gradients(x[b, h], slope[b, h], some, w1[h], w2[h])
             assert all(close(gradients[n][b, h], alone[n]) for n in alone)
 
 
 RULES = [
-    (GradientStep(), lambda g, w, m, e, a: (w - e * g, m)),
-    (GradientStep(ascent=True), lambda g, w, m, e, a: (w + e * g, m)),
+    (GradientStep(), lambda g, w, m, e, a: (w - e * g, g)),
+    (GradientStep(ascent=True), lambda g, w, m, e, a: (w + e * g, g)),
     (
         GradientStep("per_step", "outside", "per_step"),
         lambda g, w, m, e, a: (w - e * (g + a * m), g + a * m),
@@ -95,6 +104,11 @@ RULES = [
         GradientStep("constant", "inside", "per_step", ascent=True),
         lambda g, w, m, e, a: (w + (e * g + a * m), e * g + a * m),
     ),
+    (GradientStep(None), lambda g, w, m, e, a: (w - g, g)),
+    (
+        GradientStep("per_token", "inside", "constant"),
+        lambda g, w, m, e, a: (w - g - a * m, g + a * m),
+    ),
 ]
 
 
@@ -102,12 +116,11 @@ RULES = [
 def test_the_update_is_the_rule(update, rule):
     code = torch_loop(InnerLoop(Linear(), Frobenius(), update))
     numbers = torch.randn(5, 3, 2, dtype=torch.float64)
-    for mine, expected in zip(code.update(*numbers), rule(*numbers), strict=True):
+    found = code.update(*numbers, None)
+    for mine, expected in zip(found, rule(*numbers), strict=True):
         assert close(mine, expected)
     others = [other for u, other in RULES if u != update]
-    assert not any(
-        close(code.update(*numbers)[0], other(*numbers)[0]) for other in others
-    )  # each rule is told apart from the others
+    assert not any(close(found[0], other(*numbers)[0]) for other in others)  # each is told apart
 
 
 @pytest.mark.parametrize("net", NETS, ids=str)
@@ -116,11 +129,14 @@ def test_the_text_is_the_code(net):
     source = loop_code(loop)
     tree = ast.parse(source)
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    assert functions == ["features", "cotangent", "gradients", "update"]
+    assert functions == [
+        "features", "outputs", "cotangent", "values", "gradients",
+        "clip", "accumulate", "orthogonal", "move", "update",
+    ]  # fmt: skip
     assert torch_loop(loop).source == source
     weights = [w.name for w in net.weights]
     assert [a.arg for a in tree.body[1].args.args] == ["X", *weights]  # pyright: ignore
-    assert [a.arg for a in tree.body[3].args.args] == ["X", "dF", *weights]  # pyright: ignore
+    assert [a.arg for a in tree.body[5].args.args] == ["X", "dF", "rows", *weights]  # pyright: ignore
 
 
 def test_nothing_is_computed_that_is_not_used():
@@ -144,7 +160,8 @@ def test_precision_is_that_of_the_inputs():
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         x, w1, w2 = torch.ones(2, 3, dtype=dtype), *torch.ones(2, 3, 3, dtype=dtype)
         assert code.features(x, w1, w2).dtype == dtype
-        gradients = code.gradients(x, code.cotangent(x, x), w1, w2)
+        ones = {"W1": 1, "W2": 1}
+        gradients = code.gradients(x, code.cotangent(x, x), ones, w1, w2)
         assert {g.dtype for g in gradients.values()} == {dtype}
 
 
@@ -154,7 +171,17 @@ ABSTRACT = [
     (InnerLoop(Features(), AbstractLoss()), "a concrete net and loss can run"),
     (InnerLoop(MLP(2, "act"), Frobenius()), "a concrete activation can run; got `act("),
     (InnerLoop(SwiGLU("gate"), Frobenius()), "a concrete activation can run; got `gate("),
-]
+    (InnerLoop(GLU("gate"), Frobenius()), "a concrete activation can run; got `gate("),
+    (InnerLoop(AnyNet(), Frobenius()), "a concrete net and loss can run"),
+    *((InnerLoop(Linear(), Frobenius(), rule), f"only a concrete `{told}")
+      for rule, told in (
+          (GradientStep(clip="r"), "clip` can run; got 'r'. Choose one of column_norm."),
+          (GradientStep(orthogonal="o"),
+           "orthogonal` can run; got 'o'. Choose one of muon, muon_bfloat16."),
+          (GradientStep(weight_norm="n"),
+           "weight_norm` can run; got 'n'. Choose one of initial_norm."),
+      )),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("loop", "told"), ABSTRACT, ids=[str(loop) for loop, _ in ABSTRACT])
@@ -210,3 +237,155 @@ def test_products_of_matrices_keep_their_order():
     ):
         assert close(eval(matrix_code(e), {"torch": torch}, values), expected)
     assert not close(eval(matrix_code(a * b), {}, values), eval(matrix_code(b * a), {}, values))
+
+
+GATED = GradientStep("constant", "inside", "constant", clip="column_norm", orthogonal="muon",
+                     weight_norm="initial_norm")  # fmt: skip
+WRITTEN = [
+    InnerLoop(SwiGLU(), Frobenius(), GATED),
+    InnerLoop(GLU(), SquaredError(), replace(GATED, orthogonal="muon_bfloat16")),
+    InnerLoop(DepthwiseConv(), Frobenius(), replace(GATED, orthogonal=None), Schedule(4)),
+    InnerLoop(Linear(), Frobenius()),
+]
+
+
+@pytest.mark.parametrize("loop", WRITTEN, ids=str)
+def test_the_text_stands_by_itself(loop):
+    """It imports torch alone, has each function that it calls, and none that it does not need."""
+    tree = ast.parse(loop_code(loop))
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert [ast.unparse(node) for node in imported] == ["import torch"]
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    called = {node.func.id for node in ast.walk(tree)
+              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
+    rule = loop.update
+    named = {rule.clip, rule.orthogonal, rule.weight_norm} - {None}
+    assert named <= called <= defined
+    pasted = {"column_norm", "initial_norm", "muon", "muon_bfloat16"} & defined
+    assert pasted == named | ({"muon"} if rule.orthogonal else set())
+    assert ("windows" in defined) == isinstance(loop.net, DepthwiseConv)
+
+
+def gated(g, w, m, e, a, w_0):
+    """The whole rule at once, in plain PyTorch."""
+    g = e * g
+    g = g / (g.norm(dim=-2, keepdim=True) + 1)
+    m = a * m - g
+    left, values, right = torch.linalg.svd(m / (m.norm() + 1e-7), full_matrices=False)
+    for x, y, z in ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037),
+                    (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012)):  # fmt: skip
+        values = x * values + y * values**3 + z * values**5
+    w = w + left @ values.diag() @ right
+    return w * w_0.norm(dim=-2, keepdim=True) / (w.norm(dim=-2, keepdim=True) + 1e-5), m
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 3), (3, 3), (1, 4), (4, 1)])
+def test_clip_operator_and_norm_are_the_rule(shape):
+    code = torch_loop(InnerLoop(Linear(), Frobenius(), GATED))
+    g, w, m, w_0 = torch.randn(4, *shape, dtype=torch.float64)
+    numbers = (g, w, m, 0.3, 0.7, w_0)
+    for mine, expected in zip(code.update(*numbers), gated(*numbers), strict=True):
+        assert close(mine, expected)
+
+
+FAULTS = {
+    "no constant in the norm": ("(now + 1e-5)", "now"),
+    "norms of rows": ("(x, dim=-2, keepdim=True) for", "(x, dim=-1, keepdim=True) for"),
+    "clipped by rows": ("(G, dim=-2", "(G, dim=-1"),
+    "clipped without the 1": (", keepdim=True) + 1)", ", keepdim=True))"),
+    "the rate left out": ("return column_norm((G * eta))", "return column_norm(G)"),
+    "a step too few": ("        (2.8366, -3.0525, 1.2012),\n", ""),
+    "another coefficient": ("2.9270", "2.9370"),
+    "not transposed back": ("return X.mT if tall else X", "return X if tall else X.mT"),
+    "the other sign": ("(-1 * G * eta * R)", "(G * eta * R)"),
+    "not normalised": ("* N)", "* 1)"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_rule_shows(fault):
+    source = loop_code(InnerLoop(Linear(), Frobenius(), GATED))
+    sound, wrong = FAULTS[fault]
+    assert source.count(sound) == 1
+    code = compiled(source.replace(sound, wrong))
+    g, w, m, w_0 = torch.randn(4, 3, 3, dtype=torch.float64)
+    numbers = (g, w, m, 0.3, 0.7, w_0)
+    assert not close(code.update(*numbers)[0], gated(*numbers)[0])
+
+
+def test_a_zero_matrix_stays_zero():
+    """Nothing to divide by, and slopes that are finite."""
+    zero = torch.zeros(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    for name in ("muon", "muon_bfloat16"):
+        code = torch_loop(InnerLoop(Linear(), Frobenius(), GradientStep(orthogonal=name)))
+        assert torch.equal(code.orthogonal(zero), zero)
+        (slope,) = torch.autograd.grad(code.orthogonal(zero).sum(), zero)
+        assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_muon_in_bfloat16_is_muon_but_for_its_precision(dtype):
+    loops = [InnerLoop(Linear(), Frobenius(), GradientStep(orthogonal=name))
+             for name in ("muon", "muon_bfloat16")]  # fmt: skip
+    g = torch.randn(3, 8, 5, dtype=torch.float64).to(dtype)
+    one, other = (torch_loop(loop).orthogonal(g) for loop in loops)
+    assert one.dtype == other.dtype == dtype
+    error = (one - other).abs().max()
+    assert error < 0.1  # a value near 1, some ten products at 2^-8
+    assert (error > 0) == (dtype != torch.bfloat16)
+    assert torch.equal(other, other.to(torch.bfloat16).to(dtype))
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("image", [(1, 1), (2, 3), (4, 2)])
+def test_windows_make_a_depthwise_convolution(image, size):
+    height, width = image
+    net = DepthwiseConv(size, height, width)
+    code = torch_loop(InnerLoop(net, Frobenius(), schedule=Schedule(height * width)))
+    names: dict = {}
+    exec(code.source, names)
+    x = torch.randn(2, 3 * height * width, 2, 4, dtype=torch.float64)
+    w = torch.randn(2, size * size, 4, dtype=torch.float64)
+    seen = names["windows"](x, size, height, width)
+    assert seen.shape == (2, 3 * height * width, 8, size * size)
+    found = torch.einsum("bthd,hd->bth", seen, w.mT.flatten(0, 1))
+    images = x.reshape(6, height, width, 8).permute(0, 3, 1, 2)
+    kernel = w.mT.reshape(8, 1, size, size)
+    by_torch = torch.nn.functional.conv2d(images, kernel, padding=size // 2, groups=8)
+    assert close(found, by_torch.permute(0, 2, 3, 1).reshape(found.shape))
+    if size > 1 and height * width > 1:
+        turned = torch.nn.functional.conv2d(images, kernel.flip(2, 3), padding=size // 2, groups=8)
+        assert not close(found, turned.permute(0, 2, 3, 1).reshape(found.shape))
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_a_gate_on_the_outputs(name):
+    """Outputs, gradients and what the last layer is given back, by autograd; rates by token."""
+    code = torch_loop(InnerLoop(GLU(name), SquaredError()))
+    x, v = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    w0, w1 = torch.randn(2, 3, 2, dtype=torch.float64).requires_grad_()
+    rows = {w: torch.rand(5, 1, dtype=torch.float64) for w in ("W0", "W1")}
+    made = x @ w1
+    outputs = TORCH[name](x @ w0) * made
+    assert close(code.features(x, w0, w1), x) and close(code.outputs(x, made, w0, w1), outputs)
+    losses = ((outputs - v) ** 2).sum(1, keepdim=True) / 2
+    slope, into = torch.autograd.grad(losses.sum(), [outputs, made], retain_graph=True)
+    assert close(code.values(x, slope, w0, w1), into)
+    found = code.gradients(x, slope, rows, w0, w1)
+    for weight, w in (("W0", w0), ("W1", w1)):
+        (expected,) = torch.autograd.grad(
+            (rows[weight] * losses).sum(), w, retain_graph=True, allow_unused=True
+        )
+        assert close(found[weight], expected)
+        other = rows["W1" if weight == "W0" else "W0"]
+        (wrong,) = torch.autograd.grad((other * losses).sum(), w, retain_graph=True)
+        assert not close(found[weight], wrong)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_negated_values_are_minus_the_values(loss):
+    f, v = torch.randn(2, 4, 3, dtype=torch.float64)
+    code, other = (torch_loop(InnerLoop(Linear(), loss, schedule=Schedule(negate_values=negate)))
+                   for negate in (False, True))  # fmt: skip
+    assert close(other.cotangent(f, v), code.cotangent(f, -v))
+    assert not close(other.cotangent(f, v), code.cotangent(f, v))

@@ -1,18 +1,22 @@
 """Numbers for SymPy matrix expressions, and numbers for kernel terms: two readings, nothing shared.
 
-The first is NumPy on whole matrices. The second takes a kernel term entry by entry.
+The first is NumPy on whole matrices. The second takes a kernel term entry by entry; `Iterated`
+follows definitions as well, step after step, and takes gradients by a complex step.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import product, takewhile
 from math import prod
+from typing import Any
 
 import numpy as np
 import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
-from ttt_proofs.kernel.terms import Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var
+from ttt_proofs.kernel.definitions import DefineGradient
+from ttt_proofs.kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var
 
 
 def gelu(x):
@@ -30,11 +34,39 @@ def gelu_slope(x):
 # Each entrywise function, and its derivative.
 ENTRYWISE: dict[str, tuple[Callable, Callable]] = {
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2),
-    "step": (lambda x: (x > 0) * 1.0, lambda x: x * 0.0),
+    "step": (lambda x: (np.real(x) > 0) * 1.0, lambda x: x * 0.0),
     "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
     "gelu_tanh": (gelu, gelu_slope),
     "act": (lambda x: x**3 - x, lambda x: 3 * x**2 - 1),
+    "root": (np.sqrt, lambda x: 0.5 / np.sqrt(x)),
+    "inverse": (lambda x: 1 / x, lambda x: -1 / x**2),
 }
+
+# The coefficients of Muon's five steps, as the paper has them.
+FIVE = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+
+
+def muon(x: np.ndarray) -> np.ndarray:
+    """Newton-Schulz on a matrix of any shape; zero for zero."""
+    if len(x) > len(x[0]):
+        return muon(x.T).T
+    x = x / (np.sqrt((x**2).sum()) + 1e-7)
+    for a, b, c in FIVE:
+        gram = x @ x.T
+        x = a * x + b * gram @ x + c * gram @ gram @ x
+    return x
+
+
+def muon_entry(at, arguments, slots):
+    """The same, as the kernel's terms call it."""
+    assert not slots
+    return muon(arguments[0])[*at]
 
 
 def scalar(e: sp.Expr, env: Mapping[sp.Expr, np.ndarray]):
@@ -97,19 +129,15 @@ class Meaning:
     sizes: dict[str, int]
     symbols: Mapping[str, object]
     functions: Mapping[str, Callable] = field(default_factory=dict)
+    exact: bool = False  # fractions stay fractions, also in arrays
 
-    def of(self, term, env: Mapping[Var, int] | None = None):
+    def of(self, term, env: Mapping[Var, int] | None = None) -> Any:
         """The value of a term where `env` gives its free indices."""
         env = env or {}
         if isinstance(term, Num):
             return term.value
         if isinstance(term, Atom):
-            at = tuple(self.index(i, env) for i in term.ix)
-            symbol = self.symbols[term.name]
-            if callable(symbol):
-                return symbol(*at)
-            assert not any(i < 0 for i in at), f"{term.name}{at} is not there"
-            return symbol[at] if at else symbol
+            return self.symbol(term.name, tuple(self.index(i, env) for i in term.ix))
         if isinstance(term, Add):
             return sum(self.of(part, env) for part in term.terms)
         if isinstance(term, Mul):
@@ -124,6 +152,14 @@ class Meaning:
         assert isinstance(term, App)
         return self.applied(term, env)
 
+    def symbol(self, name: str, at: tuple[int, ...]) -> Any:
+        """The value of a symbol."""
+        symbol: Any = self.symbols[name]
+        if callable(symbol):
+            return symbol(*at)
+        assert not any(i < 0 for i in at), f"{name}{at} is not there"
+        return symbol[at] if at else symbol
+
     def span(self, term: Sum | Prod, env) -> range:
         """The times of a sum or a product."""
         return range(self.index(term.low, env), self.index(term.high, env) + 1)
@@ -135,12 +171,14 @@ class Meaning:
     def array(self, lam: Lam, env) -> np.ndarray:
         """An argument, entry by entry."""
         shape = [self.sizes[v.sort] for v in lam.binders]
-        values = np.empty(shape)
+        values = np.empty(shape, dtype=object)
         for at in product(*map(range, shape)):
             values[at] = self.of(lam.body, {**env, **dict(zip(lam.binders, at, strict=True))})
-        return values
+        if self.exact:
+            return values
+        return values.astype(complex if any(map(np.iscomplexobj, values.flat)) else float)
 
-    def applied(self, term: App, env) -> float:
+    def applied(self, term: App, env):
         """The value of a function, or of its derivative."""
         arguments = [self.array(lam, env) for lam in term.args]
         at = [self.index(i, env) for i in term.ix]
@@ -148,4 +186,95 @@ class Meaning:
         if term.fn in self.functions:
             return self.functions[term.fn](at, arguments, slots)
         assert not at and len(slots) <= 1, f"no meaning for {term.fn}"
-        return float(ENTRYWISE[term.fn][len(slots)](arguments[0]))
+        return ENTRYWISE[term.fn][len(slots)](arguments[0].item())
+
+
+TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Dual:
+    """A number and its slope."""
+
+    value: Fraction
+    slope: Fraction = Fraction(0)
+
+    @staticmethod
+    def of(x) -> "Dual":
+        """A number as one of these."""
+        return x if isinstance(x, Dual) else Dual(Fraction(x))
+
+    def __add__(self, other) -> "Dual":
+        other = Dual.of(other)
+        return Dual(self.value + other.value, self.slope + other.slope)
+
+    def __mul__(self, other) -> "Dual":
+        other = Dual.of(other)
+        slope = self.slope * other.value + self.value * other.slope
+        return Dual(self.value * other.value, slope)
+
+    def __gt__(self, other) -> bool:
+        return self.value > Dual.of(other).value
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
+@dataclass
+class Iterated(Meaning):
+    """A meaning in which defined symbols follow their definitions, from their starts.
+
+    A gradient is the imaginary part of the loss with a tiny imaginary number added to one entry,
+    or, if `exact`, its slope by dual numbers.
+    """
+
+    definitions: tuple = ()
+    moved: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.defined = {d.name: d for block in self.definitions for d in block}
+        self.known: dict[tuple, object] = {}
+
+    def symbol(self, name: str, at: tuple[int, ...]):
+        """By its definition, where it has one."""
+        if name in self.moved:
+            return self.moved[name][at]
+        if name not in self.defined:
+            return super().symbol(name, at)
+        if (name, at) not in self.known:
+            self.known[name, at] = self.followed(self.defined[name], at)
+        return self.known[name, at]
+
+    def followed(self, define, at: tuple[int, ...]):
+        """The value of a defined symbol."""
+        if isinstance(define, DefineGradient):
+            return self.gradient(define, at)
+        env = dict(zip(define.every, at, strict=True))
+        if define.start is None:
+            return self.of(define.term, env)
+        leading = list(takewhile(lambda v: v.sort == TIME, define.every[:2]))
+        if not env[leading[-1]]:
+            return self.of(define.start, env)
+        assert env[leading[-1]] > 0, f"{define.name}{at} is not there"
+        return self.of(define.term, env | {leading[-1]: env[leading[-1]] - 1})
+
+    def gradient(self, define: DefineGradient, at: tuple[int, ...]):
+        """One entry of a gradient."""
+        env = dict(zip(define.every, at, strict=False))
+        cell = at[len(define.every) :]
+        point = self.array(define.at, env)
+
+        def loss(change):
+            moved = point.astype(object if self.exact else complex)
+            moved[cell] += change
+            there = replace(self, moved={define.param: moved})
+            there.known = self.known  # no defined symbol depends on the parameter
+            return there.of(define.loss, env)
+
+        if self.exact:
+            return Dual.of(loss(Dual(Fraction(0), Fraction(1)))).slope
+        return complex(loss(complex(0, TINY))).imag / TINY
+
+
+def close(a, b) -> bool:
+    """Whether numbers agree, to the last few digits of the larger."""
+    return bool(np.allclose(a, b, rtol=1e-9, atol=1e-11))

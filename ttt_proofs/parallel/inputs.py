@@ -7,20 +7,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..loops import InnerLoop
-from ..loops.loop import Rate
+from ..loops import DepthwiseConv, InnerLoop
+from ..loops.update import Rate
 
 Number = Tensor | float
+Rates = Number | Mapping[str, Tensor] | None
 Weights = Mapping[str, Tensor]
 Outputs = tuple[Tensor, dict[str, Tensor]]
 
 
 def check_inputs(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights,
-                 rate: Number, momentum: Number | None) -> None:  # fmt: skip
+                 rate: Rates, momentum: Number | None) -> None:  # fmt: skip
     """Raise `ValueError` or `TypeError` unless the loop can run on these inputs.
 
-    q, k `[B, T, H, K]`, v `[B, T, H, V]`, each weight `[H, rows, cols]`; a constant rate or
-    momentum is a number, one per step is `[B, N, H]` with N = ceil(T / chunk).
+    q, k `[B, T, H, K]`, v `[B, T, H, V]`, each weight `[H, rows, cols]`. A rate or momentum that
+    the loop does not have is None, a constant one a number; one per step is `[B, N, H]` with
+    N = ceil(T / chunk), one per token `[B, T, H]`: for the rate, one of them for each trained
+    weight, by name. For a convolution K = V, and T is a multiple of the chunk.
     """
     if not isinstance(weights, Mapping):
         raise TypeError("`weights` must map names to tensors; got "
@@ -38,11 +41,21 @@ def check_inputs(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weig
     if v.shape[:3] != k.shape[:3]:
         raise ValueError(f"`v` must have k's batch, time and heads {tuple(k.shape[:3])}; got "
                          f"{tuple(v.shape[:3])}. Match the leading dimensions.")  # fmt: skip
+    if isinstance(loop.net, DepthwiseConv):
+        check_images(loop.net, k, v)
     check_weights(loop, k, v, weights)
-    steps = -(-k.shape[1] // loop.schedule.chunk)
-    expected = (k.shape[0], steps, k.shape[2])
-    check_number("rate", rate, loop.update.rate, expected, q)
-    check_number("momentum", momentum, loop.update.momentum, expected, q)
+    check_rate(loop, rate, k)
+    check_number("momentum", momentum, loop.update.momentum, loop.schedule.chunk, k)
+
+
+def check_images(net: DepthwiseConv, k: Tensor, v: Tensor) -> None:
+    """Whole images, with the channels of the values."""
+    if k.shape[1] % net.tokens:
+        raise ValueError(f"`k` must have whole images of {net.tokens} tokens; got {k.shape[1]} "
+                         "tokens. Complete or drop the last image.")  # fmt: skip
+    if k.shape[3] != v.shape[3]:
+        raise ValueError(f"`k` must have v's {v.shape[3]} channels; got {k.shape[3]}. "
+                         "Project them to the same width.")  # fmt: skip
 
 
 def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
@@ -65,6 +78,8 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
                          f"{', '.join(map(str, weights)) or 'none'}. Pass one tensor for each."
                          )  # fmt: skip
     sizes = {"D_k": k.shape[-1], "D_v": v.shape[-1]}
+    if isinstance(loop.net, DepthwiseConv):
+        sizes["D_w"] = loop.net.size**2
     for weight in loop.net.weights:
         shape = tuple(weights[weight.name].shape)
         if len(shape) != 3:
@@ -78,30 +93,52 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
                              "Make the widths match.")  # fmt: skip
 
 
-def check_number(name: str, number: Number | None, kind: Rate | None,
-                 shape: tuple[int, int, int], like: Tensor) -> None:  # fmt: skip
-    """A rate or momentum as the loop declares it."""
+def check_rate(loop: InnerLoop, rate: Rates, like: Tensor) -> None:
+    """The rate as the loop declares it; one per token is another for each trained weight."""
+    kind, chunk = loop.update.rate, loop.schedule.chunk
+    if kind != "per_token":
+        check_number("rate", rate, kind, chunk, like)
+        return
+    names = [weight.name for weight in loop.trained]
+    if not isinstance(rate, Mapping) or set(rate) != set(names):
+        raise ValueError(f"`rate` must map each trained weight, {', '.join(names)}, to a tensor; "
+                         f"got {shown(rate)}. Pass a dict.")  # fmt: skip
+    for name in names:
+        check_number(f"rate[{name!r}]", rate[name], kind, chunk, like)
+
+
+def check_number(name: str, number: object, kind: Rate | None, chunk: int, like: Tensor) -> None:
+    """A rate or momentum as the loop declares it; `like` is `[B, T, H, K]`."""
     if kind is None:
         if number is not None:
             raise ValueError(f"`{name}` must be left out, since the loop has none; got one. "
                              "Declare it in GradientStep.")  # fmt: skip
         return
-    if kind == "per_step":
+    if kind != "constant":
+        batch, tokens, heads, _ = like.shape
+        each = kind.removeprefix("per_")
+        shape = (batch, tokens if each == "token" else -(-tokens // chunk), heads)
         if not isinstance(number, Tensor) or tuple(number.shape) != shape:
-            got = tuple(number.shape) if isinstance(number, Tensor) else repr(number)
-            raise ValueError(f"`{name}` must be a tensor {shape}, one number per batch, step and "
-                             f"head; got {got}. Give each step its own.")  # fmt: skip
+            raise ValueError(f"`{name}` must be a tensor {shape}, one number per batch, {each} "
+                             f"and head; got {shown(number)}. Give each {each} its own."
+                             )  # fmt: skip
         check_tensor(name, number, like)
         return
     if isinstance(number, Tensor) and number.ndim == 0 and number.dtype.is_floating_point:
         check_tensor(name, number.to(like), like)
         return
-    if isinstance(number, Tensor):
-        got = f"a tensor {tuple(number.shape)} of {number.dtype}"
-    else:
-        got = repr(number)
+    got = f"a tensor {shown(number)} of {number.dtype}" if isinstance(number, Tensor) else (
+        shown(number)
+    )
     most = torch.finfo(like.dtype).max
     fits = isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= most
     if not fits:  # NaN is not at most anything
         raise ValueError(f"`{name}` must be one finite number; got {got}. "
                          f"Declare {name}='per_step' for one per step.")  # fmt: skip
+
+
+def shown(x: object) -> str:
+    """A tensor by its shape, a mapping by its names, anything else as it is written."""
+    if isinstance(x, Tensor):
+        return str(tuple(x.shape))
+    return f"names {', '.join(map(str, x))}" if isinstance(x, Mapping) else repr(x)

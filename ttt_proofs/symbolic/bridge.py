@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from ..kernel.definitions import sum_over
 from ..kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var, ix
-from ..loops.expressions import RowFunction, RowLoss, RowLossGradient
+from ..loops.expressions import (
+    RowFunction,
+    RowFunctionAdjoint,
+    RowLoss,
+    RowLossGradient,
+    Windowed,
+    WindowedAdjoint,
+)
 
-Entry = Callable[[Ix, Ix], Term]
+Place = tuple[Ix, ...]  # a row or a column: one index, or several where a width is a product
+Entry = Callable[[Place, Place], Term]
+Axes = Mapping[str, tuple[str, ...]]
 
 LETTERS = {"D_k": "a", "D_h": "h", "D_v": "c", "L": "l"}
 
@@ -24,27 +34,46 @@ def variable(sort: str, n: int = 0) -> Var:
     return Var(f"{letter}{n or ''}", sort)
 
 
+def variables(sort: str, axes: Axes, n: int = 0) -> tuple[Var, ...]:
+    """The n-th index variables over a width, one for each of its axes."""
+    return tuple(variable(part, n) for part in axes.get(sort, (sort,)))
+
+
+def place(found: tuple[Var, ...]) -> Place:
+    """The row or column that these variables name."""
+    return tuple(map(ix, found))
+
+
+def shifted(row: Place, by: Place) -> Place:
+    """`row + by`, coordinate by coordinate."""
+    return tuple(
+        Ix(tuple(sorted(a.vars + b.vars, key=lambda v: (v.name, v.sort))), a.shift + b.shift)
+        for a, b in zip(row, by, strict=True)
+    )
+
+
 @dataclass
 class Scope:
     """What the names in a matrix expression stand for.
 
     `entries` gives a matrix symbol's entries as terms, `values` defines one by another matrix
-    expression. `time` is the index of the parameters of abstract functions, or None if these
-    do not change.
+    expression. `time` are the indices of the parameters of abstract functions, none if these do
+    not change. `axes` are the widths that are products of others.
     """
 
     entries: Mapping[str, Entry]
     values: Mapping[str, sp.MatrixExpr] = field(default_factory=dict)
-    time: Ix | None = None
+    time: tuple[Ix, ...] = ()
+    axes: Axes = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
 
-    def fresh(self, sort: str) -> Var:
-        """A bound index that this scope has not used."""
+    def fresh(self, sort: str) -> tuple[Var, ...]:
+        """Bound indices that this scope has not used."""
         self.used[sort] = self.used.get(sort, 0) + 1
-        return variable(sort, self.used[sort])
+        return variables(sort, self.axes, self.used[sort])
 
 
-def entry(matrix: sp.MatrixExpr, row: Ix, col: Ix, scope: Scope) -> Term:
+def entry(matrix: sp.MatrixExpr, row: Place, col: Place, scope: Scope) -> Term:
     """Entry `[row, col]` of a matrix expression."""
     if isinstance(matrix, sp.MatrixSymbol):
         if matrix.name in scope.entries:
@@ -63,48 +92,103 @@ def entry(matrix: sp.MatrixExpr, row: Ix, col: Ix, scope: Scope) -> Term:
     if isinstance(matrix, ElementwiseApplyFunction):
         (argument,) = matrix.function.variables
         return scalar(matrix.function.expr, {argument: entry(matrix.expr, row, col, scope)})
-    if isinstance(matrix, RowFunction):
-        times = () if scope.time is None else (scope.time,)
-        return App(matrix.name, (*times, col), (row_of(matrix.rows_of, row, scope),))
-    if isinstance(matrix, RowLossGradient):
-        return App(matrix.name, (), rows_of(matrix, row, scope), ((0, (col,)),))
+    if special := SPECIAL.get(type(matrix)):
+        return special(matrix, row, col, scope)
     raise TypeError(f"a known matrix expression is required; got {type(matrix).__name__}.")
 
 
-def contraction(matrix: sp.MatMul, row: Ix, col: Ix, scope: Scope) -> Term:
+def contraction(matrix: sp.MatMul, row: Place, col: Place, scope: Scope) -> Term:
     """Entry of a matrix product: sums over the indices between the factors."""
     coefficient, factors = matrix.as_coeff_matrices()
     inner = [scope.fresh(factor.shape[1].name) for factor in factors[:-1]]
-    ends = [row, *map(ix, inner), col]
+    ends = [row, *map(place, inner), col]
     terms = [entry(factor, a, b, scope)
              for factor, a, b in zip(factors, ends, ends[1:], strict=False)]  # fmt: skip
-    return sum_over(inner, product([scalar(coefficient), *terms]))
+    return sum_over([v for found in inner for v in found], product([scalar(coefficient), *terms]))
 
 
-def row_of(matrix: sp.MatrixExpr, row: Ix, scope: Scope) -> Lam:
+def row_of(matrix: sp.MatrixExpr, row: Place, scope: Scope) -> Lam:
     """A row as a vector argument."""
     col = scope.fresh(matrix.shape[1].name)
-    return Lam((col,), entry(matrix, row, ix(col), scope))
+    return Lam(col, entry(matrix, row, place(col), scope))
 
 
-def rows_of(loss: RowLoss | RowLossGradient, row: Ix, scope: Scope) -> tuple[Lam, ...]:
+def rows_of(loss: RowLoss | RowLossGradient, row: Place, scope: Scope) -> tuple[Lam, ...]:
     """The two vector arguments of an abstract loss."""
     return tuple(row_of(matrix, row, scope) for matrix in loss.args[1:])
 
 
-def loss_term(loss: sp.Expr, scope: Scope) -> Term:
-    """A scalar loss: traces, abstract losses, and rational combinations of them."""
-    if isinstance(loss, RowLoss):
-        row = scope.fresh("L")
-        return sum_over([row], App(loss.name, (), rows_of(loss, ix(row), scope)))
-    if isinstance(loss, sp.Trace):
-        row = scope.fresh(loss.arg.shape[0].name)
-        return sum_over([row], entry(loss.arg, ix(row), ix(row), scope))
+def row_function(function: RowFunction, row: Place, col: Place, scope: Scope) -> App:
+    """An abstract function of a row, and of its parameters or of the time that these have."""
+    rows = row_of(function.rows_of, row, scope)
+    if not function.parameters:
+        return App(function.name, (*scope.time, *col), (rows,))
+    (theta,) = function.parameters
+    row_vars, col_vars = (scope.fresh(size.name) for size in theta.shape)
+    parameters = Lam(row_vars + col_vars, entry(theta, place(row_vars), place(col_vars), scope))
+    return App(function.name, col, (rows, parameters))
+
+
+def row_function_adjoint(matrix: RowFunctionAdjoint, row: Place, col: Place, scope: Scope) -> Term:
+    """`Σ_{l, c} C[l, c] ∂f_c(X[l, :], Θ) / ∂Θ[row, col]`."""
+    function, cotangent = matrix.args
+    token, out = (scope.fresh(size.name) for size in function.shape)
+    value = row_function(function, place(token), place(out), scope)
+    slope = App(value.fn, value.ix, value.args, ((1, row + col),))
+    weighed = Mul((entry(cotangent, place(token), place(out), scope), slope))
+    return sum_over(token + out, weighed)
+
+
+def windowed(matrix: Windowed, row: Place, col: Place, scope: Scope) -> Term:
+    """`Σ_d X[row + d, col] W[d, col]`."""
+    inputs, window = matrix.args
+    offset = scope.fresh(window.shape[0].name)
+    terms = (entry(inputs, shifted(row, place(offset)), col, scope),
+             entry(window, place(offset), col, scope))  # fmt: skip
+    return sum_over(offset, Mul(terms))
+
+
+def windowed_adjoint(matrix: WindowedAdjoint, row: Place, col: Place, scope: Scope) -> Term:
+    """`Σ_p X[p + row, col] C[p, col]`."""
+    function, cotangent = matrix.args
+    token = scope.fresh(function.shape[0].name)
+    terms = (entry(function.args[0], shifted(place(token), row), col, scope),
+             entry(cotangent, place(token), col, scope))  # fmt: skip
+    return sum_over(token, Mul(terms))
+
+
+def row_loss_gradient(matrix: RowLossGradient, row: Place, col: Place, scope: Scope) -> App:
+    """The partial derivative of an abstract loss in its first argument."""
+    return App(matrix.name, (), rows_of(matrix, row, scope), ((0, col),))
+
+
+SPECIAL: dict[Any, Callable[[Any, Place, Place, Scope], Term]] = {
+    RowFunction: row_function,
+    RowFunctionAdjoint: row_function_adjoint,
+    RowLossGradient: row_loss_gradient,
+    Windowed: windowed,
+    WindowedAdjoint: windowed_adjoint,
+}
+
+
+def loss_term(loss: sp.Expr, scope: Scope, weigh: Callable[[Place], list[Term]]) -> Term:
+    """A scalar loss, a sum over tokens with the factors `weigh(token)` each.
+
+    Losses are traces over tokens, abstract losses of rows, and rational combinations of them.
+    """
     if isinstance(loss, sp.Add):
-        return Add(tuple(loss_term(part, scope) for part in loss.args))
+        return Add(tuple(loss_term(part, scope, weigh) for part in loss.args))
     if isinstance(loss, sp.Mul) and loss.args[0].is_Rational:
-        return Mul((scalar(loss.args[0]), loss_term(loss.func(*loss.args[1:]), scope)))
-    raise TypeError(f"a loss must be built from traces; got {type(loss).__name__}.")
+        rest = loss.func(*loss.args[1:])
+        return Mul((scalar(loss.args[0]), loss_term(rest, scope, weigh)))
+    row = scope.fresh("L")
+    if isinstance(loss, RowLoss):
+        each: Term = App(loss.name, (), rows_of(loss, place(row), scope))
+    elif isinstance(loss, sp.Trace) and loss.arg.shape[0].name == "L":
+        each = entry(loss.arg, place(row), place(row), scope)
+    else:
+        raise TypeError(f"a loss must be a sum over tokens; got {type(loss).__name__}.")
+    return sum_over(row, product([*weigh(place(row)), each]))
 
 
 def product(factors: list[Term]) -> Term:
@@ -121,8 +205,11 @@ def index(expression: sp.Expr) -> Ix:
     return Ix((Var(rest.name, TIME),) if rest != 0 else (), int(shift))
 
 
-def scalar(expression: sp.Expr, env: Mapping[sp.Expr, Term] | None = None) -> Term:
-    """A scalar expression; `env` gives the terms of symbols that stand for something else."""
+def scalar(expression: sp.Expr, env: Mapping[sp.Basic, Any] | None = None) -> Term:
+    """A scalar expression; `env` gives the terms of symbols that stand for something else.
+
+    For an indexed family it gives a function from the time to the term.
+    """
     e, env = sp.sympify(expression), env or {}
     if e in env:
         return env[e]
@@ -130,6 +217,8 @@ def scalar(expression: sp.Expr, env: Mapping[sp.Expr, Term] | None = None) -> Te
         return Num(Fraction(int(e.p), int(e.q)))
     if e.is_Symbol:
         return Atom(e.name, ())
+    if isinstance(e, sp.Indexed) and e.base in env:
+        return env[e.base](*map(index, e.indices))
     if isinstance(e, sp.Indexed):
         return Atom(e.base.label.name, tuple(map(index, e.indices)))
     if isinstance(e, sp.Add):

@@ -6,8 +6,11 @@ from functools import cache
 
 import sympy as sp
 
+from ..loops.expressions import RowFunction, RowFunctionAdjoint, Windowed, WindowedAdjoint
 from ..loops.losses import F
 from ..loops.nets import Assignment, Net
+
+Z = sp.MatrixSymbol("Z", *F.shape)  # what the last layer makes, where a gate follows
 
 
 def adjoint(symbol: sp.MatrixSymbol) -> sp.MatrixSymbol:
@@ -17,7 +20,18 @@ def adjoint(symbol: sp.MatrixSymbol) -> sp.MatrixSymbol:
 
 def forward(net: Net) -> tuple[Assignment, ...]:
     """The whole net, its output F included."""
-    return (*net.program, (F, net.features * net.last.symbol))
+    if net.gate is None:
+        return (*net.program, (F, net.outputs))
+    return (*net.program, (Z, net.outputs), (F, sp.HadamardProduct(net.gate, Z)))
+
+
+def pullback(value: sp.MatrixExpr, cotangent: sp.MatrixExpr, used: sp.MatrixSymbol) -> sp.Expr:
+    """The gradient of `⟨cotangent, value⟩` in the symbol `used`."""
+    if isinstance(value, RowFunction):
+        return RowFunctionAdjoint(value, cotangent)
+    if isinstance(value, Windowed):
+        return WindowedAdjoint(value, cotangent)
+    return sp.Trace(cotangent.T * value).diff(used)
 
 
 @cache
@@ -28,14 +42,13 @@ def backward(net: Net) -> dict[str, sp.MatrixExpr]:
     """
     weights = {weight.symbol for weight in net.weights}
     leads = set(weights)  # symbols that depend on a weight; no others need a gradient
-    for symbol, value in net.program:
+    for symbol, value in forward(net):
         if value.atoms(sp.MatrixSymbol) & leads:
             leads.add(symbol)
     found: dict[str, sp.MatrixExpr] = {}
     for symbol, value in reversed(forward(net)):
-        pairing = sp.Trace(adjoint(symbol).T * value)
         for used in sorted(value.atoms(sp.MatrixSymbol) & leads, key=lambda s: s.name):
             name = adjoint(used).name
-            part = pairing.diff(used)
+            part = pullback(value, adjoint(symbol), used)
             found[name] = found[name] + part if name in found else part
     return found

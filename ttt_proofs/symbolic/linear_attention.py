@@ -7,49 +7,82 @@ closed form of the update's recurrence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import sympy as sp
 
 from ..kernel.definitions import Equation, sum_over
 from ..kernel.proof import Proof
-from ..kernel.terms import TIME, Add, Atom, Ix, Mul, Num, Sum, Term, Var, at, ix
+from ..kernel.terms import (
+    TIME,
+    Add,
+    Atom,
+    Ix,
+    Lam,
+    Mul,
+    Sum,
+    Term,
+    Var,
+    at,
+    ix,
+    substitute,
+    symbols,
+)
 from ..loops import InnerLoop
-from ..loops.loop import W, t
+from ..loops.update import G, M, U, W, number, t
 from . import theory
-from .bridge import index, product, scalar, variable
+from .bridge import Place, index, place, product, scalar, variables
+from .gates import applied
 from .prover import Prover
 from .recurrence import Closed, i, solve
-from .theory import NOW, T
+from .theory import NOW, ONE, T
 
-PAST, PAST_ROW = Var("i", TIME), Var("m", "L")
+PAST, EARLIER = Var("i", TIME), Var("j", TIME)
+RATE = {number(kind, "eta"): sp.Integer(1) for kind in ("constant", "per_step")}
 
 
 @dataclass(frozen=True)
 class Form:
     """The pieces of the linear-attention form, as kernel terms.
 
-    `query[l, h]` and `key[l', h]` are features, `value[l', c]` what is stored, `coefficient`
-    the weight of step i at time t, `start` the decayed initial state, `last` the last step
-    that is read. A single step (`last` is None) has no sum over i.
+    `query[l, h]` and `key[m, h]` are features, `value[m, c]` what is stored of a token, `stored`
+    what is stored of step i at `[h, c]`: the sum of keyᵀ value over its tokens, or what an
+    operator makes of such sums. `coefficient` is the weight of step i at time t, `start` the
+    decayed initial state, `gate` multiplies what is read (1 where the net has no gate), `last`
+    is the last step that is read in full. A single step (`last` is None) has no sum over i. A
+    causal reading has besides the term `newest`: what a token sees of its own chunk. `every` are
+    the indices of the output, `tokens` those of a token that was stored.
     """
+
+    every: tuple[Var, ...]
+    tokens: tuple[Var, ...]
 
     query: Term
     key: Term
     value: Term
+    stored: Term
     coefficient: Term
     start: Term
     last: Ix | None
-    hidden: Var
+    hidden: tuple[Var, ...]
+    gate: Term = ONE
+    newest: Term | None = None
+
+    @property
+    def state(self) -> Term:
+        """What the query meets, `[h, c]`."""
+        past = product([self.coefficient, self.stored])
+        if self.last is not None:
+            past = Sum(PAST, at(0), self.last, past)
+        return Add((self.start, past, *([] if self.newest is None else [self.newest])))
 
     @property
     def term(self) -> Term:
-        """`Σ_h query (start + Σ_i coefficient Σ_l' key value)`."""
-        past = product([self.coefficient, sum_over((PAST_ROW,), Mul((self.key, self.value)))])
-        if self.last is not None:
-            past = Sum(PAST, at(0), self.last, past)
-        return sum_over((self.hidden,), Mul((self.query, Add((self.start, past)))))
+        """`gate Σ_h query (start + Σ_i coefficient stored)`."""
+        return product([self.gate, sum_over(self.hidden, Mul((self.query, self.state)))])
 
 
 def closed_forms(loop: InnerLoop) -> dict[sp.Symbol, Closed]:
@@ -58,13 +91,18 @@ def closed_forms(loop: InnerLoop) -> dict[sp.Symbol, Closed]:
 
 
 def last_step(loop: InnerLoop) -> sp.Expr:
-    """The last step that the reading at t sees: t itself, or t - 1."""
+    """The last step that the reading at t sees in full: t itself, or t - 1."""
     return t if loop.schedule.read == "after_update" else t - 1
 
 
 def sign(loop: InnerLoop) -> int:
     """-1 for descent, where v̂ is minus the gradient; +1 for ascent."""
     return 1 if loop.update.ascent else -1
+
+
+def written(loop: InnerLoop, expression: sp.Expr, col: Place) -> Term:
+    """A coefficient of the last layer's column `col` as a term."""
+    return scalar(expression, theory.gates(loop.net.last, col))
 
 
 def linear_attention(loop: InnerLoop, *, coefficient: sp.Expr | None = None,
@@ -74,62 +112,153 @@ def linear_attention(loop: InnerLoop, *, coefficient: sp.Expr | None = None,
     `coefficient`, a SymPy expression in i and t, replaces the one found from the recurrence;
     `scale`, an expression in i, is written into the values instead of the coefficient.
     """
-    closed, last = closed_forms(loop)[W], last_step(loop)
-    found = sp.expand(sign(loop) * closed.weight(i, last))
-    weights = scalar(found if coefficient is None else coefficient)
-    start = product([scalar(closed.decay(last)), theory.start(loop.net.last)])
-    return pieces(loop, ix(PAST), scale, weights, start, index(last))
+    closed, last = closed_forms(loop), last_step(loop)
+    col = theory.ends(loop, loop.net.last)[1]
+    read = t if loop.schedule.read == "causal" else last
+    direction = 1 if loop.update.orthogonal else sign(loop)  # there the accumulator has the sign
+    found = sp.expand(direction * closed[W].weight(i, read))
+    weights = found if coefficient is None else sp.sympify(coefficient)
+    parts = pieces(loop, ix(PAST), scale)
+    stored = of_tokens(loop, parts)
+    newest = None
+    if loop.schedule.read == "causal":
+        seen = Atom("visible", (*place(theory.rows(loop)), *place(past_rows(loop))))
+        own = product([written(loop, weights, place(col)), of_tokens(loop, parts, seen)])
+        newest = substitute(own, {PAST: NOW})
+    if loop.update.orthogonal:
+        stored = operated(loop, stored, closed[M])
+    return Form(
+        **parts,
+        stored=stored,
+        coefficient=written(loop, weights, place(col)),
+        start=product([written(loop, closed[W].decay(last), place(col)),
+                       theory.start(loop, loop.net.last)]),
+        last=index(last),
+        newest=newest,
+    )  # fmt: skip
 
 
 def single_step(loop: InnerLoop, scale: sp.Expr | int) -> Form:
-    """One step: the state before it plays the part of the start."""
-    weight = loop.net.last
-    now = Atom(weight.name, (NOW, *map(ix, theory.indices(weight))))
-    return pieces(loop, NOW, scale, Num(Fraction(1)), now, None)
+    """One step, for updates without momentum: the state before it plays the part of the start.
 
-
-def pieces(loop: InnerLoop, past: Ix, scale: sp.Expr | int, coefficient: Term, start: Term,
-           last: Ix | None) -> Form:  # fmt: skip
-    """Query, key and value of the loop, written at the times `past`, with what is given."""
-    hidden, row, col = variable(loop.net.last.rows.name), variable("L"), variable("D_v")
-    value = theory.cotangent(loop, past)(ix(PAST_ROW), ix(col))
+    The rate is in the `scale` of the values, the coefficient is the rest.
+    """
+    weight, rule = loop.net.last, sp.expand(loop.update.recurrence[W])
+    cell, col = place(theory.cell(loop, weight)), place(theory.ends(loop, weight)[1])
+    before = Atom(weight.name, (NOW, *cell))
+    parts = pieces(loop, NOW, scale)
     return Form(
-        query=theory.features(loop, "q", theory.read_time(loop), NOW)(ix(row), ix(hidden)),
-        key=theory.features(loop, "k", past, past)(ix(PAST_ROW), ix(hidden)),
-        value=product([scalar(sign(loop) * sp.sympify(scale)), value]),
-        coefficient=coefficient,
-        start=start,
-        last=last,
-        hidden=hidden,
+        **parts,
+        stored=of_tokens(loop, parts),
+        coefficient=written(loop, sign(loop) * rule.coeff(G).xreplace(RATE), col),
+        start=product([written(loop, rule.coeff(W), col), before]),
+        last=None,
     )
+
+
+def past_rows(loop: InnerLoop) -> tuple[Var, ...]:
+    """The index variables of a token that was stored."""
+    return variables("L", loop.axes, 1) if "L" in loop.axes else (Var("m", "L"),)
+
+
+def pieces(loop: InnerLoop, past: Ix, scale: sp.Expr | int) -> dict[str, Any]:
+    """Query, key, value and gate of the loop, stored at the time `past`."""
+    hidden, column = theory.ends(loop, loop.net.last)
+    row, old, col = place(theory.rows(loop)), place(past_rows(loop)), place(column)
+    read = theory.features(loop, theory.read_data(loop), theory.read_time(loop), NOW)
+    value = theory.cotangent(loop, past)(old, col)
+    return {
+        "every": (T, *theory.rows(loop), *column),
+        "tokens": past_rows(loop),
+        "query": read(row, place(hidden), col),
+        "key": theory.features(loop, "k", past, past)(old, place(hidden), col),
+        "value": product([scalar(sign(loop) * sp.sympify(scale)), value]),
+        "hidden": hidden,
+        "gate": theory.output_gate(loop, row, col),
+    }
+
+
+def of_tokens(loop: InnerLoop, parts: dict[str, Any], *factors: Term) -> Term:
+    """The sum of keyᵀ value over the tokens of a step, at `[h, c]`."""
+    return sum_over(past_rows(loop), Mul((*factors, parts["key"], parts["value"])))
+
+
+def operated(loop: InnerLoop, stored: Term, accumulator: Closed) -> Term:
+    """What the operator makes of the accumulator after step i, at `[h, c]`."""
+    outer, inner = (theory.cell(loop, loop.net.last),
+                    sum(theory.ends(loop, loop.net.last, 1), ()))  # fmt: skip
+    col = place(theory.ends(loop, loop.net.last, 1)[1])
+    there = dict(zip(outer, place(inner), strict=True))
+    if not loop.update.momentum:  # the accumulator is the step's own gradient
+        own = sign(loop) * sp.expand(loop.update.recurrence[M]).coeff(G).subs(t, i)
+        held: Term = product([written(loop, own, col), substitute(stored, there)])
+    else:
+        found = sign(loop) * accumulator.weight(sp.Symbol(EARLIER.name, integer=True), i)
+        each = product([written(loop, found, col), substitute(stored, there | {PAST: ix(EARLIER)})])
+        held = Sum(EARLIER, at(0), ix(PAST), each)
+    return applied(loop, place(outer), Lam(inner, held))
+
+
+def each_outer_product(loop: InnerLoop) -> Form:
+    """The loop's form with the operator on every token's keyᵀ value, as Eq. (1) prints it."""
+    plain = linear_attention(replace(loop, update=replace(loop.update, orthogonal=None)))
+    outer, inner = (theory.cell(loop, loop.net.last),
+                    sum(theory.ends(loop, loop.net.last, 1), ()))  # fmt: skip
+    alone = Mul((plain.coefficient, plain.key, plain.value))
+    there = substitute(alone, dict(zip(outer, place(inner), strict=True)))
+    stored = sum_over(past_rows(loop), applied(loop, place(outer), Lam(inner, there)))
+    return replace(plain, stored=stored, coefficient=ONE)
 
 
 def claim(form: Form) -> Equation:
     """`o[t, l, c] = ` the form, for every t, l and c."""
-    every = (T, variable("L"), variable("D_v"))
-    return Equation(every, Atom("o", tuple(map(ix, every))), form.term)
+    return Equation(form.every, Atom("o", place(form.every)), form.term)
+
+
+def scores(form: Form) -> Equation:
+    """The claim with queries times keys first: `o = gate (q̂ S_0 + Σ_i C Σ_m (q̂ k̂ᵀ) v̂)`.
+
+    For forms without an operator, with a coefficient that is the same for all rows of the state.
+    Source: Section 6.2, Appendix H.
+    """
+    meet = sum_over(form.hidden, Mul((form.query, form.key)))
+    past: Term = product([form.coefficient, sum_over(form.tokens, Mul((meet, form.value)))])
+    if form.last is not None:
+        past = Sum(PAST, at(0), form.last, past)
+    terms = [sum_over(form.hidden, Mul((form.query, form.start))), past]
+    if form.newest is not None:
+        seen = Atom("visible", (*place(form.every[1:-1]), *place(form.tokens)))
+        own = sum_over(form.tokens, Mul((seen, meet, form.value)))
+        terms.append(substitute(product([form.coefficient, own]), {PAST: NOW}))
+    return replace(claim(form), right=product([form.gate, Add(tuple(terms))]))
 
 
 def predicate(loop: InnerLoop) -> tuple[Equation, ...]:
-    """What holds after t steps: each state of the last layer, in terms of its gradients."""
+    """What holds after t steps: each state of the last layer, in terms of its inputs."""
     weight = loop.net.last
-    row, col = theory.indices(weight)
-    entry = (ix(row), ix(col))
+    row, col = theory.ends(loop, weight)
+    entry = place(row + col)
     parts = []
     for value, closed in closed_forms(loop).items():
-        gradient = Atom(theory.state("G", weight), (ix(PAST), *entry))
-        written = product([scalar(closed.weight(i, t - 1)), gradient])
-        right: Term = Sum(PAST, at(0), ix(T, -1), written)
+        if value == M and not loop.update.momentum:
+            continue
+        later = 1 if closed.input == U else 0  # what the operator makes in step i is U[i + 1]
+        made = Atom(theory.state(closed.input.name, weight), (ix(PAST, later), *entry))
+        each = product([written(loop, closed.weight(i, t - 1), place(col)), made])
+        right: Term = Sum(PAST, at(0), ix(T, -1), each)
         if value == W:
-            first = product([scalar(closed.decay(t - 1)), theory.start(weight)])
-            right = Add((first, right))
+            decay = written(loop, closed.decay(t - 1), place(col))
+            right = Add((product([decay, theory.start(loop, weight)]), right))
         left = Atom(theory.state(value.name, weight), (NOW, *entry))
-        parts.append(Equation((row, col), left, right))
+        parts.append(Equation(row + col, left, right))
     return tuple(parts)
 
 
-def prove_unrolled(prover: Prover, loop: InnerLoop) -> int:
-    """Prove by induction what the last layer's weight is after t steps; returns that step."""
+def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], int]]:
+    """Prove by induction what the last layer's states are after t steps.
+
+    Returns for each state's name the function that takes the induction's last step for it.
+    """
     parts = predicate(loop)
     bases, steps, assumed = [], [], [prover.assume(part) for part in parts]
     names = [part.left.name for part in parts if isinstance(part.left, Atom)]
@@ -143,7 +272,8 @@ def prove_unrolled(prover: Prover, loop: InnerLoop) -> int:
             if prover.applies(number, source):
                 number = prover.use(number, source)
         steps.append(prover.rearrange(number, goal.right, NOW))
-    return prover.induct(T, parts, bases, steps, len(parts) - 1)
+    return {name: partial(prover.induct, T, parts, bases, steps, pick)
+            for pick, name in enumerate(names)}  # fmt: skip
 
 
 def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proof:
@@ -153,10 +283,18 @@ def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proo
     Whether the steps lead there is for the kernel to say: make a `Theorem` of the result.
     """
     prover = Prover(theory.definitions(loop))
-    weight = loop.net.last
-    gradient = prover.definition(
-        theory.state("G", weight), entry=theory.gradient_entry(loop, weight)
-    )
-    before = prove_unrolled(prover, loop) if unroll else prover.definition(weight.name)
-    number = prover.use(prover.definition("o"), before)
-    return prover.claim(prover.use(number, gradient), goal)
+    weight, causal = loop.net.last, loop.schedule.read == "causal"
+    gradients = [
+        prover.definition(theory.state("G", weight) + tail,
+                          entry=theory.gradient_entry(loop, weight, bool(tail)))
+        for tail in (("", theory.SEEN_TAIL) if causal else ("",))
+    ]  # fmt: skip
+    known = prove_unrolled(prover, loop) if unroll else {}
+    last, held, made = (theory.state(name, weight) for name in "WMU")
+    number = prover.definition("o")
+    for name in (last + theory.SEEN_TAIL, last, made, held):
+        if name in symbols(prover.right(number)):
+            number = prover.use(number, known.get(name, partial(prover.definition, name))())
+    for gradient in gradients:
+        number = prover.use(number, gradient)
+    return prover.claim(number, goal, NOW if causal else None)

@@ -75,12 +75,16 @@ class Prover:
         """Bring the right side into the form `term`."""
         return self.add(Calculate(term, peel), target)
 
-    def claim(self, target: int, goal: Equation, peel: Ix | None = None) -> Proof:
+    def conclude(self, target: int, term: Term, *sources: int) -> int:
+        """Bring the right side into the form `term`, which the sources may unfold."""
+        return self.add(Calculate(term), target, *sources)
+
+    def claim(self, target: int, goal: Equation, peel: Ix | None = None, *sources: int) -> Proof:
         """The whole proof, ending with `goal` as the last calculation's conclusion.
 
         The kernel is not asked here: replaying the proof decides.
         """
-        step = Step(Calculate(goal.right, peel), (target,), Sequent((), goal))
+        step = Step(Calculate(goal.right, peel), (target, *sources), Sequent((), goal))
         return Proof(self.definitions, (*self.steps, step))
 
     def induct(self, time: Var, predicate: tuple[Equation, ...], bases: list[int],

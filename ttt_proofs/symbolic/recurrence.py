@@ -1,7 +1,8 @@
 """Closed forms of linear recurrences, by variation of constants.
 
-A state follows `x ← a_t x + b_t`, where b_t is linear in the gradient G and in the states
-computed before x. Then after u + 1 steps `x = (Π a) x_0 + Σ_{i=0..u} K(i, u) G_i`.
+A state follows `x ← a_t x + b_t`, where b_t is linear in an input (the gradient G, or what an
+operator made, U) and in the states computed before x. Then after u + 1 steps
+`x = (Π a) x_0 + Σ_{i=0..u} K(i, u) input_i`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from ..loops.loop import NEXT_M, G, M, W, t
+from ..loops.update import NEXT_M, G, M, Rule, U, W, t
 
 Kernel = Callable[[sp.Expr, sp.Expr], sp.Expr]
 i, s = (sp.Symbol(name, integer=True) for name in "is")
@@ -19,27 +20,30 @@ i, s = (sp.Symbol(name, integer=True) for name in "is")
 
 @dataclass(frozen=True)
 class Closed:
-    """`decay(u)` multiplies the start, `weight(i, u)` the gradient of step i, after step u."""
+    """`decay(u)` multiplies the start, `weight(i, u)` the `input` of step i, after step u."""
 
     decay: Callable[[sp.Expr], sp.Expr]
     weight: Kernel
+    input: sp.Symbol = G
 
 
-def solve(recurrence: dict[sp.Symbol, sp.Expr]) -> dict[sp.Symbol, Closed]:
+def solve(recurrence: Rule) -> dict[sp.Symbol, Closed]:
     """The closed form of each state, in order."""
     solved: dict[sp.Symbol, Closed] = {}
-    for state, expression in recurrence.items():
-        solved[state] = solve_one(state, sp.expand(expression), solved)
+    for state in (M, W):
+        if state in recurrence:
+            solved[state] = solve_one(state, sp.expand(recurrence[state]), solved)
     return solved
 
 
 def solve_one(state: sp.Symbol, expression: sp.Expr, solved: dict[sp.Symbol, Closed]) -> Closed:
     """The closed form of one state, given those computed before it."""
-    decay, direct = expression.coeff(state), expression.coeff(G)
+    source = U if expression.has(U) else G
+    decay, direct = expression.coeff(state), expression.coeff(source)
     through = expression.coeff(NEXT_M)
-    rest = sp.expand(expression - decay * state - direct * G - through * NEXT_M)
+    rest = sp.expand(expression - decay * state - direct * source - through * NEXT_M)
     coefficients = sp.Tuple(decay, direct, through)  # no sum: one could cancel another
-    if rest != 0 or coefficients.has(W, M, G, NEXT_M):
+    if rest != 0 or coefficients.has(W, M, G, U, NEXT_M):
         raise ValueError("the update must be linear in the state and the gradient; it is "
                          f"{expression}. Use a linear rule.")  # fmt: skip
     j = sp.Symbol("j", integer=True)
@@ -56,4 +60,4 @@ def solve_one(state: sp.Symbol, expression: sp.Expr, solved: dict[sp.Symbol, Clo
         passed = through.subs(t, j) * solved[M].weight(step, j) * kept(j + 1, last)
         return own + sp.Sum(passed, (j, step, last))
 
-    return Closed(lambda last: kept(sp.Integer(0), last), weight)
+    return Closed(lambda last: kept(sp.Integer(0), last), weight, source)

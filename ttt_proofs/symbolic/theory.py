@@ -2,105 +2,221 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
 
 import sympy as sp
 
 from ..kernel.definitions import Block, Define, DefineGradient
-from ..kernel.terms import TIME, Atom, Ix, Lam, Num, Term, Var, ix
+from ..kernel.terms import TIME, Atom, Ix, Lam, Mul, Num, Term, Var, ix
 from ..loops import InnerLoop, Weight
-from ..loops.loop import NEXT_M, G, M, W
+from ..loops.expressions import Windowed
 from ..loops.losses import F
-from .bridge import Entry, Scope, entry, loss_term, scalar, variable
-from .gradients import adjoint, backward, forward
+from ..loops.update import NEXT_M, G, M, N, R, U, W
+from .bridge import (
+    Entry,
+    Place,
+    Scope,
+    entry,
+    loss_term,
+    place,
+    product,
+    scalar,
+    shifted,
+    variables,
+)
+from .gates import applied, column_gate
+from .gradients import Z, adjoint, backward, forward
 
 T = Var("t", TIME)
 NOW, NEXT = ix(T), ix(T, 1)
+ZERO, ONE, MINUS_ONE = (Num(Fraction(n)) for n in (0, 1, -1))
+SEEN_TAIL = "_seen"
+
+Weigh = Callable[[Place], list[Term]]  # the factors by which a token's loss is weighed
 
 
 def symbol(name: str, *first: Ix) -> Entry:
     """The matrix `name[first..., row, col]`."""
-    return lambda row, col: Atom(name, (*first, row, col))
+    return lambda row, col: Atom(name, (*first, *row, *col))
 
 
-def scope(loop: InnerLoop, data: str, time: Ix, tokens: Ix, **override: Entry) -> Scope:
-    """Names of the loop's matrices, with the parameters at `time`, reading `data` at `tokens`."""
+def rows(loop: InnerLoop, sort: str = "L") -> tuple[Var, ...]:
+    """The index variables of a width: one, or several where it is a product."""
+    return variables(sort, loop.axes)
+
+
+def ends(loop: InnerLoop, weight: Weight, n: int = 0) -> tuple[tuple[Var, ...], tuple[Var, ...]]:
+    """The index variables of a weight's rows and of its columns."""
+    row, col = (variables(size.name, loop.axes, n) for size in (weight.rows, weight.cols))
+    return row, col
+
+
+def cell(loop: InnerLoop, weight: Weight) -> tuple[Var, ...]:
+    """The index variables of a weight, those of its rows first."""
+    row, col = ends(loop, weight)
+    return row + col
+
+
+def weighing(loop: InnerLoop, weight: Weight, time: Ix, seen_by: Place | None = None) -> Weigh:
+    """The factors of each token's loss: a rate of its own, and whether `seen_by` sees it."""
+
+    def factors(token: Place) -> list[Term]:
+        found: list[Term] = []
+        if loop.update.rate == "per_token":
+            found.append(Atom(f"eta_{weight.name}", (time, *token)))
+        if seen_by is not None:
+            found.append(Atom("visible", (*seen_by, *token)))
+        return found
+
+    return factors
+
+
+def scope(loop: InnerLoop, data: str, time: Ix, tokens: Ix, weigh: Weigh = lambda token: [],
+          override: Mapping[str, Entry] = MappingProxyType({})) -> Scope:  # fmt: skip
+    """Names of the loop's matrices, with the parameters at `time`, reading `data` at `tokens`.
+
+    `weigh` gives the factors of a token's loss, `override` names that stand for something else.
+    """
     trained = {weight.name for weight in loop.trained}
     entries = {
         weight.name: symbol(weight.name, *((time,) if weight.name in trained else ()))
         for weight in loop.net.weights
     }
-    entries |= {"X": symbol(data, tokens), "V": symbol("v", tokens)} | override
-    values = {name.name: value for name, value in forward(loop.net)}
-    values |= backward(loop.net) | {adjoint(F).name: loop.loss.gradient}
-    dynamic = loop.update.trained == "all"
-    return Scope(entries, values, time if dynamic else None)
+    given = symbol("v", tokens)
+    if loop.schedule.negate_values:
+        given = lambda row, col: Mul((MINUS_ONE, symbol("v", tokens)(row, col)))  # noqa: E731
+    entries |= {"X": symbol(data, tokens), "V": given} | dict(override)
+    values = {name.name: value for name, value in forward(loop.net)} | backward(loop.net)
+    names = Scope(entries, values, () if loop.is_static else (time,), loop.axes)
+    names.entries = entries | {
+        adjoint(F).name: lambda row, col: product(
+            [*weigh(row), entry(loop.loss.gradient, row, col, names)]
+        )
+    }
+    return names
 
 
-def features(loop: InnerLoop, data: str, time: Ix, tokens: Ix) -> Entry:
-    """`φ_time(data_tokens)`, entry by entry."""
+def read_data(loop: InnerLoop) -> str:
+    """What the loop is read with: queries, or keys in their place."""
+    return "q" if loop.schedule.query == "query" else "k"
+
+
+def features(loop: InnerLoop, data: str, time: Ix,
+             tokens: Ix) -> Callable[[Place, Place, Place], Term]:  # fmt: skip
+    """`φ_time(data_tokens)` at a token, a row of the last layer, and one of its columns.
+
+    Only the features of a convolution depend on the column: each channel has its own window.
+    """
     names = scope(loop, data, time, tokens)
-    return lambda row, col: entry(loop.net.features, row, col, names)
+    if isinstance(loop.net.outputs, Windowed):
+        inputs = names.entries["X"]
+        return lambda row, at, col: inputs(shifted(row, at), col)
+    return lambda row, at, col: entry(loop.net.features, row, at, names)
+
+
+def output_gate(loop: InnerLoop, row: Place, col: Place) -> Term:
+    """The gate on what is read, 1 where the net has none."""
+    names = scope(loop, read_data(loop), read_time(loop), NOW)
+    return ONE if loop.net.gate is None else entry(loop.net.gate, row, col, names)
 
 
 def cotangent(loop: InnerLoop, time: Ix) -> Entry:
-    """`∂L/∂F` at `time`, entry by entry."""
-    names = scope(loop, "k", time, time)
-    return lambda row, col: entry(adjoint(F), row, col, names)
-
-
-def indices(weight: Weight) -> tuple[Var, Var]:
-    """The index variables of a weight's rows and columns."""
-    return variable(weight.rows.name), variable(weight.cols.name)
-
-
-def point(weight: Weight) -> str:
-    """The name of the symbol at which a weight's gradient is taken."""
-    return f"X_{weight.name}"
+    """The loss' gradient in what the last layer makes, at `time`, weighed by the rates."""
+    names = scope(loop, "k", time, time, weighing(loop, loop.net.last, time))
+    made = F if loop.net.gate is None else Z
+    return lambda row, col: entry(adjoint(made), row, col, names)
 
 
 def state(name: str, weight: Weight) -> str:
-    """The name of a weight's sequence: its own for W, `M_...` and `G_...` for the others."""
+    """The name of a weight's sequence: its own for W, `M_...`, `G_...`, ... for the others."""
     return weight.name if name == "W" else f"{name}_{weight.name}"
 
 
-def start(weight: Weight) -> Term:
+def start(loop: InnerLoop, weight: Weight) -> Term:
     """The initial weight."""
-    return Atom(f"{weight.name}_0", tuple(map(ix, indices(weight))))
+    return Atom(f"{weight.name}_0", place(cell(loop, weight)))
+
+
+def environment(loop: InnerLoop, weight: Weight, at: Place, col: Place) -> dict[sp.Basic, Any]:
+    """What the symbols of an update rule stand for, at one entry of a weight, at time t."""
+    env: dict[sp.Basic, Any] = {
+        value: Atom(state(value.name, weight), (NOW, *at)) for value in (W, M, G)
+    }
+    env |= {value: Atom(state(name, weight), (NEXT, *at)) for value, name in
+            ((NEXT_M, "M"), (U, "U"))}  # fmt: skip
+    return env | gates(weight, col)
+
+
+def gates(weight: Weight, col: Place) -> dict[sp.Basic, Any]:
+    """The gates of an update rule, on one column, as families over time."""
+    return {sp.IndexedBase(value): lambda time, name=value.name: Atom(
+        state(name, weight), (time, *col)) for value in (R, N)}  # fmt: skip
 
 
 def weight_definitions(loop: InnerLoop) -> Block:
     """How the trained weights move: accumulators, weights, gradients, at all times at once."""
-    moved: dict[str, list[Define]] = {"M": [], "W": []}
-    gradients: list[DefineGradient] = []
+    moved: dict[sp.Symbol, list[Define | DefineGradient]] = {s: [] for s in (M, U, N, W, G, R)}
     for weight in loop.trained:
-        every = tuple(map(ix, indices(weight)))
-        env: dict[sp.Expr, Term] = {
-            value: Atom(state(value.name, weight), (NOW, *every)) for value in (W, M, G)
-        }
-        env[NEXT_M] = Atom(state("M", weight), (NEXT, *every))
+        row, col = ends(loop, weight)
+        env = environment(loop, weight, place(row + col), place(col))
         for value, expression in loop.update.recurrence.items():
-            first = start(weight) if value == W else Num(Fraction(0))
-            define = Define(state(value.name, weight), (T, *indices(weight)),
-                            scalar(expression, env), first)  # fmt: skip
-            moved[value.name].append(define)
-        gradients.append(gradient_definition(loop, weight))
-    return (*moved["M"], *moved["W"], *gradients)
+            name, term = state(value.name, weight), scalar(expression, env)
+            if value == U:
+                inner = sum(ends(loop, weight, 1), ())
+                held = Lam(inner, Atom(state("M", weight), (NOW, *place(inner))))
+                made = applied(loop, place(row + col), held)
+                moved[U].append(Define(name, (T, *row, *col), made))
+            elif value in (R, N):
+                gate = column_gate(loop, weight, value, Lam(row, term), place(col))
+                begun = Lam(row, start(loop, weight))
+                first = column_gate(loop, weight, N, begun, place(col)) if value == N else None
+                moved[value].append(Define(name, (T, *col), gate, first))
+            else:
+                first = start(loop, weight) if value == W else ZERO
+                moved[value].append(Define(name, (T, *row, *col), term, first))
+        moved[G].append(gradient_definition(loop, weight))
+    return tuple(define for group in moved.values() for define in group)
 
 
-def gradient_definition(loop: InnerLoop, weight: Weight) -> DefineGradient:
-    """`G_W[t, ...]`: the gradient of the loss on chunk t in this weight, at time t."""
-    names = scope(loop, "k", NOW, NOW, **{weight.name: symbol(point(weight))})
-    now = Lam(indices(weight), symbol(weight.name, NOW)(*map(ix, indices(weight))))
-    return DefineGradient(state("G", weight), (T,), point(weight),
-                          loss_term(loop.loss.expression, names), now)  # fmt: skip
+def gradient_definition(loop: InnerLoop, weight: Weight, seen: bool = False) -> DefineGradient:
+    """`G_W[t, ...]`: the gradient of the loss on chunk t in this weight, at time t.
+
+    With `seen`, of the part of the loss that token l sees, `G_W_seen[t, l, ...]`.
+    """
+    tail, by = (SEEN_TAIL, rows(loop)) if seen else ("", ())
+    param = f"X_{weight.name}{tail}"
+    weigh = weighing(loop, weight, NOW, place(by) if seen else None)
+    names = scope(loop, "k", NOW, NOW, override={weight.name: symbol(param)})
+    every = cell(loop, weight)
+    now = Lam(every, Atom(weight.name, (NOW, *place(every))))
+    return DefineGradient(state("G", weight) + tail, (T, *by), param,
+                          loss_term(loop.loss.expression, names, weigh), now)  # fmt: skip
 
 
-def gradient_entry(loop: InnerLoop, weight: Weight) -> Lam:
+def gradient_entry(loop: InnerLoop, weight: Weight, seen: bool = False) -> Lam:
     """The gradient that SymPy found, as a function of the weight."""
-    names = scope(loop, "k", NOW, NOW, **{weight.name: symbol(point(weight))})
-    row, col = indices(weight)
-    return Lam((row, col), entry(adjoint(weight.symbol), ix(row), ix(col), names))
+    tail, by = (SEEN_TAIL, place(rows(loop))) if seen else ("", None)
+    param = f"X_{weight.name}{tail}"
+    weigh = weighing(loop, weight, NOW, by)
+    names = scope(loop, "k", NOW, NOW, weigh, {weight.name: symbol(param)})
+    row, col = ends(loop, weight)
+    return Lam(row + col, entry(adjoint(weight.symbol), place(row), place(col), names))
+
+
+def seen_definitions(loop: InnerLoop) -> Block:
+    """The last layer as each token of chunk t sees it: one update by the tokens up to it."""
+    weight, rule = loop.net.last, loop.update.recurrence
+    at = place(cell(loop, weight))
+    env = environment(loop, weight, at, ())
+    env[G] = Atom(state("G", weight) + SEEN_TAIL, (NOW, *place(rows(loop)), *at))
+    if M in rule:
+        env[NEXT_M] = scalar(rule[M], env)
+    every = (T, *rows(loop), *cell(loop, weight))
+    return (gradient_definition(loop, weight, seen=True),
+            Define(weight.name + SEEN_TAIL, every, scalar(rule[W], env)))  # fmt: skip
 
 
 def read_time(loop: InnerLoop) -> Ix:
@@ -110,12 +226,17 @@ def read_time(loop: InnerLoop) -> Ix:
 
 def output_definition(loop: InnerLoop) -> Define:
     """`o[t, l, c]`: the net at the query."""
-    row, col = variable("L"), variable("D_v")
-    names = scope(loop, "q", read_time(loop), NOW)
-    return Define("o", (T, row, col), entry(F, ix(row), ix(col), names))
+    row, col = rows(loop), rows(loop, "D_v")
+    override: dict[str, Entry] = {}
+    if loop.schedule.read == "causal":
+        override = {loop.net.last.name: symbol(loop.net.last.name + SEEN_TAIL, NOW, *place(row))}
+    names = scope(loop, read_data(loop), read_time(loop), NOW, override=override)
+    return Define("o", (T, *row, *col), entry(F, place(row), place(col), names))
 
 
 def definitions(loop: InnerLoop) -> tuple[Block, ...]:
     """The loop, as definitions that the kernel admits."""
-    return (weight_definitions(loop), (output_definition(loop),))
-
+    weights = weight_definitions(loop)
+    if loop.schedule.read == "causal":
+        weights = (*weights, *seen_definitions(loop))
+    return (weights, (output_definition(loop),))

@@ -1,22 +1,27 @@
 """PyTorch code from the SymPy expressions that were proved: text first, then functions.
 
-Matrices are `[..., rows, cols]`; leading dimensions (batch, heads) broadcast.
+Matrices are `[..., rows, cols]`; leading dimensions (batch, heads) broadcast. The channels of a
+depthwise convolution are heads: its X is one channel's windows `[..., L, D_w]`, which `windows`
+cuts, and its W `[..., D_w, 1]`, so that to correlate is to multiply.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 
 import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from ..loops import InnerLoop
-from ..loops.expressions import gelu_tanh
+from ..loops.expressions import Windowed, WindowedAdjoint, gelu_tanh
 from ..loops.losses import F, V
-from ..loops.nets import Assignment
-from .gradients import adjoint, backward, forward
+from ..loops.nets import Assignment, Weight
+from ..loops.update import CLIPS, NEXT_M, NORMS, OPERATORS, G, M, N, R, U, W
+from .gradients import Z, adjoint, backward, forward
+from .torch_functions import FUNCTIONS
 
 CALLS = {
     "sigmoid": "torch.sigmoid({})",
@@ -43,6 +48,11 @@ def matrix_code(matrix: sp.MatrixExpr) -> str:
         (argument,) = matrix.function.variables
         inner = sp.Symbol(matrix_code(matrix.expr))
         return f"({scalar_code(matrix.function.expr.subs(argument, inner).doit())})"
+    if isinstance(matrix, Windowed):
+        return " @ ".join(map(matrix_code, matrix.args))
+    if isinstance(matrix, WindowedAdjoint):
+        function, cotangent = matrix.args
+        return f"({matrix_code(function.args[0])}.mT @ {matrix_code(cotangent)})"
     raise ValueError("only a loop with a concrete net and loss can run; this one has an abstract "
                      f"{type(matrix).__name__}. Choose a named one.")  # fmt: skip
 
@@ -92,32 +102,94 @@ def live(lines: list[Assignment], wanted: set[sp.MatrixSymbol]) -> list[Assignme
     return kept
 
 
+def weighed(lines: list[Assignment], trained: tuple[Weight, ...]) -> list[Assignment]:
+    """The same assignments, with row l of the cotangents times what token l counts for a weight.
+
+    Only a weight's own gradient, linear in cotangents, sums over tokens; what leads there is the
+    same for all weights.
+    """
+    found = []
+    for symbol, value in lines:
+        owner = next((w.name for w in trained if adjoint(w.symbol) == symbol), None)
+        slopes = [s for s in value.atoms(sp.MatrixSymbol) if owner and s.name.startswith("d")]
+        found.append((symbol, value.xreplace(
+            {s: sp.MatrixSymbol(f"(rows['{owner}'] * {s.name})", *s.shape) for s in slopes})))
+    return found  # fmt: skip
+
+
+def net_code(loop: InnerLoop) -> list[str]:
+    """The functions of net and loss: features, outputs, cotangent, values, gradients."""
+    net, weights = loop.net, [weight.name for weight in loop.net.weights]
+    made = F if net.gate is None else Z  # by the last layer, before any gate
+    program, through = list(net.program), list(forward(net))
+    symbols = [symbol for symbol, _ in through] + [weight.symbol for weight in net.weights]
+    known = {adjoint(symbol).name: adjoint(symbol) for symbol in symbols}
+    back = [(known[name], value) for name, value in backward(net).items()]
+    gated = live([line for line in through if line[0] != made], {F})
+    into = live(program + back, {adjoint(made)})
+    lines = weighed(live(through + back, {adjoint(w.symbol) for w in loop.trained}), loop.trained)
+    found = ", ".join(f"'{w.name}': {adjoint(w.symbol).name}" for w in loop.trained)
+    loss = loop.loss.gradient
+    loss = loss.subs(V, -V).doit() if loop.schedule.negate_values else loss
+    slope = adjoint(F).name
+    return [
+        function_code("features", ["X", *weights], live(program, {net.features}),
+                      net.features.name),
+        function_code("outputs", ["X", made.name, *weights], gated, F.name),
+        function_code("cotangent", [F.name, V.name], [], matrix_code(loss)),
+        function_code("values", ["X", slope, *weights], into, adjoint(made).name),
+        function_code("gradients", ["X", slope, "rows", *weights], lines, f"{{{found}}}"),
+    ]  # fmt: skip
+
+
+def named(field: str, name: str | None, known: tuple[str, ...], argument: str) -> str:
+    """A call of the function that the loop names; what stands for none is not written here."""
+    if name not in known:
+        raise ValueError(f"only a concrete `{field}` can run; got {name!r}. "
+                         f"Choose one of {', '.join(known)}.")  # fmt: skip
+    return f"{name}({argument})"
+
+
+def rule_code(loop: InnerLoop) -> list[str]:
+    """The update rule, cut where a function that is not linear comes in."""
+    rule, update = loop.update.recurrence, loop.update
+    code = {symbol: scalar_code(value) for symbol, value in rule.items()}
+    clip = named("clip", update.clip, CLIPS, code[R]) if R in rule else "1"
+    accumulated = code.get(M, G.name)
+    operated = named("orthogonal", update.orthogonal, OPERATORS, code[U]) if U in rule else "step"
+    step = U if U in rule else NEXT_M if M in rule else G
+    norm = ([f"    N = {named('weight_norm', update.weight_norm, NORMS, f'{code[N]}, W_0')}"]
+            if N in rule else [])  # fmt: skip
+    return [
+        f"def clip(G, eta):\n    return {clip}",
+        f"def accumulate(G, M, R, eta, alpha):\n    return {accumulated}",
+        f"def orthogonal({NEXT_M if U in rule else 'step'}):\n    return {operated}",
+        "\n".join([f"def move(W, {step}, R, eta, W_0):", *norm, f"    return {code[W]}"]),
+        """def update(G, W, M, eta, alpha, W_0):
+    R = clip(G, eta)
+    M_next = accumulate(G, M, R, eta, alpha)
+    return move(W, orthogonal(M_next), R, eta, W_0), M_next""",
+    ]
+
+
 def loop_code(loop: InnerLoop) -> str:
     """The loop's pieces as the text of a Python module.
 
-    `features(X, ...)` is φ; `cotangent(F, V)` the loss' gradient in the outputs;
-    `gradients(X, dF, ...)` those of the trained weights; `update(...)` one step of the rule.
+    `features(X, ...)` is φ; `outputs(X, F, ...)` gates what the last layer makes of them, if the
+    net has a gate; `cotangent(F, V)` is the loss' gradient in the outputs, `values(X, dF, ...)`
+    the one before the gate; `gradients(X, dF, rows, ...)` has those of the trained weights, in
+    which row l, token l, counts `rows[name][..., l, 0]` times.
+    `update(G, W, M, eta, alpha, W_0)` is one step of the rule, to `(W_next, M_next)`, in four
+    parts: `clip(G, eta)`, the gate R; `accumulate(G, M, R, eta, alpha)`, which is G where the
+    rule has no accumulator; `orthogonal(step)`, `move(W, step, R, eta, W_0)`. All but the first
+    and third are affine where the rule has no weight norm, once R is given.
     """
-    weights = [weight.name for weight in loop.net.weights]
-    trained = [weight.symbol for weight in loop.trained]
-    program = list(loop.net.program)
-    known = {name.name: name for name, _ in forward(loop.net)} | {w.name: w for w in trained}
-    back = [(adjoint(known[name[1:]]), value)
-            for name, value in backward(loop.net).items() if name[1:] in known]  # fmt: skip
-    lines = live(program + back, {adjoint(w) for w in trained})
-    found = ", ".join(f"'{w.name}': {adjoint(w).name}" for w in trained)
-    rule = loop.update.recurrence
-    states = [value.name for value in rule]
-    steps = [f"    {name}_next = {scalar_code(value)}"
-             for name, value in zip(states, rule.values(), strict=True)]  # fmt: skip
-    return "\n\n\n".join([
-        "import torch",
-        function_code("features", ["X", *weights], program, loop.net.features.name),
-        function_code("cotangent", [F.name, V.name], [], matrix_code(loop.loss.gradient)),
-        function_code("gradients", ["X", adjoint(F).name, *weights], lines, f"{{{found}}}"),
-        "\n".join(["def update(G, W, M, eta, alpha):", *steps,
-                   f"    return W_next, {'M_next' if 'M' in states else 'M'}"]),
-    ])  # fmt: skip
+    update = loop.update
+    names = (update.clip, update.orthogonal, update.weight_norm)
+    used = [*names, "windows" if loop.net.tokens else None]
+    functions = [f for name in used for f in FUNCTIONS.get(name or "", ())]
+    pasted = [inspect.getsource(function).rstrip() for function in functions]
+    return "\n\n\n".join(["import torch", *pasted, *net_code(loop), *rule_code(loop)]) + "\n"
 
 
 @dataclass(frozen=True)
@@ -126,16 +198,25 @@ class TorchLoop:
 
     source: str
     features: Callable
+    outputs: Callable
     cotangent: Callable
+    values: Callable
     gradients: Callable
+    clip: Callable
+    accumulate: Callable
+    orthogonal: Callable
+    move: Callable
     update: Callable
+
+
+def compiled(source: str) -> TorchLoop:
+    """The functions of a loop's text."""
+    names: dict = {}
+    exec(compile(source, "<derived from the loop's SymPy expressions>", "exec"), names)
+    return TorchLoop(source, **{f.name: names[f.name] for f in fields(TorchLoop)[1:]})
 
 
 @cache
 def torch_loop(loop: InnerLoop) -> TorchLoop:
     """Compile the loop's code; `ValueError` where part of the loop is abstract."""
-    source = loop_code(loop)
-    names: dict = {}
-    exec(compile(source, "<derived from the loop's SymPy expressions>", "exec"), names)
-    functions = (names[name] for name in ("features", "cotangent", "gradients", "update"))
-    return TorchLoop(source, *functions)
+    return compiled(loop_code(loop))

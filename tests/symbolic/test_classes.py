@@ -1,0 +1,92 @@
+"""Parallel classes: degrees of terms, and what is read off a form rather than off the loop."""
+
+from dataclasses import replace
+
+import pytest
+import sympy as sp
+
+from ttt_proofs.kernel.terms import Add, Atom, Mul
+from ttt_proofs.loops import (
+    AbstractLoss,
+    Features,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Schedule,
+    SquaredError,
+    lact,
+    ladder,
+)
+from ttt_proofs.loops.update import t
+from ttt_proofs.symbolic import inner_steps
+from ttt_proofs.symbolic.classes import classify, degree_in, transition
+from ttt_proofs.symbolic.linear_attention import linear_attention
+
+LAST = GradientStep(trained="last")
+
+
+def test_degrees():
+    values = {loss: linear_attention(InnerLoop(Linear(), loss)).value
+              for loss in (Frobenius(), SquaredError(), AbstractLoss())}  # fmt: skip
+    assert [degree_in(v, {"W"}) for v in values.values()] == [0, 1, None]
+    assert [degree_in(v, {"v"}) for v in values.values()] == [1, 1, None]
+    delta = values[SquaredError()]
+    assert degree_in(Mul((delta, delta)), {"W"}) == 2
+    assert degree_in(Add((delta, Mul((delta, delta, delta)))), {"W"}) == 3
+    assert degree_in(Mul((Atom("x", ()), Atom("W", ()))), {"W"}) == 1
+    assert degree_in(Mul((values[AbstractLoss()], Atom("x", ()))), {"x"}) == 1
+    assert degree_in(Mul((values[AbstractLoss()], Atom("x", ()))), {"W"}) is None
+
+
+def test_the_class_is_read_off_the_form():
+    """A value that holds the state, whatever the loop says, is no additive one."""
+    loop = InnerLoop(Linear(), Frobenius())
+    for loss, found in ((Frobenius(), "additive"), (SquaredError(), "affine"),
+                        (AbstractLoss(), "sequential")):  # fmt: skip
+        assert classify(loop, linear_attention(InnerLoop(Linear(), loss)))[0] == found
+    twice = linear_attention(InnerLoop(Linear(), SquaredError()))
+    squared = replace(twice, value=Mul((twice.value, twice.value)))
+    assert classify(loop, squared) == ("sequential", "the value is not affine in the state")
+
+
+def test_values_that_depend_on_the_state_within_a_chunk_count():
+    """With several steps the state is `W_in`: a name that must not be overlooked."""
+    schedule = Schedule(2, steps=3)
+    for loss, found in ((Frobenius(), "additive"), (SquaredError(), "affine"),
+                        (AbstractLoss(), "sequential")):  # fmt: skip
+        loop = InnerLoop(Features(), loss, LAST, schedule)
+        assert classify(loop, inner_steps.linear_attention(loop))[0] == found
+
+
+def test_the_ladder_from_lact_to_linear_attention():
+    classes = {name: classify(loop, linear_attention(loop))[0] for name, loop in ladder().items()}
+    assert classes == {
+        "baseline": "sequential", "v1": "sequential", "v2": "composed", "v3": "composed",
+        "v4": "composed", "v5": "composed", "v6": "additive",
+    }  # fmt: skip
+    static = replace(lact().update, trained="last", weight_norm=None)
+    delta = replace(lact(), update=static, loss=SquaredError())
+    assert classify(delta, linear_attention(delta))[0] == "sequential"
+
+
+alpha, eta = (sp.IndexedBase(name)[t] for name in ("alpha", "eta"))
+norm, constant = sp.IndexedBase("N")[t + 1], sp.Symbol("eta")
+HELD = {"momentum": "per_step", "rate": "per_step"}
+
+TRANSITIONS = [
+    (GradientStep(None), [[1]]),
+    (GradientStep("per_token", "inside", ascent=True), [[1]]),
+    (GradientStep(weight_norm="n"), [[norm]]),
+    (GradientStep(**HELD, weight_norm="n"), [[alpha, 0], [-norm * eta * alpha, norm]]),
+    (GradientStep(**HELD, orthogonal="muon"), [[alpha, 0], [0, 1]]),
+    (GradientStep(orthogonal="muon"), [[0, 0], [0, 1]]),
+    (GradientStep(**HELD, clip="column_norm"), [[alpha, 0], [-eta * alpha, 1]]),
+]
+
+
+@pytest.mark.parametrize(("update", "gates"), TRANSITIONS, ids=[str(u) for u, _ in TRANSITIONS])
+def test_transitions_take_one_state_to_the_next(update, gates):
+    found = transition(InnerLoop(Linear(), Frobenius(), update))
+    assert sp.simplify(found - sp.Matrix(gates)).is_zero_matrix
+    assert sum(found == sp.Matrix(g) for _, g in TRANSITIONS if g != gates) == 0

@@ -1,0 +1,213 @@
+"""Several steps on a chunk: closed forms against iterating the delta rule, and planted faults."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from tests.symbolic.values import Meaning
+from ttt_proofs.kernel.proof import Proof, Theorem
+from ttt_proofs.kernel.terms import (
+    TIME,
+    Atom,
+    KernelError,
+    Mul,
+    Num,
+    Sum,
+    at,
+    inside,
+    ix,
+    rebuild,
+    symbols,
+)
+from ttt_proofs.loops import (
+    GLU,
+    MLP,
+    AbstractLoss,
+    Features,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Schedule,
+    SquaredError,
+    SwiGLU,
+)
+from ttt_proofs.symbolic import attention_part, delta_steps_part, summed_rate_part
+from ttt_proofs.symbolic.inner_steps import K, covered, linear_attention
+from ttt_proofs.symbolic.parts import steps_part
+
+MANY = Schedule(2, steps=3)
+STATIC = GradientStep(trained="last")
+DELTA = InnerLoop(Linear(), SquaredError(), STATIC, Schedule(steps=2, single=True))
+
+
+def proved(part) -> bool:
+    """Whether the kernel accepts the part."""
+    try:
+        theorem = Theorem(part.proof)
+    except KernelError:
+        return False
+    return theorem.statement.equation == part.statement and not theorem.statement.hypotheses
+
+
+LOOPS = [
+    InnerLoop(Features(), AbstractLoss(), schedule=MANY),
+    InnerLoop(Features(), AbstractLoss(), GradientStep("per_step", ascent=True), MANY),
+    InnerLoop(Linear(), SquaredError(), GradientStep(None), MANY),
+    InnerLoop(MLP(2, "act"), Frobenius(), schedule=Schedule(2, "before_update", steps=2)),
+    InnerLoop(SwiGLU(), SquaredError(), GradientStep("per_token", "inside"), MANY),
+    InnerLoop(GLU(), SquaredError(), schedule=replace(MANY, query="key", negate_values=True)),
+]
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: type(loop.net).__name__)
+def test_k_keys_and_values_for_each_token(loop):
+    part = attention_part(loop, "label")
+    assert part.label == "label" and proved(part)
+    assert part.statement.every[-1] == K
+
+
+@pytest.mark.parametrize("steps", [2, 3, 64])
+def test_the_number_of_steps_is_a_variable(steps):
+    loop = replace(LOOPS[0], schedule=replace(MANY, steps=steps))
+    assert attention_part(loop) == attention_part(LOOPS[0])
+
+
+def fewer(term):
+    """The term with each sum over the steps on a chunk ending at K - 2 in place of K - 1."""
+    if isinstance(term, Sum) and term.high == ix(K, -1):
+        term = replace(term, high=ix(K, -2))
+    return rebuild(term, fewer)
+
+
+def restated(part, right) -> Proof:
+    """The part's proof, with another right side in its last step."""
+    *steps, last = part.proof.steps
+    equation = replace(part.statement, right=right)
+    conclusion = replace(last.conclusion, equation=equation)
+    forged = replace(last, rule=replace(last.rule, term=right), conclusion=conclusion)
+    return Proof(part.proof.definitions, (*steps, forged))
+
+
+@pytest.mark.parametrize("loop", LOOPS[:3], ids=range(3))
+def test_one_step_too_few_is_refused(loop):
+    part = attention_part(loop)
+    wrong = fewer(part.statement.right)
+    assert wrong != part.statement.right
+    with pytest.raises(KernelError):
+        Theorem(restated(part, wrong))
+    Theorem(restated(part, part.statement.right))
+
+
+def test_one_step_at_the_summed_rate_needs_a_static_kernel_and_frobenius():
+    static = InnerLoop(Features(), Frobenius(), STATIC, MANY)
+    assert proved(summed_rate_part(static, "label"))
+    ascending = replace(static, update=replace(STATIC, ascent=True))
+    assert proved(summed_rate_part(ascending))
+    for other in (
+        replace(static, update=GradientStep()),
+        replace(static, loss=SquaredError()),
+        replace(static, loss=AbstractLoss()),
+        replace(static, net=MLP(2), update=GradientStep()),
+    ):
+        assert proved(attention_part(other)) and not proved(summed_rate_part(other))
+
+
+def test_the_form_of_another_loop_is_refused():
+    loop = LOOPS[0]
+    assert proved(steps_part(loop, linear_attention(loop), ""))
+    for other in (
+        replace(loop, update=GradientStep(ascent=True)),
+        replace(loop, update=GradientStep("per_step")),
+        replace(loop, schedule=replace(MANY, read="before_update")),
+        replace(loop, schedule=replace(MANY, query="key")),
+        replace(loop, loss=Frobenius()),
+    ):
+        try:
+            part = steps_part(loop, linear_attention(other), "")
+        except KernelError:
+            continue
+        assert not proved(part)
+
+
+@pytest.mark.parametrize(
+    ("update", "plain"),
+    [
+        (GradientStep(), True),
+        (GradientStep("per_token", "inside", ascent=True), True),
+        (GradientStep(None, trained="last"), True),
+        (GradientStep(momentum="constant"), False),
+        (GradientStep(clip="column_norm"), False),
+        (GradientStep(orthogonal="muon"), False),
+        (GradientStep(weight_norm="initial_norm"), False),
+    ],
+    ids=str,
+)
+def test_what_is_told_of_are_plain_steps(update, plain):
+    assert covered(InnerLoop(Linear(), Frobenius(), update, MANY)) is plain
+
+
+# K steps of the delta rule on one token, in exact fractions: from W, f = k W, v, η.
+
+KEY, VALUE = (Fraction(2), Fraction(-1, 3)), (Fraction(1), Fraction(3, 2))
+ETA, START = Fraction(2, 7), ((Fraction(1), Fraction(-2)), (Fraction(1, 2), Fraction(3)))
+
+
+def stepped(steps: int) -> list[list[Fraction]]:
+    """The weight after that many steps `W ← W - η kᵀ (k W - v)`."""
+    weight = [list(row) for row in START]
+    for _ in range(steps):
+        error = [sum(KEY[a] * weight[a][c] for a in range(2)) - VALUE[c] for c in range(2)]
+        weight = [[weight[a][c] - ETA * KEY[a] * error[c] for c in range(2)] for a in range(2)]
+    return weight
+
+
+def sides(statement, steps: int, after: list[list[Fraction]]) -> list[tuple[Fraction, Fraction]]:
+    """Both sides at each entry of the weight, with `after` for it after K steps."""
+    def weight(t, a, c, k):
+        return START[a][c] if t == 0 else after[a][c]
+
+    given = {"W": weight, "k": lambda t, a: KEY[a], "v": lambda t, c: VALUE[c], "eta": lambda: ETA}
+    model, (now, row, col, many) = Meaning({"D_k": 2, "D_v": 2}, given), statement.every
+    assert many == K and now.sort == TIME
+    return [tuple(model.of(side, {now: 0, row: a, col: c, many: steps})
+                  for side in (statement.left, statement.right))
+            for a in range(2) for c in range(2)]  # fmt: skip
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("steps", range(6))
+def test_the_closed_form_is_what_stepping_gives(steps, closed):
+    part = delta_steps_part(DELTA, "label", closed=closed)
+    assert part.label == "label" and symbols(part.statement.right) == {"W", "k", "v", "eta"}
+    assert all(left == right for left, right in sides(part.statement, steps, stepped(steps)))
+    for wrong in (stepped(steps + 1), stepped(steps - 1) if steps else stepped(2)):
+        assert all(left != right for left, right in sides(part.statement, steps, wrong))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_closed_form_is_proved_for_every_static_kernel(closed):
+    for loop in (DELTA, replace(DELTA, net=Features()), replace(DELTA, net=SwiGLU("act"))):
+        part = delta_steps_part(loop, closed=closed)
+        assert proved(part)
+        for wrong in (fewer(part.statement.right), Mul((Num(Fraction(2)), part.statement.right)),
+                      later(part.statement.right)):  # fmt: skip
+            if wrong != part.statement.right:
+                with pytest.raises(KernelError):
+                    Theorem(restated(part, wrong))
+
+
+def later(term):
+    """The term with the weight after the chunk in place of that before it."""
+    if isinstance(term, Atom) and term.name.startswith("W") and len(term.ix) == 4:
+        return replace(term, ix=(replace(term.ix[0], shift=1), *term.ix[1:]))
+    return rebuild(term, later)
+
+
+def test_a_rate_for_each_step_is_taken_at_the_chunk():
+    loop = replace(DELTA, update=GradientStep("per_step", trained="last"))
+    part = delta_steps_part(loop, closed=True)
+    assert proved(part)
+    etas = [a for a in inside(part.statement.right, Atom) if a.name == "eta"]
+    assert etas and all(a.ix[0] != at(0) for a in etas)

@@ -1,0 +1,194 @@
+"""Two loops, or copies of one, side by side: what they share, step for step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from ..kernel.definitions import Block, Define, DefineGradient, Equation, sum_over
+from ..kernel.proof import Proof
+from ..kernel.terms import Add, Atom, Ix, KernelError, Mul, Node, Num, Term, at, ix, parts
+from ..loops import InnerLoop
+from ..loops.update import M
+from . import theory
+from .bridge import place
+from .prover import Prover
+from .theory import NOW, T
+
+Definitions = tuple[Block, ...]
+
+
+def renamed_symbols(node: Any, names: dict[str, str]) -> Any:
+    """The node with its symbols renamed, also where they are defined."""
+    changed = [renamed_symbols(part, names) for part in parts(node)]
+    if isinstance(node, tuple):
+        return tuple(changed)
+    if not isinstance(node, Node):
+        return node
+    if isinstance(node, Atom | Define | DefineGradient):
+        changed[0] = names.get(node.name, node.name)
+    if isinstance(node, DefineGradient):
+        changed[2] = names[node.param]
+    return type(node)(*changed)
+
+
+def tagged(definitions: Definitions, tag: str) -> Definitions:
+    """The definitions with `_tag` after each name that they define; inputs stay shared."""
+    defined = [define for block in definitions for define in block]
+    own = {define.name for define in defined}
+    own |= {define.param for define in defined if isinstance(define, DefineGradient)}
+    return renamed_symbols(definitions, {name: f"{name}_{tag}" for name in own})
+
+
+def joined(*copies: Definitions) -> Definitions:
+    """Several lists of definitions as one."""
+    return tuple(block for copy in copies for block in copy)
+
+
+class Comparison:
+    """A proof about two loops: both are unfolded until they say the same.
+
+    The second loop's symbols end in `_b`. `entries` has each gradient as SymPy found it.
+    """
+
+    def __init__(self, left: InnerLoop, right: InnerLoop) -> None:
+        self.left, self.right = left, right
+        ours, theirs = theory.definitions(left), tagged(theory.definitions(right), "b")
+        self.prover = Prover(joined(ours, theirs))
+        self.ours = self.unfolding(left, "")
+        self.theirs = self.unfolding(right, "_b")
+
+    def unfolding(self, loop: InnerLoop, tail: str) -> list[int]:
+        """The definitions of a loop's weights, those that use others first."""
+        steps = []
+        for name in "WNURG":
+            for weight in loop.trained:
+                known = theory.state(name, weight) + tail
+                if known not in self.prover.known:
+                    continue
+                found = theory.gradient_entry(loop, weight) if name == "G" else None
+                if found is not None and tail:
+                    own = {d.name: d.name + tail for d in theory.weight_definitions(loop)}
+                    own |= {f"X_{w.name}": f"X_{w.name}{tail}" for w in loop.trained}
+                    found = renamed_symbols(found, own)
+                steps.append(self.prover.definition(known, entry=found))
+        return steps
+
+    def same(self, left: Term, right: Term, ours: list[int], theirs: list[int], every) -> int:
+        """`left = right` for all `every`, by using `ours` on the left and `theirs` on both."""
+        number = self.prover.begin(every, left)
+        for source in ours:
+            if self.prover.applies(number, source):
+                number = self.prover.use(number, source)
+        return self.prover.conclude(number, right, *theirs)
+
+
+def accumulators(loop: InnerLoop, sign: int, time) -> list[Equation]:
+    """`M = sign · M_b` for each weight that has one."""
+    if M not in loop.update.recurrence:
+        return []
+    found = []
+    for weight in loop.trained:
+        cell = theory.cell(loop, weight)
+        left, right = (Atom(f"M_{weight.name}{tail}", (time, *place(cell))) for tail in ("", "_b"))
+        found.append(Equation(cell, left, right if sign == 1 else times(sign, right)))
+    return found
+
+
+def times(number: int, term: Term) -> Term:
+    """A number times a term."""
+    return Mul((Num(Fraction(number)), term))
+
+
+def weights_agree(loop: InnerLoop, time) -> list[Equation]:
+    """`W = W_b` for each trained weight."""
+    found = []
+    for weight in loop.trained:
+        cell = theory.cell(loop, weight)
+        ours, theirs = (Atom(weight.name + tail, (time, *place(cell))) for tail in ("", "_b"))
+        found.append(Equation(cell, ours, theirs))
+    return found
+
+
+def prove_same_outputs(left: InnerLoop, right: InnerLoop, goal: Equation, sign: int) -> Proof:
+    """The steps to `o = o_b`: all weights agree at all times, by one induction over them.
+
+    `sign` is what the second loop's accumulators are multiplied by.
+    """
+    both = Comparison(left, right)
+    prover = both.prover
+    try:
+        known = agreement(both, left, sign)
+    except KernelError:  # the loops differ: leave it to the kernel to refuse the last step
+        known = []
+    number = prover.definition("o")
+    for source in known:
+        if prover.applies(number, source):
+            number = prover.use(number, source)
+    return prover.claim(number, goal, None, prover.definition("o_b"))
+
+
+def agreement(both: Comparison, left: InnerLoop, sign: int) -> list[int]:
+    """By induction: each weight is the same in both loops; `KernelError` where it is not."""
+    prover = both.prover
+    predicate = tuple(accumulators(left, sign, NOW) + weights_agree(left, NOW))
+    bases, steps = [], []
+    assumed = [prover.assume(part) for part in predicate]
+    for part in predicate:
+        start = part.put({T: at(0)})
+        names = [a.name for a in (start.left, *starred(start.right)) if isinstance(a, Atom)]
+        sources = [prover.definition(name, start=True) for name in names]
+        bases.append(both.same(start.left, start.right, sources[:1], sources[1:], part.every))
+    for part in predicate:
+        goal = part.put({T: ix(T, 1)})
+        names = [a.name for a in (goal.left, *starred(goal.right)) if isinstance(a, Atom)]
+        # An accumulator is unfolded in its own step only: in the weights' step it is known.
+        own = [prover.definition(name) for name in names if name.startswith("M_")]
+        ours = [*own[:1], *both.ours, *steps, *assumed]
+        steps.append(both.same(goal.left, goal.right, ours, [*own[1:], *both.theirs], part.every))
+    picks = range(len(predicate) - len(left.trained), len(predicate))
+    return [prover.induct(T, predicate, bases, steps, pick) for pick in picks]
+
+
+def textbook(loop: InnerLoop) -> Definitions:
+    """Linear attention as textbooks have it: `S ← S + Σ k_lᵀ v_l`, read by `q S`."""
+    weight, token = loop.net.last, theory.rows(loop)
+    row, col = theory.ends(loop, weight)
+    state = Atom("S", (NOW, *place(row + col)))
+    pair = Mul((Atom("k", (NOW, *place(token), *place(row))),
+                Atom("v", (NOW, *place(token), *place(col)))))  # fmt: skip
+    read = Mul((Atom("q", (NOW, *place(token), *place(row))), replace(state, ix=after(state))))
+    return (
+        (Define("S", (T, *row, *col), Add((state, sum_over(token, pair))),
+                theory.start(loop, weight)),),
+        (Define("o_b", (T, *token, *col), sum_over(row, read)),),
+    )  # fmt: skip
+
+
+def after(atom: Atom) -> tuple[Ix, ...]:
+    """The indices one step later."""
+    return (theory.NEXT, *atom.ix[1:])
+
+
+def prove_textbook(loop: InnerLoop, goal: Equation) -> Proof:
+    """The steps to `o = o_b` for textbook linear attention: the states agree at all times."""
+    prover, weight = Prover(joined(theory.definitions(loop), textbook(loop))), loop.net.last
+    cell = theory.cell(loop, weight)
+    names = (weight.name, "S")
+    agree = Equation(cell, *(Atom(name, (NOW, *place(cell))) for name in names))
+    starts = [prover.definition(name, start=True) for name in names]
+    moves = [prover.definition(name) for name in names]
+    gradient = prover.definition(f"G_{weight.name}", entry=theory.gradient_entry(loop, weight))
+    base = prover.conclude(starts[0], agree.put({T: at(0)}).right, starts[1])
+    later = agree.put({T: ix(T, 1)})
+    number = prover.use(prover.begin(cell, later.left), moves[0], gradient, prover.assume(agree))
+    step = prover.conclude(number, later.right, moves[1])
+    known = prover.induct(T, (agree,), [base], [step], 0)
+    number = prover.use(prover.definition("o"), known)
+    return prover.claim(number, goal, None, prover.definition("o_b"))
+
+
+def starred(term: Term) -> tuple[Term, ...]:
+    """The factors of a product, or the term alone."""
+    return term.factors if isinstance(term, Mul) else (term,)

@@ -1,0 +1,271 @@
+"""Several update steps on each chunk: their number K is a variable, and everything depends on it.
+
+`W[t, ..., K]` is a weight before chunk t, `W_in[t, j, ..., K]` after j steps on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import sympy as sp
+
+from ..kernel.definitions import Block, Define, DefineGradient, Equation, sum_over
+from ..kernel.proof import Proof
+from ..kernel.terms import TIME, Add, Atom, Ix, Lam, Mul, Prod, Sum, Term, Var, at, ix
+from ..loops import InnerLoop, Weight
+from ..loops.losses import F
+from ..loops.update import G, W, t
+from . import theory
+from .bridge import Entry, Place, Scope, entry, index, loss_term, place, product, scalar
+from .gradients import Z, adjoint
+from .linear_attention import PAST, Form, last_step, past_rows, sign
+from .prover import Prover
+from .theory import MINUS_ONE, NOW, ONE, ZERO, T
+
+J, K = Var("j", TIME), Var("K", TIME)
+INNER, LAST = ix(J), ix(K)
+
+
+def covered(loop: InnerLoop) -> bool:
+    """Whether the update is a plain step, the only one that is told of here."""
+    rule = loop.update
+    return not (rule.momentum or rule.clip or rule.orthogonal or rule.weight_norm)
+
+
+def outer(weight: Weight, time: Ix) -> Entry:
+    """A weight before chunk `time`."""
+    return lambda row, col: Atom(weight.name, (time, *row, *col, LAST))
+
+
+def inner(weight: Weight, time: Ix, step: Ix) -> Entry:
+    """A weight after `step` steps on chunk `time`."""
+    return lambda row, col: Atom(f"{weight.name}_in", (time, step, *row, *col, LAST))
+
+
+def scope(loop: InnerLoop, data: str, time: Ix, step: Ix | None, tokens: Ix,
+          **override: Entry) -> Scope:  # fmt: skip
+    """The loop's names with the weights at that moment; without a step, between two chunks."""
+    weights = {w.name: outer(w, time) if step is None else inner(w, time, step)
+               for w in loop.trained}  # fmt: skip
+    weigh = theory.weighing(loop, loop.net.last, tokens)
+    names = theory.scope(loop, data, time, tokens, weigh, weights | override)
+    if names.time:
+        names.time = (time, at(0) if step is None else step, LAST)
+    return names
+
+
+def rate(loop: InnerLoop, time: sp.Expr) -> sp.Expr:
+    """What the gradient of chunk `time` is multiplied by."""
+    return sp.expand(loop.update.recurrence[W]).coeff(G).subs(t, time)
+
+
+def gradient(loop: InnerLoop, weight: Weight) -> tuple[DefineGradient, Lam]:
+    """The definition of `G_W[t, j, K, ...]`, and its entry as SymPy found it."""
+    row, col = theory.ends(loop, weight)
+    param = f"X_{weight.name}"
+    weigh = theory.weighing(loop, weight, NOW)
+    names = scope(loop, "k", NOW, INNER, NOW, **{weight.name: theory.symbol(param)})
+    names.entries = {**names.entries, adjoint(F).name: lambda row, col: product(
+        [*weigh(row), entry(loop.loss.gradient, row, col, names)])}  # fmt: skip
+    now = Lam(row + col, inner(weight, NOW, INNER)(place(row), place(col)))
+    loss = loss_term(loop.loss.expression, names, weigh)
+    define = DefineGradient(f"G_{weight.name}", (T, J, K), param, loss, now)
+    return define, Lam(row + col, entry(adjoint(weight.symbol), place(row), place(col), names))
+
+
+def definitions(loop: InnerLoop) -> tuple[Block, ...]:
+    """The loop as the kernel sees it: chunks, and steps within a chunk."""
+    block: list[Define | DefineGradient] = []
+    gradients = [gradient(loop, weight)[0] for weight in loop.trained]
+    for weight in loop.trained:
+        row, col = theory.ends(loop, weight)
+        cell = (place(row), place(col))
+        slope = Atom(f"G_{weight.name}", (NOW, INNER, LAST, *cell[0], *cell[1]))
+        moved = Add((inner(weight, NOW, INNER)(*cell), product([scalar(rate(loop, t)), slope])))
+        block += [
+            Define(weight.name, (T, *row, *col, K), inner(weight, NOW, LAST)(*cell),
+                   theory.start(loop, weight)),
+            Define(f"{weight.name}_in", (T, J, *row, *col, K), moved, outer(weight, NOW)(*cell)),
+        ]  # fmt: skip
+    row, col = theory.rows(loop), theory.rows(loop, "D_v")
+    names = scope(loop, theory.read_data(loop), theory.read_time(loop), None, NOW)
+    output = Define("o", (T, *row, *col, K), entry(F, place(row), place(col), names))
+    return ((*block, *gradients), (output,))
+
+
+def linear_attention(loop: InnerLoop) -> Form:
+    """`o_t = φ(q) (W_0 + Σ_i η_i Σ_{j<K} φ_ij(k_i)ᵀ v̂_ij)`: K keys and values for each token."""
+    past, old = ix(PAST), place(past_rows(loop))
+    hidden, col = theory.ends(loop, loop.net.last)
+    row = place(theory.rows(loop))
+    read = scope(loop, theory.read_data(loop), theory.read_time(loop), None, NOW)
+    stored = scope(loop, "k", past, INNER, past)
+    made = F if loop.net.gate is None else Z
+    key = entry(loop.net.features, old, place(hidden), stored)
+    value = product([scalar(sign(loop)), entry(adjoint(made), old, place(col), stored)])
+    steps = Sum(J, at(0), ix(K, -1), sum_over(past_rows(loop), Mul((key, value))))
+    return Form(
+        every=(T, *theory.rows(loop), *col, K),
+        tokens=past_rows(loop),
+        query=entry(loop.net.features, row, place(hidden), read),
+        key=key,
+        value=value,
+        stored=steps,
+        coefficient=scalar(sign(loop) * rate(loop, sp.Symbol(PAST.name, integer=True))),
+        start=theory.start(loop, loop.net.last),
+        last=index(last_step(loop)),
+        hidden=hidden,
+        gate=ONE if loop.net.gate is None else entry(loop.net.gate, row, place(col), read),
+    )
+
+
+def one_step(loop: InnerLoop) -> Form:
+    """The form of a single step at the summed rate `Σ_{j<K} η`, which is K η for a constant η."""
+    form = linear_attention(loop)
+    pair = sum_over(form.tokens, Mul((form.key, form.value)))
+    total = Sum(J, at(0), ix(K, -1), form.coefficient)
+    return replace(form, stored=pair, coefficient=total)
+
+
+@dataclass
+class Unrolled:
+    """A proof in the making, with the steps that say what the last layer's weight is."""
+
+    prover: Prover
+    within: int  # after j steps on a chunk
+    overall: int  # before chunk t
+    gradient: int
+
+
+def unroll(loop: InnerLoop, *extra: Block) -> Unrolled:
+    """Two inductions: over the steps on a chunk, then over chunks."""
+    weight = loop.net.last
+    prover = Prover((*definitions(loop), *extra))
+    row, col = theory.ends(loop, weight)
+    cell, ends = (place(row), place(col)), row + col
+    name = f"G_{weight.name}"
+    own = product([scalar(rate(loop, t)), Atom(name, (NOW, ix(PAST), LAST, *place(ends)))])
+    before = Sum(PAST, at(0), ix(J, -1), own)
+    claim = Equation((T, *ends, K), inner(weight, NOW, INNER)(*cell),
+                     Add((outer(weight, NOW)(*cell), before)))  # fmt: skip
+    within = induct(prover, claim, J, f"{weight.name}_in")
+    each = product([scalar(rate(loop, sp.Symbol(PAST.name, integer=True))),
+                    Atom(name, (ix(PAST), INNER, LAST, *place(ends)))])  # fmt: skip
+    past = Sum(PAST, at(0), ix(T, -1), Sum(J, at(0), ix(K, -1), each))
+    claim = Equation((*ends, K), outer(weight, NOW)(*cell), Add((theory.start(loop, weight), past)))
+    overall = induct(prover, claim, T, weight.name, within)
+    found = prover.definition(name, entry=gradient(loop, weight)[1])
+    return Unrolled(prover, within, overall, found)
+
+
+def induct(prover: Prover, claim: Equation, time: Var, name: str, *sources: int,
+           rewrite: tuple[tuple[Term, int], ...] = ()) -> int:  # fmt: skip
+    """Prove a statement about the defined symbol `name` by induction on `time`.
+
+    `sources` are used on its definition; each of `rewrite` is a form to bring that into, and an
+    equation that shows it.
+    """
+    base = prover.rearrange(prover.definition(name, start=True), claim.put({time: at(0)}).right)
+    assumed = prover.assume(claim)
+    goal = claim.put({time: ix(time, 1)})
+    number = prover.use(prover.begin(goal.every, goal.left), prover.definition(name))
+    for source in sources:
+        number = prover.use(number, source)
+    for term, source in rewrite:
+        number = prover.conclude(number, term, source)
+    number = prover.use(number, assumed)
+    return prover.induct(time, (claim,), [base],
+                         [prover.rearrange(number, goal.right, ix(time))], 0)  # fmt: skip
+
+
+def prove_claim(loop: InnerLoop, goal: Equation) -> Proof:
+    """The steps from the loop's definitions to a statement about its output."""
+    known = unroll(loop)
+    number = known.prover.use(known.prover.definition("o"), known.overall, known.gradient)
+    return known.prover.claim(number, goal)
+
+
+class DeltaRule:
+    """K steps of the delta rule on one token, from any state: the sum, and the closed form."""
+
+    def __init__(self, loop: InnerLoop) -> None:
+        self.loop, self.weight = loop, loop.net.last
+        hidden, col = theory.ends(loop, self.weight)
+        self.every = (T, *hidden, *col, K)
+        self.cell: tuple[Place, Place] = (place(hidden), place(col))
+        phi = theory.features(loop, "k", NOW, NOW)
+        inside = theory.ends(loop, self.weight, 1)[0]
+        self.key = phi((), place(hidden), ())
+        other = phi((), place(inside), ())
+        self.square = sum_over(inside, Mul((other, other)))
+        state = outer(self.weight, NOW)(place(inside), place(col))
+        read = sum_over(inside, Mul((other, state)))
+        self.error = Add((Atom("v", (NOW, *place(col))), Mul((MINUS_ONE, read))))
+        self.eta = scalar(-rate(loop, t))
+        self.decay = Add((ONE, Mul((MINUS_ONE, self.eta, self.square))))
+
+    def extra(self) -> Block:
+        """What is left of the error after j steps, and how much of it has been stored."""
+        left, gain = (Atom(name, (NOW, INNER)) for name in ("rest", "gain"))
+        more = Mul((self.eta, Add((ONE, Mul((MINUS_ONE, self.square, gain))))))
+        return (Define("rest", (T, J), Mul((self.decay, left)), ONE),
+                Define("gain", (T, J), Add((gain, more)), ZERO))  # fmt: skip
+
+    def power(self, last: Ix) -> Prod:
+        """`(1 - η ‖φ‖²)` to the power `last`, as a running product."""
+        return Prod(at(1), last, Lam((Var("s", TIME),), self.decay))
+
+    def step(self, factor: Term, gained: Term) -> Equation:
+        """`factor · W[t + 1] = factor · W[t] + φᵀ (v - φ W[t]) · gained`."""
+        after, before = (outer(self.weight, time)(*self.cell) for time in (ix(T, 1), NOW))
+        stored = product([self.key, self.error, gained])
+        return Equation(self.every, product([factor, after]),
+                        Add((product([factor, before]), stored)))  # fmt: skip
+
+    def sum(self) -> Equation:
+        """`W[t + 1] = W[t] + φᵀ (v - φ W[t]) η Σ_{j<K} (1 - η ‖φ‖²)^j`."""
+        powers = Sum(J, at(0), ix(K, -1), self.power(INNER))
+        return self.step(ONE, Mul((self.eta, powers)))
+
+    def closed(self) -> Equation:
+        """`‖φ‖² W[t + 1] = ‖φ‖² W[t] + φᵀ (v - φ W[t]) (1 - (1 - η ‖φ‖²)^K)`."""
+        return self.step(self.square, Add((ONE, Mul((MINUS_ONE, self.power(LAST))))))
+
+    def prove(self, goal: Equation) -> Proof:
+        """Three inductions over the steps: the weight, what is left, what was gained."""
+        known = unroll(self.loop, self.extra())
+        prover, name = known.prover, f"{self.weight.name}_in"
+        gain, rest = (Atom(symbol, (NOW, INNER)) for symbol in ("gain", "rest"))
+        stored = product([self.key, self.error, gain])
+        state = Equation(self.every, inner(self.weight, NOW, INNER)(*self.cell),
+                         Add((outer(self.weight, NOW)(*self.cell), stored)))  # fmt: skip
+        gained = prover.definition("gain")
+        weight = induct_with(prover, state, name, known.gradient, gained)
+        left = Equation((T,), rest, Add((ONE, Mul((MINUS_ONE, self.square, gain)))))
+        both = induct_with(prover, left, "rest", gained)
+        powers = induct(prover, Equation((T,), rest, self.power(INNER)), J, "rest")
+        each = Atom("rest", (NOW, ix(PAST)))
+        total = Mul((self.eta, Sum(PAST, at(0), ix(J, -1), each)))
+        sums = induct(prover, Equation((T,), gain, total), J, "gain",
+                      rewrite=((Add((gain, Mul((self.eta, rest)))), both),))  # fmt: skip
+        number = prover.use(prover.begin(goal.every, goal.left),
+                            prover.definition(self.weight.name), weight)  # fmt: skip
+        if goal == self.sum():
+            return prover.claim(prover.use(number, sums, powers), goal)
+        before = product([self.square, outer(self.weight, NOW)(*self.cell)])
+        gone = Add((ONE, Mul((MINUS_ONE, Atom("rest", (NOW, LAST))))))
+        number = prover.conclude(number, Add((before, product([self.key, self.error, gone]))), both)
+        return prover.claim(prover.use(number, powers), goal)
+
+
+def induct_with(prover: Prover, claim: Equation, name: str, *theirs: int) -> int:
+    """As `induct`, over j, where `theirs` unfold what both sides of the step mention."""
+    base = prover.definition(name, start=True)
+    starts = [prover.definition("gain", start=True)]
+    base = prover.conclude(base, claim.put({J: at(0)}).right, *starts)
+    assumed, goal = prover.assume(claim), claim.put({J: ix(J, 1)})
+    number = prover.use(prover.begin(goal.every, goal.left), prover.definition(name))
+    number = prover.use(number, *theirs) if prover.applies(number, theirs[0]) else number
+    number = prover.use(number, assumed)
+    step = prover.conclude(number, goal.right, *theirs)
+    return prover.induct(J, (claim,), [base], [step], 0)

@@ -1,0 +1,166 @@
+"""The statements that derivations are made of, each with the steps that should lead to it."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from ..kernel.definitions import Equation
+from ..kernel.terms import TIME, Atom, Var
+from ..loops import InnerLoop, Weight
+from ..loops.update import M
+from . import affinity, inner_steps, theory
+from .bridge import index, place, scalar
+from .derivation import Part
+from .equality import prove_same_outputs, prove_textbook
+from .linear_attention import (
+    Form,
+    claim,
+    each_outer_product,
+    linear_attention,
+    prove_claim,
+    single_step,
+)
+from .linear_attention import scores as scored
+from .prover import Prover
+
+
+def one_step_a_chunk(*loops: InnerLoop) -> None:
+    """Raise `ValueError` for a loop of several steps on a chunk, which a part is not about."""
+    for loop in loops:
+        if loop.schedule.steps > 1:
+            raise ValueError(f"`steps` must be 1 for this statement; got {loop.schedule.steps}. "
+                             "Use attention_part.")  # fmt: skip
+
+
+def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | None = None,
+                   scale: sp.Expr | int = 1, like: InnerLoop | None = None,
+                   scores: bool = False) -> Part:  # fmt: skip
+    """The loop's output as linear attention, for all times: `o_t = q̂ (S_0 + Σ_i C_ti k̂_iᵀ v̂_i)`.
+
+    coefficient: C_ti, a SymPy expression in i and t; by default the one found. scale: a factor,
+    in i, of the values. like: another loop, whose form is claimed instead. scores: whether q̂ k̂ᵀ
+    is taken first, `o_t = q̂ S_0 + Σ_i C_ti (q̂ k̂_iᵀ) v̂_i`, as Appendix H has it.
+    Whether it holds is decided by replaying the part's proof. For several steps on a chunk the
+    form found is the one that is claimed. Source: Theorems 5.2 and 5.3.
+    """
+    if loop.schedule.steps > 1:
+        if (coefficient, scale, like, scores) != (None, 1, None, False):
+            raise ValueError("`coefficient`, `scale`, `like` and `scores` must be left out for a "
+                             f"loop of several steps on a chunk; got {loop}. Take one step a "
+                             "chunk.")  # fmt: skip
+        return steps_part(loop, inner_steps.linear_attention(loop), label)
+    form = linear_attention(like or loop, coefficient=coefficient, scale=scale)
+    goal = scored(form) if scores else claim(form)
+    return Part(label, goal, prove_claim(loop, goal))
+
+
+def steps_part(loop: InnerLoop, form: Form, label: str) -> Part:
+    """A form of a loop that makes K update steps on each chunk, for every K."""
+    if not inner_steps.covered(loop):
+        raise ValueError("several steps on a chunk must each be a plain gradient step; got "
+                         f"{loop.update}. Take one step a chunk.")  # fmt: skip
+    goal = claim(form)
+    return Part(label, goal, inner_steps.prove_claim(loop, goal))
+
+
+def summed_rate_part(loop: InnerLoop, label: str = "") -> Part:
+    """That K steps on each chunk are one step at the rate K η. Source: Section 5.2, paradox 1."""
+    return steps_part(loop, inner_steps.one_step(loop), label)
+
+
+def delta_steps_part(loop: InnerLoop, label: str = "", *, closed: bool) -> Part:
+    """K steps of the delta rule on one token: the weight after them, from any weight.
+
+    closed: the form with `1 - (1 - η ‖φ‖²)^K`, multiplied by ‖φ‖² since that may be 0; otherwise
+    the sum of powers. The loop must have static features, squared error and `single` tokens.
+    """
+    rule = inner_steps.DeltaRule(loop)
+    goal = rule.closed() if closed else rule.sum()
+    return Part(label, goal, rule.prove(goal))
+
+
+def outer_products_part(loop: InnerLoop, label: str = "") -> Part:
+    """The loop's form with its operator on each token's keyᵀ value alone. Source: Eq. (1)."""
+    one_step_a_chunk(loop)
+    goal = claim(each_outer_product(loop))
+    return Part(label, goal, prove_claim(loop, goal))
+
+
+def same_outputs_part(left: InnerLoop, right: InnerLoop, label: str = "") -> Part:
+    """That two loops with the same weights to start from have the same outputs at all times.
+
+    The second loop's symbols end in `_b`; its accumulators are those of the first, or minus
+    those where just one of the two ascends and no operator has taken up the sign.
+    """
+    one_step_a_chunk(left, right)
+    every = (theory.T, *theory.rows(left), *theory.rows(left, "D_v"))
+    goal = Equation(every, Atom("o", place(every)), Atom("o_b", place(every)))
+    opposite = left.update.ascent != right.update.ascent and not left.update.orthogonal
+    sign = -1 if opposite and M in left.update.recurrence else 1
+    return Part(label, goal, prove_same_outputs(left, right, goal, sign))
+
+
+def textbook_part(loop: InnerLoop, label: str = "") -> Part:
+    """That a linear net's loop is textbook linear attention, with W_0 as its initial state."""
+    one_step_a_chunk(loop)
+    every = (theory.T, *theory.rows(loop), *theory.rows(loop, "D_v"))
+    goal = Equation(every, Atom("o", place(every)), Atom("o_b", place(every)))
+    return Part(label, goal, prove_textbook(loop, goal))
+
+
+def affine_part(loop: InnerLoop, label: str = "") -> Part:
+    """That one step F is affine: `F(S + A + B) + F(S) = F(S + A) + F(S + B)` for all weights."""
+    one_step_a_chunk(loop)
+    goal = affinity.affine_claim(loop)
+    return Part(label, goal, affinity.prove_corners(loop, goal))
+
+
+def additive_part(loop: InnerLoop, label: str = "") -> Part:
+    """That one step adds what does not depend on the state: `F(S + A) = F(S) + A`."""
+    one_step_a_chunk(loop)
+    goal = affinity.additive_claim(loop)
+    return Part(label, goal, affinity.prove_corners(loop, goal, ("", "a")))
+
+
+def single_step_part(loop: InnerLoop, label: str = "", *, scale: sp.Expr | int = 1,
+                     scores: bool = False) -> Part:  # fmt: skip
+    """The loop's output in terms of the state one step before, for updates without momentum.
+
+    scale: a factor of the value, the rate. scores: as for `attention_part`. Source: Theorem 5.1.
+    """
+    one_step_a_chunk(loop)
+    form = single_step(loop, scale)
+    goal = scored(form) if scores else claim(form)
+    return Part(label, goal, prove_claim(loop, goal, unroll=False))
+
+
+def gradient_part(loop: InnerLoop, weight: Weight, label: str = "") -> Part:
+    """The gradient of the loss in one weight, as SymPy finds it.
+
+    Raises `KernelError` if the differential of the loss is not the pairing with it.
+    Source: Appendix B, the chain rule that the theorems use.
+    """
+    define, found = theory.gradient_definition(loop, weight), theory.gradient_entry(loop, weight)
+    goal = define.equation(found, False)
+    prover = Prover(((define,),))
+    gradient = prover.definition(define.name, entry=found)
+    return Part(label or f"gradient in {weight.name}", goal, prover.claim(gradient, goal))
+
+
+def running_product(name: str, first: sp.Expr, last: sp.Expr) -> sp.Expr:
+    """`Π_{s=first..last} name_s`, 1 where last < first; the paper's β_i^j for (α, i + 1, j)."""
+    s = sp.Symbol("s", integer=True)
+    return sp.Product(sp.IndexedBase(name)[s], (s, first, last))
+
+
+def identity_part(left: sp.Expr, right: sp.Expr, times: tuple[sp.Symbol, ...], label: str = "",
+                  *, peel: sp.Expr | None = None) -> Part:  # fmt: skip
+    """An identity between two scalar expressions, for all `times`.
+
+    `peel`, such as t + 1, is where ranges that reach so far are split at their last step.
+    """
+    every = tuple(Var(symbol.name, TIME) for symbol in times)
+    goal = Equation(every, scalar(left), scalar(right))
+    prover = Prover(())
+    at = None if peel is None else index(peel)
+    return Part(label, goal, prover.claim(prover.begin(every, goal.left), goal, at))

@@ -1,0 +1,71 @@
+"""The functions that loops name, in PyTorch: what clips, orthogonalises, restores a norm.
+
+Their source is pasted into a loop's code, so each stands by itself and needs `torch` alone.
+Matrices are `[..., rows, cols]`, of any floating dtype; results have the dtype of the argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+
+def column_norm(G: torch.Tensor) -> torch.Tensor:
+    """`1 / (‖G[:, c]‖ + 1)`, `[..., 1, cols]`. Source: ViTTT as released."""
+    return 1 / (torch.linalg.vector_norm(G, dim=-2, keepdim=True) + 1)
+
+
+def initial_norm(W: torch.Tensor, W_0: torch.Tensor) -> torch.Tensor:
+    """`‖W_0[:, c]‖ / (‖W[:, c]‖ + 1e-5)`, `[..., 1, cols]`. Source: LaCT as released."""
+    now, first = (torch.linalg.vector_norm(x, dim=-2, keepdim=True) for x in (W, W_0))
+    return first / (now + 1e-5)
+
+
+def muon(G: torch.Tensor) -> torch.Tensor:
+    """G with its singular values brought near 1: five Newton-Schulz steps; 0 stays 0.
+
+    Source: Section 5.3, Appendix E of arXiv 2602.21204; the constant 1e-7 from LaCT as released.
+    """
+    coefficients = (
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    )
+    tall = G.shape[-2] > G.shape[-1]
+    X = G.mT if tall else G  # the smaller of the two products X Xᵀ, Xᵀ X
+    X = X / (torch.linalg.matrix_norm(X, keepdim=True) + 1e-7)
+    for a, b, c in coefficients:
+        A = X @ X.mT
+        X = a * X + (b * A + c * A @ A) @ X
+    return X.mT if tall else X
+
+
+def muon_bfloat16(G: torch.Tensor) -> torch.Tensor:
+    """`muon` carried out in bfloat16, as LaCT does."""
+    return muon(G.to(torch.bfloat16)).to(G.dtype)
+
+
+def windows(x: torch.Tensor, size: int, height: int, width: int) -> torch.Tensor:
+    """What a depthwise convolution sees: `[B, T, H, C]` to `[B, T, H·C, size²]`.
+
+    Every height·width tokens are the pixels of an image, row by row; each pixel of each channel
+    gets the `size` by `size` window around it, row by row, zero outside the image.
+    """
+    batch, tokens, heads, channels = x.shape
+    images = x.reshape(batch, tokens // (height * width), height, width, heads * channels)
+    padded = torch.nn.functional.pad(images, (0, 0, *[size // 2] * 4))
+    seen = padded.unfold(2, size, 1).unfold(3, size, 1)  # [B, images, y, x, H·C, dy, dx]
+    return seen.flatten(5).flatten(1, 3)
+
+
+# What each name needs, in order of definition.
+FUNCTIONS: dict[str, tuple[Callable, ...]] = {
+    "column_norm": (column_norm,),
+    "initial_norm": (initial_norm,),
+    "muon": (muon,),
+    "muon_bfloat16": (muon, muon_bfloat16),
+    "windows": (windows,),
+}
