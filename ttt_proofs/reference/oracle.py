@@ -1,41 +1,24 @@
 """The real inner loop, chunk by chunk, in float64.
 
-Nothing here is derived: each net and each loss is written out in PyTorch from the fields that
-describe it, and `torch.autograd.grad` differentiates the loss itself. Everything that the
+Nothing here is derived: each net, loss and update rule is written out in PyTorch from the fields
+that describe it, and `torch.autograd.grad` differentiates the loss itself. Everything that the
 package derives is compared with this, so this uses none of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from itertools import pairwise
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from ttt_proofs.loops import (
-    MLP,
-    Frobenius,
-    GradientStep,
-    InnerLoop,
-    Linear,
-    Net,
-    SquaredError,
-    SwiGLU,
-)
+from ttt_proofs.loops import InnerLoop
 
-Weights = dict[str, Tensor]
-
-ENTRYWISE: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
-    "relu": torch.relu,
-    "sigmoid": torch.sigmoid,
-    "silu": functional.silu,
-    "tanh": torch.tanh,
-    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
-}
+from .arguments import Rate, check, momenta, rates
+from .nets import Weights, forward, losses, trained
+from .rule import column_norms, update
 
 
 def run_loop(
@@ -45,33 +28,33 @@ def run_loop(
     v: Tensor,
     *,
     weights: Mapping[str, Tensor],
-    rate: float | Tensor,
+    rate: Rate = None,
     momentum: float | Tensor | None = None,
 ) -> tuple[Tensor, Weights]:
     """The outputs and the final weights of the inner loop, by running it.
 
-    For each chunk of `loop.schedule.chunk` tokens (the last may be shorter), with G the gradient
-    of the chunk's loss, summed over its tokens, in the weights as they were before the chunk:
+    For each chunk of `loop.schedule.chunk` tokens (the last may be shorter, images are whole), as
+    often as `loop.schedule.steps` says: take the gradient of the loss, summed over the chunk's
+    tokens, at the current weights, and move each trained weight by `loop.update`. Then, or before
+    that, read `net(Q; W)`; a causal reading reads each token after one update, made from before
+    the chunk, that counts the losses of the tokens up to it, with the chunk's rate and momentum.
+    Heads and batch entries are independent.
 
-        M <- η_in G + α M,    W <- W - η_out M    (+ for ascent; M starts at 0)
-
-    η is η_in where the rate is inside and η_out where it is outside, the other is 1; without
-    momentum `W <- W - η G`. Then, or before that, the chunk's queries are read: `net(Q; W)`.
-    Weights that are not trained stay as they are. Heads and batch entries are independent.
-
-    Shapes, with N = ceil(T / chunk) steps:
+    Shapes, with N = ceil(T / chunk):
         q, k: `[B, T, H, K]`; v: `[B, T, H, V]`.
         weights: each `[H, rows, cols]`, by name as in `loop.net.weights`; shared by the batch.
-        rate: a number where `loop.update.rate` is "constant", `[B, N, H]` where "per_step".
-        momentum: likewise by `loop.update.momentum`, and None where that is None.
+        rate, momentum: a number where `loop.update` has "constant", `[B, N, H]` where "per_step",
+            None where None. Per token, rate has `[B, T, H]` for each trained weight's name, and
+            weighs the losses in the gradient for that weight; momentum, `[B, T, H]`, is averaged
+            over the chunk.
         Returns `[B, T, H, V]` and, for every weight, `[B, H, rows, cols]`.
-    Every dtype is taken and converted to float64; both results are float64. Gradients flow from
-    the results through the inner gradients to every argument that requires them; the arguments
-    are not changed. T = 0 and B = 0 give empty results. NaN stays NaN.
+    All is converted to float64; so are the results. Gradients flow from the results through the
+    inner gradients to every argument that requires them; the arguments are not changed. T = 0
+    and B = 0 give empty results. NaN stays NaN.
 
     Raises ValueError for what is abstract or has a bias, since there is nothing to run, and for
     names and shapes that do not match.
-    Source: the inner loop of Section 3 and Theorems 5.1 to 5.3 of arXiv 2602.21204.
+    Source: Section 3, Theorems 5.1 to 5.3, Appendices E to G of arXiv 2602.21204.
 
     By hand, Frobenius with k = 1, 2; v = 3, 1; W = 1; η = ½: W becomes 1 + 3/2, then 5/2 + 1.
 
@@ -82,199 +65,101 @@ def run_loop(
     >>> o.flatten().tolist(), final["W"].item()
     ([2.5, 3.5], 3.5)
     """
-    _check(loop, q, k, v, weights)
-    batch, length, heads, _ = q.shape
-    scalars = (batch, -(-length // loop.schedule.chunk), heads)
-    given = [t for t in (q, k, v, rate, momentum, *weights.values()) if isinstance(t, Tensor)]
-    outer = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    tokens = [x.to(torch.float64).transpose(1, 2) for x in (q, k, v)]
-    rates = _per_step("rate", loop.update.rate, rate, scalars, q.device)
-    momenta = None
-    if loop.update.momentum is not None or momentum is not None:
-        momenta = _per_step("momentum", loop.update.momentum, momentum, scalars, q.device)
-    wide = {name: weight.to(torch.float64) for name, weight in weights.items()}
-    state = {name: weight.expand(batch, *weight.shape).clone() for name, weight in wide.items()}
+    check(loop, q, k, v, weights)
+    given = [q, k, v, momentum, *weights.values()]
+    given += rate.values() if isinstance(rate, Mapping) else [rate]
+    needed = any(isinstance(x, Tensor) and x.requires_grad for x in given)
+    outer = needed and torch.is_grad_enabled()
+    if not outer:
+        q, k, v, weights, rate, momentum = map(_detached, (q, k, v, weights, rate, momentum))
+    double = {name: x.to(torch.float64) for name, x in weights.items()}
+    state = {name: x.expand(q.shape[0], *x.shape).clone() for name, x in double.items()}
+    q64, k64, v64 = (x.to(torch.float64).transpose(1, 2) for x in (q, k, v))
+    norms = {name: column_norms(x) for name, x in state.items()}
+    scalars = rates(loop, rate, q), momenta(loop, momentum, q)
     with torch.enable_grad():
-        outputs, state = _steps(loop, tokens, state, rates, momenta, outer)
+        outputs, state = _chunks(_Inner(loop, q64, k64, v64, *scalars, norms, outer), state)
     return outputs.transpose(1, 2).contiguous(), state
 
 
-def _steps(
-    loop: InnerLoop,
-    tokens: list[Tensor],
-    state: Weights,
-    rates: Tensor,
-    momenta: Tensor | None,
-    outer: bool,
-) -> tuple[Tensor, Weights]:
-    """Every chunk in turn: q, k `[B, H, T, K]` and v `[B, H, T, V]` to `[B, H, T, V]`.
+def _detached(value: Any) -> Any:
+    """An argument of `run_loop` without its history, so that the inner gradients keep none."""
+    if isinstance(value, Mapping):
+        return {name: _detached(x) for name, x in value.items()}
+    return value.detach() if isinstance(value, Tensor) else value
 
-    `outer` says whether gradients will be taken through the inner ones.
+
+@dataclass(frozen=True)
+class _Inner:
+    """The loop with what it is given in float64: the tokens are `[B, H, T, K or V]`.
+
+    `rates` and `momenta` are as in `arguments`; `norms` are those of the columns at the start,
+    `[B, H, 1, cols]`; `outer` says whether gradients will be taken through the inner ones.
     """
-    q, k, v = tokens
-    chunk = loop.schedule.chunk
-    forward = partial(FORWARD[type(loop.net)], loop.net)
+
+    loop: InnerLoop
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    rates: Tensor | Weights | float
+    momenta: Tensor | None
+    norms: Weights
+    outer: bool
+
+
+def _chunks(inner: _Inner, state: Weights) -> tuple[Tensor, Weights]:
+    """Every chunk in turn: the outputs `[B, H, T, V]` and the final weights."""
+    schedule, net = inner.loop.schedule, inner.loop.net
+    asked = inner.k if schedule.query == "key" else inner.q
     memory = {name: torch.zeros_like(weight) for name, weight in state.items()}
-    outputs = [torch.zeros_like(v[:, :, :0])]
-    for n in range(rates.shape[1]):
-        here = slice(n * chunk, (n + 1) * chunk)
-        if loop.schedule.read == "before_update":
-            outputs.append(forward(state, q[:, :, here]))
-        eta = rates[:, n, :, None, None]
-        alpha = None if momenta is None else momenta[:, n, :, None, None]
-        gradient = _inner_gradient(loop, state, k[:, :, here], v[:, :, here], outer)
-        state, memory = _update(loop.update, state, memory, gradient, eta, alpha)
-        if loop.schedule.read == "after_update":
-            outputs.append(forward(state, q[:, :, here]))
-        if not outer:
-            outputs[-1] = outputs[-1].detach()
-            state = {name: weight.detach() for name, weight in state.items()}
+    outputs = [torch.zeros_like(inner.v[:, :, :0])]
+    for start in range(0, asked.shape[2], schedule.chunk):
+        here = slice(start, start + schedule.chunk)
+        queries = asked[:, :, here]
+        if schedule.read == "before_update":
+            outputs.append(forward(net, state, queries))
+        if schedule.read == "causal":
+            for token in range(queries.shape[2]):
+                seen, _ = _step(inner, here, state, memory, token + 1)
+                outputs.append(forward(net, seen, queries)[:, :, token : token + 1])
+        for _ in range(schedule.steps):
+            state, memory = _step(inner, here, state, memory, schedule.chunk)
+        if schedule.read == "after_update":
+            outputs.append(forward(net, state, queries))
     return torch.cat(outputs, dim=2), state
 
 
-def _inner_gradient(loop: InnerLoop, state: Weights, k: Tensor, v: Tensor, outer: bool) -> Weights:
-    """The gradient of the chunk's loss in each trained weight, `[B, H, rows, cols]`, by autograd.
-
-    The loss sums over batch and heads, which gives each its own gradient.
-    """
-    trained = tuple(state) if loop.update.trained == "all" else (_last(loop.net),)
-    for name in trained:
-        if not state[name].requires_grad:
-            state[name] = state[name].detach().requires_grad_()
-    loss = LOSS[type(loop.loss)](FORWARD[type(loop.net)](loop.net, state, k), v)
-    inputs = [state[name] for name in trained]
-    return dict(zip(trained, torch.autograd.grad(loss, inputs, create_graph=outer), strict=True))
-
-
-def _update(
-    rule: GradientStep,
-    state: Weights,
-    memory: Weights,
-    gradient: Weights,
-    eta: Tensor,
-    alpha: Tensor | None,
+def _step(
+    inner: _Inner, here: slice, state: Weights, memory: Weights, count: int
 ) -> tuple[Weights, Weights]:
-    """The weights and the accumulators after one step; those without a gradient stay."""
-    state, memory = dict(state), dict(memory)
-    for name, slope in gradient.items():
-        if alpha is None:
-            move = eta * slope
-        elif rule.place == "inside":
-            move = memory[name] = eta * slope + alpha * memory[name]
-        else:
-            memory[name] = slope + alpha * memory[name]
-            move = eta * memory[name]
-        state[name] = state[name] + move if rule.ascent else state[name] - move
-    return state, memory
+    """The weights and accumulators after one update that counts `count` tokens of the chunk."""
+    rule, chunk = inner.loop.update, here.start // inner.loop.schedule.chunk
+    eta, alpha = inner.rates, 0.0
+    each: Weights = {}
+    if isinstance(eta, dict):  # they weigh the losses instead
+        each, eta = {name: rate[:, :, here] for name, rate in eta.items()}, 1.0
+    if isinstance(eta, Tensor):
+        eta = eta[:, :, chunk, None, None]
+    if inner.momenta is not None:
+        alpha = inner.momenta[:, :, chunk, None, None]
+    gradient = _gradient(inner, here, state, each, count)
+    return update(rule, state, memory, gradient, eta, alpha, inner.norms)
 
 
-def _linear(net: Linear, w: Weights, x: Tensor) -> Tensor:
-    """`x W`: x `[B, H, L, K]` to `[B, H, L, V]`, as for the other nets. Tokens are rows."""
-    return x @ w["W"]
+def _gradient(inner: _Inner, here: slice, state: Weights, each: Weights, count: int) -> Weights:
+    """The gradient of the loss in each trained weight, `[B, H, rows, cols]`, by autograd.
 
-
-def _mlp(net: MLP, w: Weights, x: Tensor) -> Tensor:
-    """`out(act(... act(x W1) ...) W_depth)`."""
-    for layer in range(1, net.depth):
-        x = ENTRYWISE[net.activation](x @ w[f"W{layer}"])
-    return ENTRYWISE[net.output_activation](x @ w[f"W{net.depth}"])
-
-
-def _swiglu(net: SwiGLU, w: Weights, x: Tensor) -> Tensor:
-    """`(act(x W0) ⊙ (x W2)) W1`."""
-    return (ENTRYWISE[net.activation](x @ w["W0"]) * (x @ w["W2"])) @ w["W1"]
-
-
-def _frobenius(f: Tensor, v: Tensor) -> Tensor:
-    """`-⟨F, V⟩`, summed over everything; f and v are `[B, H, L, V]`, as for the other losses."""
-    return -(f * v).sum()
-
-
-def _squared_error(f: Tensor, v: Tensor) -> Tensor:
-    """`½ ‖F - V‖²`."""
-    return ((f - v) ** 2).sum() / 2
-
-
-FORWARD: dict[type, Callable[..., Tensor]] = {Linear: _linear, MLP: _mlp, SwiGLU: _swiglu}
-LOSS: dict[type, Callable[[Tensor, Tensor], Tensor]] = {
-    Frobenius: _frobenius,
-    SquaredError: _squared_error,
-}
-
-
-def _per_step(
-    name: str,
-    kind: str | None,
-    value: float | Tensor | None,
-    shape: tuple[int, int, int],
-    device: torch.device,
-) -> Tensor:
-    """The rate or the momentum as `[B, N, H]` in float64."""
-    if value is None or kind is None:
-        need = "given, for the loop has one" if value is None else "None, for the loop has none"
-        raise ValueError(f"`{name}` must be {need}; got {_shown(value)}. "
-                         "Change it, or the loop's GradientStep.")  # fmt: skip
-    wanted = () if kind == "constant" else shape
-    number = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
-    if not number or (value.shape if isinstance(value, Tensor) else ()) != wanted:
-        need = "one number" if kind == "constant" else f"a tensor [B, N, H] = {list(shape)}"
-        raise ValueError(f"`{name}` must be {need}, for the loop's is {kind}; got "
-                         f"{_shown(value)}. Reshape it, or change GradientStep.")  # fmt: skip
-    return torch.as_tensor(value, dtype=torch.float64, device=device).expand(shape)
-
-
-def _last(net: Net) -> str:
-    """The name of the last layer's weight."""
-    return f"W{net.depth}" if isinstance(net, MLP) else "W1" if isinstance(net, SwiGLU) else "W"
-
-
-def _shapes(net: Net, key: int, value: int, weights: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """`[rows, cols]` of each weight by name; hidden widths are taken from what arrives."""
-
-    def cols(name: str) -> int:
-        return weights[name].shape[-1] if name in weights and weights[name].ndim else 0
-
-    if isinstance(net, SwiGLU):
-        hidden = cols("W0")
-        return {"W0": [key, hidden], "W2": [key, hidden], "W1": [hidden, value]}
-    names = [f"W{n}" for n in range(1, net.depth + 1)] if isinstance(net, MLP) else ["W"]
-    widths = [key, *map(cols, names[:-1]), value]
-    return {name: list(pair) for name, pair in zip(names, pairwise(widths), strict=True)}
-
-
-def _check(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless the loop can be run, and names and shapes match."""
-    net = loop.net
-    _known("net", net, type(net), {kind: kind.__name__ for kind in FORWARD})
-    _known("loss", loop.loss, type(loop.loss), {kind: kind.__name__ for kind in LOSS})
-    for field in ("activation", "output_activation"):
-        name = getattr(net, field, "identity")
-        _known(field, name, name, {known: known for known in ENTRYWISE})
-    if getattr(net, "bias", False):
-        raise ValueError("`bias` must be False for a loop to be run, for its weights name no bias; "
-                         f"got {net!r}. Drop the bias.")  # fmt: skip
-    ranks = [x.ndim if isinstance(x, Tensor) else None for x in (q, k, v)]
-    if ranks != [4, 4, 4] or k.shape != q.shape or v.shape[:3] != q.shape[:3]:
-        raise ValueError("`q`, `k`, `v` must be [B, T, H, K], [B, T, H, K], [B, T, H, V]; got "
-                         f"{', '.join(map(_shown, (q, k, v)))}. Reshape them.")  # fmt: skip
-    wanted = _shapes(net, q.shape[3], v.shape[3], weights)
-    if set(weights) != set(wanted):
-        raise ValueError(f"`weights` must be named {', '.join(wanted)}; got "
-                         f"{', '.join(weights) or 'none'}. Rename them.")  # fmt: skip
-    for name, shape in wanted.items():
-        if list(weights[name].shape) != [q.shape[2], *shape]:
-            raise ValueError(f"`weights[{name!r}]` must be [H, rows, cols] = "
-                             f"{[q.shape[2], *shape]} to match q, k, v and the other weights; got "
-                             f"{_shown(weights[name])}. Reshape it.")  # fmt: skip
-
-
-def _known(field: str, value: object, key: object, table: Mapping[object, str]) -> None:
-    """Raise ValueError unless the key is one that can be run."""
-    if key not in table:
-        raise ValueError(f"`{field}` must be one of {', '.join(table.values())} for a loop to be "
-                         f"run; got {value!r}. Put one of these in its place.")  # fmt: skip
-
-
-def _shown(value: object) -> str:
-    """A tensor by its shape, anything else as it is written."""
-    return str(list(value.shape)) if isinstance(value, Tensor) else repr(value)
+    The loss counts the first `count` tokens of the chunk, weighed by the rates `each` has for
+    that weight; it sums over batch and heads, which gives each its own gradient.
+    """
+    leaves = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in state.items()}
+    values = -inner.v if inner.loop.schedule.negate_values else inner.v
+    per_token = losses(inner.loop, leaves, inner.k[:, :, here], values[:, :, here])
+    gradient: Weights = {}
+    for name in trained(inner.loop):
+        weighed = per_token * each[name] if name in each else per_token
+        loss = weighed[:, :, :count].sum()
+        (gradient[name],) = torch.autograd.grad(
+            loss, leaves[name], create_graph=inner.outer, retain_graph=True
+        )
+    return gradient

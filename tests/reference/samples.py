@@ -1,0 +1,89 @@
+"""Inputs for the oracle, and copies of it with a fault."""
+
+import importlib
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ttt_proofs import reference
+
+
+def numbers(values):
+    """Plain numbers as `[1, T, 1, 1]`."""
+    return torch.tensor([float(x) for x in values], dtype=torch.float64).view(1, -1, 1, 1)
+
+
+def scalars(value):
+    """A rate or momentum as the oracle takes it: tuples are one number a step or a token."""
+    if isinstance(value, dict):
+        return {name: scalars(x) for name, x in value.items()}
+    return numbers(value)[..., 0] if isinstance(value, tuple) else value and float(value)
+
+
+def play(run, loop, qkv, weights, rate, momentum):
+    """Run an example of one sequence, one head and widths of 1, in plain numbers."""
+    start = {name: numbers([w])[0] for name, w in weights.items()}
+    momentum = 0.0 if momentum == 0 else scalars(momentum)
+    o, final = run(
+        loop, *map(numbers, qkv), weights=start, rate=scalars(rate), momentum=momentum
+    )  # fmt: skip
+    return o.flatten().tolist(), {name: w.item() for name, w in final.items()}
+
+
+def sample(loop, batch=2, length=5, heads=2, key=3, value=2, hidden=4, seed=7,
+           dtype=torch.float64):  # fmt: skip
+    """Tensors for a loop: (q, k, v), weights. A convolution has `value` channels."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return (torch.randn(shape, generator=generator) / 2).to(dtype)
+
+    if loop.net.tokens:
+        key = value
+    widths = {"D_k": key, "D_v": value, "D_w": getattr(loop.net, "size", 0) ** 2}
+    weights = {
+        w.name: draw(heads, widths.get(w.rows.name, hidden), widths.get(w.cols.name, hidden))
+        for w in loop.net.weights
+    }
+    q, k = draw(batch, length, heads, key), draw(batch, length, heads, key)
+    return (q, k, draw(batch, length, heads, value)), weights
+
+
+def sample_scalars(loop, batch=2, length=5, heads=2, seed=8):
+    """A rate and a momentum for a loop: positive, all different."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = -(-length // loop.schedule.chunk)
+
+    def draw(kind, shift):
+        shape = {"constant": (), "per_step": (batch, steps, heads)}
+        size = shape.get(kind, (batch, length, heads))
+        return shift + torch.rand(size, generator=generator, dtype=torch.float64) / 2
+
+    rule = loop.update
+    rate = None if rule.rate is None else draw(rule.rate, 0.1)
+    if rule.rate == "per_token":
+        rate = {weight.name: draw(rule.rate, 0.1) for weight in loop.trained}
+    return rate, None if rule.momentum is None else draw(rule.momentum, 0.3)
+
+
+@contextmanager
+def faulty(folder, module, sound, fault):
+    """A copy of the oracle in which one text of one module, there once, is another: `run_loop`."""
+    name = f"faulty_{folder.name}"
+    shutil.copytree(Path(reference.__file__).parent, folder / name)
+    file = folder / name / f"{module}.py"
+    source = file.read_text(encoding="utf-8")
+    assert source.count(sound) == 1, f"{sound!r} is there {source.count(sound)} times"
+    file.write_text(source.replace(sound, fault), encoding="utf-8")
+    # Other bytes compiled in the same second would be taken for the copy's.
+    shutil.rmtree(folder / name / "__pycache__", ignore_errors=True)
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module(name).run_loop
+    finally:
+        sys.path.remove(str(folder))
+        for loaded in [other for other in sys.modules if other.partition(".")[0] == name]:
+            del sys.modules[loaded]
