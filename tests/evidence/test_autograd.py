@@ -2,16 +2,18 @@
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 
-from ttt_proofs.evidence.autograd import autograd_witness, relative_error
-from ttt_proofs.evidence.sampling import random_loop
+from ttt_proofs.evidence.autograd import autograd_witness
+from ttt_proofs.evidence.conditioning import draw_steady, moved, relative_error
+from ttt_proofs.evidence.sampling import random_inputs, random_loop
 from ttt_proofs.evidence.tolerances import SMALLEST_SCALE
 from ttt_proofs.loops import (
     MLP,
+    DepthwiseConv,
     Frobenius,
     GradientStep,
     InnerLoop,
@@ -20,6 +22,7 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
+from ttt_proofs.reduction import reduce
 from ttt_proofs.reference import run_loop
 
 
@@ -61,6 +64,17 @@ LOOPS = {
     "deep": InnerLoop(MLP(2, "tanh"), SquaredError(), BOTH, Schedule(2)),
     "gated": InnerLoop(SwiGLU(), Frobenius(), BOTH, Schedule(3, "before_update")),
 }
+EACH = GradientStep("per_token", "inside", momentum="per_token")
+LACT = InnerLoop(
+    SwiGLU(), Frobenius(),
+    replace(EACH, orthogonal="muon", weight_norm="initial_norm"), Schedule(3, "before_update"),
+)  # fmt: skip
+TOKENS = {
+    "causal": InnerLoop(Linear(), SquaredError(), EACH, Schedule(2, "causal")),
+    "LaCT": LACT,
+    "image": InnerLoop(DepthwiseConv(3, 2, 2), Frobenius(), replace(EACH, clip="column_norm"),
+                       Schedule(4)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -73,8 +87,18 @@ def test_the_true_reduction_agrees(seed):
 def test_everything_is_compared():
     seen = autograd_witness(Fake(LOOPS["deep"]), seed=0, trials=1)
     tensors = ["outputs", "final W1", "final W2"]
-    tensors += [f"gradient in {name}" for name in ("q", "k", "v", "W1", "W2")]
+    tensors += [f"gradient in {name}" for name in ("q", "k", "v", "W1", "W2", "rate", "momentum")]
     assert seen.what == tuple(f"{form}: {name}" for form in BOTH_FORMS for name in tensors)
+
+
+def test_every_rate_and_momentum_has_a_gradient():
+    seen = autograd_witness(Fake(LACT), seed=0, trials=1)
+    rates = [f"gradient in rate of {name}" for name in ("W0", "W2", "W1")]
+    names = [what.removeprefix("recurrent: ") for what in seen.what if "recurrent" in what]
+    assert names[-4:] == [*rates, "gradient in momentum"]
+    constant = InnerLoop(Linear(), Frobenius(), GradientStep(None, momentum="constant"))
+    assert not any("rate" in x or "momentum" in x
+                   for x in autograd_witness(Fake(constant), seed=0, trials=1).what)  # fmt: skip
 
 
 def test_a_sequential_class_has_no_parallel_form_to_run():
@@ -196,6 +220,100 @@ def test_a_planted_fault_is_caught_by_one_trial(name, when, fault, loop, form):
     assert seen.worst.startswith(f"{form}: ")
 
 
+def each_rate(change):
+    """The form is given other rates per token."""
+    return argument("rate", lambda rates: change(dict(rates)))
+
+
+PER_TOKEN = {
+    "rates one token late": each_rate(lambda r: {n: x.roll(1, dims=1) for n, x in r.items()}),
+    "one rate for all weights": each_rate(lambda r: dict.fromkeys(r, next(iter(r.values())))),
+    "rates averaged over tokens": each_rate(
+        lambda r: {n: x.mean(1, keepdim=True).expand_as(x) for n, x in r.items()}
+    ),
+    "rates of the other sequence": each_rate(lambda r: {n: x.flip(0) for n, x in r.items()}),
+    "rates detached": each_rate(lambda r: {n: x.detach() for n, x in r.items()}),
+    "momentum one token late": argument("momentum", lambda a: a.roll(1, dims=1)),
+    "momentum detached": argument("momentum", torch.Tensor.detach),
+    "momentum's gradient doubled": argument("momentum", lambda a: a + (a - a.detach())),
+    "no rate but one": each_rate(lambda r: {n: 0 * x + 1 for n, x in r.items()}),
+}
+
+
+NUMBERS = [(name, loop) for name in PER_TOKEN for loop in TOKENS
+           if name != "one rate for all weights" or len(TOKENS[loop].trained) > 1]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "loop"), NUMBERS)
+def test_a_fault_in_numbers_per_token_is_caught(name, loop):
+    fake = Fake(TOKENS[loop], before={"recurrent": PER_TOKEN[name]})
+    seen = autograd_witness(fake, seed=3, trials=1)
+    assert not seen.agrees and seen.worst.startswith("recurrent: ")
+
+
+GATES = {
+    "epsilon": (LACT, "ttt_proofs.reference.rule.EPSILON", 1e-6),
+    "the constant in Muon": (LACT, "ttt_proofs.reference.rule.TINY", 1e-6),
+    "a coefficient": (LACT, "ttt_proofs.reference.rule.NEWTON_SCHULZ", ((4.0848, -6.8946, 2.927),)),
+}
+
+
+@pytest.mark.parametrize("name", list(GATES))
+def test_another_constant_is_caught(name, monkeypatch):
+    """The form runs with another constant than the reference does."""
+    loop, where, value = GATES[name]
+
+    def other(given):
+        monkeypatch.setattr(where, value)
+        return given
+
+    def back(result, given):
+        monkeypatch.undo()
+        return result
+
+    fake = Fake(loop, "sequential", before={"recurrent": other}, after={"recurrent": back})
+    assert not autograd_witness(fake, seed=0, trials=1).agrees
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_tolerance_needs_no_help_from_norms_or_muon(seed):
+    """Recurrences derived from the proved expressions are within the tolerance of plain loops."""
+    rng = random.Random(seed)
+    gates = {"clip": "column_norm", "orthogonal": "muon", "weight_norm": "initial_norm"}
+    chosen = {field: name for field, name in gates.items() if rng.random() < 0.7}
+    loop = replace(LACT, update=replace(LACT.update, **({"orthogonal": "muon"} | chosen)))
+    seen = autograd_witness(reduce(loop), seed=seed, trials=2)
+    assert seen.agrees and 0 < seen.max_relative_error <= 1e-12 == seen.tolerance
+
+
+def test_inputs_are_redrawn_where_rounding_would_hide_faults():
+    """The reference, not the form under test, decides; a loop without norms keeps its draw."""
+    calls = []
+
+    def reference(inputs):
+        calls.append(inputs)
+        shaky = len(calls) <= 4  # two draws of two runs each
+        return {"outputs": inputs.q * (1e6 if shaky and len(calls) % 2 else 1)}
+
+    found = draw_steady(LACT, 5, reference)
+    assert found.steady and len(calls) == 6 and found.inputs is calls[4]
+    calls.clear()
+    assert draw_steady(LOOPS["deep"], 5, reference).inputs is calls[0] and len(calls) == 1
+    never = draw_steady(LACT, 5, lambda x: {"outputs": torch.rand(3, dtype=torch.float64)})
+    assert not never.steady
+
+
+def test_moved_inputs_differ_by_a_unit_in_the_last_place():
+    before = random_inputs(LACT, 0)
+    after = moved(before, 1)
+    assert isinstance(before.rate, dict) and isinstance(after.rate, dict)
+    pairs = [(before.q, after.q), (before.weights["W1"], after.weights["W1"]),
+             (before.rate["W1"], after.rate["W1"]), (before.momentum, after.momentum)]  # fmt: skip
+    for a, b in pairs:
+        assert isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+        assert ((a - b) / a).abs().min() > 0 and ((a - b) / a).abs().max() <= 2**-51
+
+
 @pytest.mark.parametrize("name", ["all NaN", "one NaN", "one infinity", "final weights NaN"])
 def test_what_is_not_finite_counts_as_infinitely_wrong(name):
     seen = autograd_witness(Fake(LOOPS["linear"], after={"recurrent": AFTER[name]}), seed=0)
@@ -223,8 +341,9 @@ def test_a_form_cannot_spoil_what_the_others_are_given():
     def spoil(given):
         own = {name: given[name].clone() for name in ("rate", "momentum")}
         own["weights"] = dict(given["weights"])
-        given["rate"].zero_()
-        given["momentum"].fill_(torch.nan)
+        with torch.no_grad():
+            given["rate"].zero_()
+            given["momentum"].fill_(torch.nan)
         given["weights"].clear()
         return given | own
 

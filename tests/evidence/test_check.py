@@ -2,6 +2,8 @@
 
 import math
 import re
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from ttt_proofs import Observation, check, reduce
 from ttt_proofs.evidence.check import Departure, compare
 from ttt_proofs.loops import (
     MLP,
+    DepthwiseConv,
     Features,
     Frobenius,
     GradientStep,
@@ -20,6 +23,7 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
+from ttt_proofs.parallel import forms
 
 LINEAR = InnerLoop(Linear(), Frobenius())
 DELTA = InnerLoop(Linear(), SquaredError(), GradientStep("per_step"))
@@ -28,7 +32,14 @@ HEAVY = InnerLoop(
     Schedule(2),
 )  # fmt: skip
 EXCLUSIVE = InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(1, "before_update"))
-LOOPS = [LINEAR, DELTA, HEAVY, EXCLUSIVE, InnerLoop(SwiGLU(), SquaredError())]
+EACH = GradientStep("per_token", "inside", momentum="per_token")
+LACT = InnerLoop(SwiGLU(), Frobenius(),
+                 replace(EACH, orthogonal="muon", weight_norm="initial_norm"),
+                 Schedule(4, "before_update"))  # fmt: skip
+IMAGES = InnerLoop(DepthwiseConv(3, 2, 3), Frobenius(), GradientStep(None, clip="column_norm"),
+                   Schedule(6))  # fmt: skip
+LOOPS = [LINEAR, DELTA, HEAVY, EXCLUSIVE, InnerLoop(SwiGLU(), SquaredError()), LACT, IMAGES,
+         InnerLoop(Linear(), SquaredError(), EACH, Schedule(3, "causal"))]  # fmt: skip
 
 
 def attention(q, k, v, weights, rate):
@@ -237,6 +248,79 @@ def test_a_candidate_cannot_spoil_what_the_loop_is_given():
         return torch.zeros_like(v)
 
     assert not check(spoil, LINEAR).agrees
+
+
+def weighed(q, k, v, weights, rate):
+    """Linear attention with rates per token, by hand."""
+    scores = torch.einsum("bthk,bshk->bhts", q, k).tril()
+    start = torch.einsum("bthk,hkv->bthv", q, weights["W"])
+    return start + torch.einsum("bhts,bshv->bthv", scores, rate["W"][..., None] * v)
+
+
+def test_rates_per_token_are_given_by_weight():
+    rule = GradientStep("per_token", "inside")
+    loop = InnerLoop(Linear(), Frobenius(), rule, Schedule(3, "causal"))
+    assert check(weighed, loop).agrees
+
+    def late(q, k, v, weights, rate):
+        return weighed(q, k, v, weights, {"W": rate["W"].roll(1, dims=1)})
+
+    def spoil(q, k, v, weights, rate):
+        made = weighed(q, k, v, weights, rate)
+        rate["W"].zero_()
+        return made
+
+    assert not check(late, loop).agrees and check(spoil, loop).agrees
+
+
+def convolution(q, k, v, weights, size=3, height=2, width=3):
+    """ViTTT's convolution by hand: one step per image, its gradient over its norm plus 1."""
+    b, t, h, c = v.shape
+    w = weights["W"].transpose(1, 2).reshape(1, h * c, size * size).expand(b, -1, -1)
+    outputs = []
+    for n in range(0, t, height * width):
+        planes = [x[:, n : n + height * width].reshape(b, height, width, h * c).permute(0, 3, 1, 2)
+                  for x in (q, k, v)]  # fmt: skip
+        patches = [nn.functional.unfold(x.reshape(-1, 1, height, width), size, padding=size // 2)
+                   for x in planes[:2]]  # fmt: skip
+        asked, kept = (x.reshape(b, h * c, size * size, -1) for x in patches)
+        gradient = -torch.einsum("bcdp,bcp->bcd", kept, planes[2].flatten(2))
+        w = w - gradient / (gradient.norm(dim=-1, keepdim=True) + 1)
+        made = torch.einsum("bcdp,bcd->bcp", asked, w)
+        outputs.append(made.transpose(1, 2).reshape(b, -1, h, c))
+    return torch.cat(outputs, dim=1)
+
+
+def test_a_convolution_by_hand_agrees_on_whole_images():
+    assert check(convolution, IMAGES).agrees
+
+    def flipped(q, k, v, weights):
+        return convolution(q, k, v, {"W": weights["W"].flip(1)})
+
+    def still(q, k, v, weights):
+        return torch.cat([convolution(x, y, z, weights) for x, y, z in zip(
+            q.split(6, 1), k.split(6, 1), v.split(6, 1), strict=True)], 1)  # fmt: skip
+
+    found = check(still, IMAGES)
+    assert not check(flipped, IMAGES).agrees
+    assert isinstance(found, Departure) and found.token >= 6
+
+
+def test_a_slip_in_muon_departs():
+    """The recurrence of another loop, with one thing changed."""
+    rivals = [
+        replace(LACT, update=replace(LACT.update, orthogonal=None)),
+        replace(LACT, update=replace(LACT.update, weight_norm=None)),
+        replace(LACT, update=replace(LACT.update, ascent=True)),
+        replace(LACT, schedule=replace(LACT.schedule, read="after_update")),
+        replace(LACT, schedule=replace(LACT.schedule, steps=2)),
+    ]
+
+    def run(rival, q, k, v, weights, rate, momentum):
+        return forms.recurrent(rival, q, k, v, weights, rate, momentum)
+
+    assert check(partial(run, LACT), LACT, trials=1).agrees
+    assert not any(check(partial(run, rival), LACT, trials=1).agrees for rival in rivals)
 
 
 def test_keys_that_are_normalised_in_place_are_seen():

@@ -9,13 +9,13 @@ from ttt_proofs.evidence.codes import known_derivative
 from ttt_proofs.evidence.evaluate import DegreeModel, Model
 from ttt_proofs.evidence.fields import (
     PRIMES,
-    Inexact,
     PrimeField,
     Query,
     Rationals,
     Reals,
     Source,
 )
+from ttt_proofs.evidence.functions import Undefined, cubic
 from ttt_proofs.kernel.definitions import Define, DefineGradient
 from ttt_proofs.kernel.terms import (
     TIME,
@@ -234,7 +234,7 @@ def test_true_values_over_the_reals():
     assert apply("tanh", 0) == 0
     assert (apply("step", 0), apply("step", 2), apply("step", -1)) == (0, 1, 0)
     assert abs(float(apply("sigmoid", 1)) - 0.7310585786300049) < 1e-15
-    with pytest.raises(Inexact):
+    with pytest.raises(Undefined):
         model.value(App("f", (), (Lam((), App("tanh", (), (Lam((), num(1)),))),)), {})
 
 
@@ -242,3 +242,116 @@ def test_products_over_the_rationals_stop_at_zero():
     model = rational(given=table(x=0))
     assert model.value(Mul((Atom("x", ()), Atom("y", ()))), {}) == 0
     assert list(model.asked) == [Query("x", ())]
+
+
+def call(fn, body) -> App:
+    return App(fn, (), (Lam((), body),))
+
+
+@pytest.mark.parametrize(
+    ("fn", "x", "value"),
+    [("root", Fraction(9, 4), Fraction(3, 2)), ("root", 0, 0), ("inverse", -3, Fraction(-1, 3)),
+     ("root", 2, None), ("root", -1, None), ("inverse", 0, None), ("sigmoid", 1, None)],
+)  # fmt: skip
+def test_functions_over_the_rationals_are_exact_or_undefined(fn, x, value):
+    term = call(fn, Num(Fraction(x)))
+    if value is None:
+        with pytest.raises(Undefined):
+            rational().value(term, {})
+    else:
+        model = rational()
+        assert model.value(term, {}) == value and not model.asked
+
+
+def test_roots_and_reciprocals_over_the_reals_are_enclosed():
+    def apply(fn, value):
+        return Model(Reals(1), {}, (), 0).value(call(fn, num(value)), {})
+
+    assert apply("root", 9) == 3 and apply("inverse", 2) == 0.5
+    assert abs(float(apply("root", 2)) - 2**0.5) < 1e-15 and (apply("root", 2) ** 2).contains(2)
+    for fn, value in (("root", -1), ("inverse", 0)):
+        with pytest.raises(Undefined):
+            apply(fn, value)
+    around_zero = Add((call("root", num(2)), Mul((num(-1), call("root", num(2))))))
+    for fn in ("inverse", "step"):  # the interval holds numbers of either sign
+        with pytest.raises(Undefined):
+            Model(Reals(1), {}, (), 0).value(call(fn, around_zero), {})
+
+
+def test_roots_and_reciprocals_in_prime_fields_are_drawn():
+    model = Model(PrimeField(PRIMES[0]), {}, (), 0)
+    for fn in ("root", "inverse"):
+        four = model.value(call(fn, num(4)), {})
+        assert four == model.value(call(fn, Add((num(1), num(3)))), {})
+        assert four * four != 4 and four * 4 != 1
+        assert Query(fn, (), (), ((4,),)) in model.asked
+
+
+@pytest.mark.parametrize("fn", ["root", "inverse"])
+def test_no_slope_is_made_up_for_what_has_true_values(fn):
+    define = gradient(call(fn, Atom("X", ())), Lam((), Atom("p", ())))
+    with pytest.raises(Undefined):
+        rational(definitions=((define,),), given=table(p=4)).value(Atom("G", ()), {})
+    prime = Model(PrimeField(PRIMES[0]), {}, ((define,),), 0)
+    prime.value(Atom("G", ()), {})
+    assert any(query.slots for query in prime.asked)
+
+
+def operator(name: str, row, col, body, *binders: Var) -> App:
+    return App(name, (ix(row), ix(col)), (Lam(binders, body),))
+
+
+H = Var("h", "H")
+
+
+def entries(model, term, rows, cols):
+    return [[model.value(term, {A: r, C: c}) for c in range(cols)] for r in range(rows)]
+
+
+def test_muon_over_the_rationals_is_the_cubic_by_hand():
+    # X Xᵀ = [[5, 2], [2, 1]], times X = [[1, 2], [0, 1]]
+    muon = operator("muon", A, C, Atom("x", (ix(A), ix(B))), A, B)
+    model = rational(given=table(x=[[1, 2], [0, 1]]))
+    assert entries(model, muon, 2, 2) == [[5, 12], [2, 5]]
+    assert {query.name for query in model.asked} == {"x"}
+
+
+def test_rows_and_columns_come_in_the_order_of_the_binders():
+    # X is 2 by 3: [[1, 1, 0], [0, 1, 1]], X Xᵀ = [[2, 1], [1, 2]]
+    given = table(x=[[1, 1, 0], [0, 1, 1]])
+    straight = operator("muon", A, C, Atom("x", (ix(B), ix(H))), B, H)
+    across = operator("muon", C, A, Atom("x", (ix(B), ix(H))), H, B)
+    expected = [[2, 3, 1], [1, 3, 2]]
+    assert entries(rational(given=given), straight, 2, 3) == expected
+    assert entries(rational(given=given), across, 2, 3) == expected
+
+
+def test_an_operator_runs_once_for_each_argument(monkeypatch):
+    calls = []
+    monkeypatch.setitem(Rationals.operators, "muon", lambda x: calls.append(x) or cubic(x))
+    muon = operator("muon", A, C, Atom("x", (ix(T), ix(A), ix(B))), A, B)
+    model = rational()
+    for t in range(3):
+        for a in range(2):
+            for c in range(2):
+                model.value(muon, {T: t, A: a, C: c})
+    assert len(calls) == 3
+
+
+def test_an_entry_beyond_the_matrix_is_undefined():
+    muon = App("muon", (at(0), at(2)), (Lam((A, B), Atom("x", (ix(A), ix(B)))),))
+    with pytest.raises(Undefined):
+        rational().value(muon, {})
+
+
+def test_operators_elsewhere_are_oracles():
+    x = Atom("x", (ix(A), ix(B)))
+    prime = Model(PrimeField(PRIMES[0]), {"D": 2}, (), 0)
+    other = rational(given=table(x=[[1, 2], [0, 1]]))
+    for model, name in ((prime, "muon"), (prime, "polar"), (other, "polar")):
+        found = entries(model, operator(name, A, C, x, A, B), 2, 2)
+        doubled = operator(name, A, C, Mul((TWO, x, Num(Fraction(1, 2)))), A, B)
+        assert entries(model, doubled, 2, 2) == found
+        assert any(query.name == name and query.args is not None for query in model.asked)
+    drawn = [int(v) for row in entries(prime, operator("muon", A, C, x, A, B), 2, 2) for v in row]
+    assert len(set(drawn)) == 4

@@ -23,9 +23,12 @@ from ttt_proofs.kernel.terms import (
     at,
     ix,
 )
+from ttt_proofs.loops import DepthwiseConv, Frobenius, GradientStep, InnerLoop, Schedule, SwiGLU
+from ttt_proofs.symbolic import attention_part
 
 T, N, J, S = (Var(name, TIME) for name in "tijs")
-A, B = Var("a", "D"), Var("b", "D")
+A, B, C = (Var(name, "D") for name in "abc")
+X, Y = Atom("x", ()), Atom("y", ())
 MINUS, TWO = Num(Fraction(-1)), Num(Fraction(2))
 
 
@@ -213,3 +216,98 @@ def test_simpler_numbers_come_in_order():
     assert list(simpler(-2)) == [0, 1, -1, 2]
     assert list(simpler(1)) == [0]
     assert list(simpler(0)) == []
+
+
+def call(fn, body):
+    return App(fn, (), (Lam((), body),))
+
+
+def operator(name, entry):
+    """An entry of an operator on the matrix `entry[a, b]`."""
+    return App(name, (ix(A), ix(C)), (Lam((A, B), entry),))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_muon_is_not_additive_and_the_stand_in_is_named(seed):
+    both = operator("muon", Add((matrix("x"), matrix("y"))))
+    apart = Add((operator("muon", matrix("x")), operator("muon", matrix("y"))))
+    found = refute(claim(both, apart, A, C), (), seed=seed)
+    assert found is not None
+    # By hand, with one row and column: (x + y)³ and x³ + y³.
+    x, y = (int(dict(found.values)[f"{name}[0,0]"]) for name in "xy")
+    assert found.values[0] == ("muon(X)", "X·Xᵀ·X")
+    assert (int(found.left), int(found.right)) == ((x + y) ** 3, x**3 + y**3)
+    assert {abs(x), abs(y)} == {1} and found.sizes == (("D", 1),)
+
+
+def test_another_operator_is_given_by_its_values():
+    both = operator("polar", Add((matrix("x"), matrix("y"))))
+    apart = Add((operator("polar", matrix("x")), operator("polar", matrix("y"))))
+    found = refute(claim(both, apart, A, C), (), seed=0)
+    assert found is not None and ("muon(X)", "X·Xᵀ·X") not in found.values
+    assert any(name.startswith("polar[0,0](") for name, _ in found.values)
+
+
+def test_roots_of_squares_are_preferred():
+    found = refute(claim(call("root", Add((Mul((X, X)), Mul((Y, Y))))), Add((X, Y))), (), seed=0)
+    assert found is not None
+    x, y = (int(dict(found.values)[name]) for name in "xy")
+    assert 0 in (x, y) and (found.left, found.right) == (str(abs(x + y)), str(x + y))
+
+
+def test_other_roots_are_enclosed():
+    right = Add((X, Num(Fraction(1))))
+    found = refute(claim(call("root", Add((Mul((X, X)), Num(Fraction(1))))), right), (), seed=0)
+    assert found is not None and found.left.startswith("1.414213562373")
+    assert dict(found.values)["x"] in ("1", "-1")
+
+
+def test_division_by_zero_shows_nothing():
+    found = refute(claim(call("inverse", X), X), (), seed=0)
+    assert found is not None
+    assert found.values in ((("x", "2"),), (("x", "-2"),)) and found.left in ("1/2", "-1/2")
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [(Mul((X, call("inverse", X))), Num(Fraction(1))),
+     (call("root", Mul((X, X, X, X))), Mul((X, X)))],
+)  # fmt: skip
+def test_what_holds_for_the_true_functions_alone_is_not_refuted(left, right):
+    assert not exact_witness(claim(left, right), (), seed=0).agrees
+    assert refute(claim(left, right), (), seed=0) is None
+
+
+def test_sizes_grow_where_true_functions_agree_at_the_smallest():
+    # ‖x‖² = (Σ x)² for one entry, not for two
+    x = Atom("x", (ix(A),))
+    norm = call("root", Sum(A, None, None, Mul((x, x))))
+    total = Sum(A, None, None, x)
+    found = refute(claim(Mul((norm, norm)), Mul((total, total))), (), seed=0)
+    assert found is not None and found.sizes == (("D", 2),)
+
+
+LACT = InnerLoop(
+    SwiGLU("identity"), Frobenius(),
+    GradientStep("per_token", "inside", momentum="per_token", orthogonal="muon",
+                 weight_norm="initial_norm"),
+    Schedule(4, "before_update"),
+)  # fmt: skip
+VITTT = InnerLoop(
+    DepthwiseConv(3, 2, 2), Frobenius(), GradientStep(None, clip="column_norm"), Schedule(4)
+)
+
+
+@pytest.mark.parametrize("loop", [LACT, VITTT], ids=["LaCT", "ViTTT"])
+@pytest.mark.parametrize("wrong", ["doubled", "nothing", "plus one"])
+def test_false_claims_about_whole_systems_have_small_counterexamples(loop, wrong):
+    part = attention_part(loop)
+    right = part.statement.right
+    rivals = {"doubled": Mul((TWO, right)), "nothing": Num(Fraction(0)),
+              "plus one": Add((right, Num(Fraction(1))))}  # fmt: skip
+    assert exact_witness(part.statement, part.proof.definitions, seed=0).agrees
+    rival = claim(part.statement.left, rivals[wrong], *part.statement.every)
+    found = refute(rival, part.proof.definitions, seed=0)
+    assert found is not None and all(size <= 1 for _, size in found.sizes)
+    told = [value for name, value in found.values if name != "muon(X)"]
+    assert len(told) <= 12 and {*told} <= {"0", "1", "-1", "2", "-2"}

@@ -7,7 +7,7 @@ import pytest
 from derivations import momentum, momentum_rates_agree, sum_order, swiglu_gradients
 from ttt_proofs import Evidence, Refutation, Theorem, prove, refute, verify
 from ttt_proofs.evidence import report as report_module
-from ttt_proofs.evidence.report import Report, counterexample_text, decide
+from ttt_proofs.evidence.report import Report, decide
 from ttt_proofs.kernel.definitions import Equation
 from ttt_proofs.kernel.proof import Assume, Proof, Sequent, Step
 from ttt_proofs.kernel.terms import Add, KernelError
@@ -142,7 +142,7 @@ def test_unknown_witnesses_are_refused_in_a_sentence():
 def test_counterexamples_read_as_a_sentence():
     found = Refutation((("a[0]", "1"),), "2", "3", (("t", 0),))
     text = "With t = 0 and a[0] = 1, the left side is 2 and the right side 3."
-    assert counterexample_text(found) == text
+    assert str(found) == text
 
 
 def test_a_disagreement_without_a_counterexample_is_not_a_refutation(monkeypatch):

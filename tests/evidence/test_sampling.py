@@ -2,14 +2,17 @@
 
 import random
 from dataclasses import fields
+from itertools import product
 
 import pytest
 import torch
 
-from ttt_proofs.evidence.sampling import Inputs, random_inputs, random_loop
+from ttt_proofs.evidence.sampling import Inputs, ragged, random_inputs, random_loop
 from ttt_proofs.loops import (
     ACTIVATIONS,
+    GLU,
     MLP,
+    DepthwiseConv,
     Features,
     Frobenius,
     GradientStep,
@@ -21,7 +24,7 @@ from ttt_proofs.loops import (
 )
 from ttt_proofs.reference import run_loop
 
-LOOPS = [random_loop(random.Random(seed)) for seed in range(400)]
+LOOPS = [random_loop(random.Random(seed)) for seed in range(3000)]
 
 
 def test_every_choice_is_drawn():
@@ -29,16 +32,25 @@ def test_every_choice_is_drawn():
     assert nets == {
         Linear(),
         *(MLP(depth, name) for depth in (1, 2, 3) for name in ACTIVATIONS),
-        *(SwiGLU(name) for name in ACTIVATIONS),
+        *(gated(name) for name in ACTIVATIONS for gated in (SwiGLU, GLU)),
+        *(DepthwiseConv(n, y, x) for n in (1, 3) for y in (1, 2) for x in (1, 2, 3)),
     }
     assert {loop.loss for loop in LOOPS} == {Frobenius(), SquaredError()}
-    updates = {(u.rate, u.place, u.momentum, u.ascent, u.trained) for _, u in chosen()}
-    assert len(updates) == 2 * 2 * 3 * 2 * 2
-    assert {loop.schedule for loop in LOOPS} == {
-        Schedule(chunk, read)
-        for chunk in (1, 2, 3, 4)
-        for read in ("after_update", "before_update")
+    pairs = {(u.rate, u.place) for _, u in chosen()}
+    assert pairs == {
+        (r, p) for r in RATES for p in ("inside", "outside") if (r, p) != ("per_token", "outside")
     }
+    gates = {(u.clip, u.orthogonal, u.weight_norm) for _, u in chosen()}
+    assert gates == set(product((None, "column_norm"), (None, "muon"), (None, "initial_norm")))
+    schedules = {(x.chunk, x.read, x.query, x.negate_values) for x in schedule()}
+    reads = ("after_update", "before_update", "causal")
+    assert schedules >= set(product((1, 2, 3, 4), reads, ("query", "key"), (False, True)))
+    assert {(x.steps, x.read) for x in schedule()} == {
+        (1, "causal"), *product((1, 2), ("after_update", "before_update")),
+    }  # fmt: skip
+
+
+RATES = (None, "constant", "per_step", "per_token")
 
 
 def chosen():
@@ -46,14 +58,36 @@ def chosen():
     return [(loop.net, loop.update) for loop in LOOPS]
 
 
+def schedule():
+    """Each loop's schedule."""
+    return [loop.schedule for loop in LOOPS]
+
+
 def test_choices_are_drawn_independently():
     """Every pair of two choices occurs together, not only each choice alone."""
     seen = {(type(net), u.trained, u.ascent, u.momentum) for net, u in chosen()}
-    assert len(seen) == 3 * 2 * 2 * 3
+    assert len(seen) == 5 * 2 * 2 * 4
+    assert len({(u.rate, u.momentum, u.clip, u.orthogonal, u.weight_norm) for _, u in chosen()}) \
+        == 4 * 4 * 2 * 2 * 2  # fmt: skip
+
+
+def test_causal_readings_meet_every_static_net():
+    causal = [loop for loop in LOOPS if loop.schedule.read == "causal"]
+    seen = {(type(x.net), x.update.trained, x.net.has_static_features) for x in causal}
+    assert seen == {
+        *product((Linear, DepthwiseConv, MLP), ("all", "last"), [True]),  # an MLP of depth 1
+        *product((MLP, SwiGLU, GLU), ["last"], [False]),
+    }
+    assert {x.update.momentum for x in causal} == {x.update.rate for x in causal} == set(RATES)
+
+
+def test_steps_can_be_left_at_one():
+    drawn = [random_loop(random.Random(seed), most_steps=1) for seed in range(100)]
+    assert {loop.schedule.steps for loop in drawn} == {1}
 
 
 def test_the_same_seed_gives_the_same_loop():
-    assert [random_loop(random.Random(seed)) for seed in range(400)] == LOOPS
+    assert [random_loop(random.Random(seed)) for seed in range(400)] == LOOPS[:400]
     rng = random.Random(0)
     assert len({random_loop(rng) for _ in range(50)}) > 40
 
@@ -64,8 +98,11 @@ def test_loops_lie_within_the_theorems():
 
 def tensors(inputs: Inputs):
     """The tensors of some inputs, by name."""
-    plain = {f.name: getattr(inputs, f.name) for f in fields(inputs) if f.name != "weights"}
-    return {n: x for n, x in (plain | inputs.weights).items() if isinstance(x, torch.Tensor)}
+    plain = {f.name: getattr(inputs, f.name) for f in fields(inputs)}
+    weights, rate = plain.pop("weights"), plain["rate"]
+    by_weight = {f"rate {n}": x for n, x in rate.items()} if isinstance(rate, dict) else {}
+    found = plain | weights | by_weight
+    return {n: x for n, x in found.items() if isinstance(x, torch.Tensor)}
 
 
 def test_the_same_seed_gives_the_same_inputs():
@@ -101,18 +138,57 @@ def test_a_long_chunk_is_still_seen_to_end():
     assert max(random_inputs(loop, seed).q.shape[1] for seed in range(100)) > 40 - 4
 
 
-@pytest.mark.parametrize("index", range(0, 400, 40))
+@pytest.mark.parametrize("index", range(0, 400, 8))
 def test_shapes_fit_the_loop(index):
     loop = LOOPS[index]
-    x = random_inputs(loop, index, sizes={"B": 2, "T": 7, "H": 3, "D_k": 4, "D_v": 5})
-    steps = (2, -(-7 // loop.schedule.chunk), 3)
-    assert x.q.shape == x.k.shape == (2, 7, 3, 4) and x.v.shape == (2, 7, 3, 5)
-    for kind, value in ((loop.update.rate, x.rate), (loop.update.momentum, x.momentum)):
+    images = bool(loop.net.tokens)
+    length = 2 * loop.schedule.chunk if images else 7
+    widths = {"D_v": 5} if images else {"D_k": 4, "D_v": 5}
+    x = random_inputs(loop, index, sizes={"B": 2, "T": length, "H": 3} | widths)
+    assert x.q.shape == x.k.shape == (2, length, 3, 5 if images else 4)
+    assert x.v.shape == (2, length, 3, 5)
+    shapes = {"per_step": (2, -(-length // loop.schedule.chunk), 3), "per_token": (2, length, 3)}
+    update, rates = loop.update, [x.rate]
+    if update.rate == "per_token":
+        assert isinstance(x.rate, dict) and list(x.rate) == [w.name for w in loop.trained]
+        rates = list(x.rate.values())
+    for kind, value in ((update.rate, rates[0]), (update.momentum, x.momentum)):
         assert {None: value is None, "constant": isinstance(value, float)}.get(
-            kind, isinstance(value, torch.Tensor) and value.shape == steps
+            kind, isinstance(value, torch.Tensor) and value.shape == shapes.get(kind)
         )
     o, final = run_loop(loop, x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum)
     assert o.shape == x.v.shape and list(final) == [w.name for w in loop.net.weights]
+
+
+def test_rates_per_token_differ_between_weights():
+    loop = InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_token", "inside", "per_token"))
+    x = random_inputs(loop, 0)
+    assert isinstance(x.rate, dict) and isinstance(x.momentum, torch.Tensor)
+    drawn = [*x.rate.values(), x.momentum]
+    assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[i + 1 :])
+
+
+def test_images_are_whole():
+    loop = InnerLoop(DepthwiseConv(3, 2, 3), Frobenius(), schedule=Schedule(6))
+    drawn = [random_inputs(loop, seed) for seed in range(60)]
+    assert {x.q.shape[1] for x in drawn} == {6, 12, 18}
+    assert {x.weights["W"].shape[1] for x in drawn} == {9}
+    assert all(x.q.shape == x.v.shape for x in drawn)
+    assert {x.q.shape[3] for x in drawn} == {*range(1, 6)}
+    assert (ragged(loop, 2), ragged(InnerLoop(Linear(), Frobenius()), 2)) == (12, 3)
+    with pytest.raises(ValueError, match=r"`sizes\['T'\]` must be a multiple of 6.*; got 7\. Give"):
+        random_inputs(loop, 0, sizes={"T": 7})
+    for name in ("D_k", "D_w"):
+        with pytest.raises(ValueError, match="`sizes` must name some of B, D_v, H, T; got"):
+            random_inputs(loop, 0, sizes={name: 2})
+
+
+def test_no_entry_is_near_zero():
+    for seed, loop in enumerate(LOOPS[:100]):
+        x = random_inputs(loop, seed)
+        for name, tensor in {"q": x.q, "k": x.k, "v": x.v, **x.weights}.items():
+            size = tensor.abs()
+            assert size.numel() == 0 or size.min() >= size.max() / 4, name
 
 
 @pytest.mark.parametrize("sizes", [{"T": 1}, {"T": 0}, {"B": 0}, {"H": 1, "D_h": 1}, {"T": 60}])
@@ -123,18 +199,31 @@ def test_sizes_can_be_fixed(sizes):
     assert {name: got[name] for name in sizes} == sizes
 
 
-@pytest.mark.parametrize("length", [None, 9, 40])
-def test_nothing_grows(length):
-    sizes = None if length is None else {"T": length}
-    for seed, loop in enumerate(LOOPS[: 400 if length is None else 100]):
+@pytest.mark.parametrize("chunks", [None, 2, 10])
+def test_nothing_grows(chunks):
+    for seed, loop in enumerate(LOOPS[: 400 if chunks is None else 100]):
+        sizes = None if chunks is None else {"T": ragged(loop, chunks)}
         x = random_inputs(loop, seed, sizes=sizes)
         o, final = run_loop(
             loop, x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum
         )
-        assert max(t.abs().max() for t in (o, *final.values())) < 50, loop
-        assert x.q.norm(dim=-1).max() <= 1 and x.k.norm(dim=-1).max() <= 1
+        made = max(t.abs().max() for t in (o, *final.values()))
+        unit = loop.update.orthogonal and (loop.update.place == "inside" or not loop.update.rate)
+        steps = -(-x.q.shape[1] // loop.schedule.chunk) * loop.schedule.steps
+        depth = len(loop.net.weights)
+        # A step of Muon without a rate after it lengthens each weight by up to 1.3.
+        assert made < (50 if not unit else 5 * (1 + 1.3 * steps) ** depth), loop
+        # What a weight's column is multiplied by is no longer than 1: a row, or a window of pixels.
+        window = loop.net.weights[0].rows.name == "D_w"
+        for row in (x.q, x.k):
+            longest = row.norm(dim=-1).max()
+            if window:
+                longest = row.abs().max() * x.weights["W"].shape[1] ** 0.5
+            assert longest <= 1 + 1e-12
         assert x.momentum is None or 0 <= torch.as_tensor(x.momentum).max() < 1
-        assert torch.as_tensor(x.rate).min() > 0 and torch.as_tensor(x.rate).max() <= 0.3
+        rates = x.rate.values() if isinstance(x.rate, dict) else [x.rate]
+        for rate in (torch.as_tensor(r) for r in rates if r is not None):
+            assert rate.min() > 0 and rate.max() <= (1.0 if unit else 0.3)
 
 
 def test_precision_is_a_conversion():

@@ -5,6 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+import torch
 
 from derivations import momentum, momentum_rates_agree, sum_order, unrolled
 from ttt_proofs.evidence import statement as module
@@ -12,8 +13,19 @@ from ttt_proofs.evidence.statement import gelu_tanh, statement_witness
 from ttt_proofs.kernel.definitions import Define
 from ttt_proofs.kernel.proof import Proof
 from ttt_proofs.kernel.terms import Add, Mul, Num, rebuild
-from ttt_proofs.loops import GradientStep, InnerLoop, Linear, SquaredError
-from ttt_proofs.symbolic import Part
+from ttt_proofs.loops import (
+    GLU,
+    MLP,
+    DepthwiseConv,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Schedule,
+    SquaredError,
+    SwiGLU,
+)
+from ttt_proofs.symbolic import Part, attention_part, gradient_part
 
 NAMES = ["single_step", "unrolled", "momentum", "momentum_rate_outside", "momentum_rate_inside",
          "mlp_gradients", "swiglu_gradients"]  # fmt: skip
@@ -95,3 +107,113 @@ def test_gelu_and_its_derivative():
         assert abs(gelu_tanh(1, x) - slope) < 1e-8
     with pytest.raises(ValueError, match="first derivative"):
         gelu_tanh(2, 0.0)
+
+
+EACH = GradientStep("per_token", "inside", momentum="per_token")
+FULL = replace(EACH, clip="column_norm", orthogonal="muon", weight_norm="initial_norm")
+NEW = {
+    "no rate": InnerLoop(Linear(), Frobenius(), GradientStep(None)),
+    "rates and momenta per token": InnerLoop(MLP(2, "tanh"), SquaredError(), EACH, Schedule(3)),
+    "causal": InnerLoop(Linear(), Frobenius(), EACH, Schedule(3, "causal")),
+    "single tokens": InnerLoop(MLP(2, "tanh"), SquaredError(), EACH, Schedule(single=True)),
+    "LaCT": InnerLoop(SwiGLU(), Frobenius(), FULL, Schedule(3, "before_update")),
+    "gated": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm"), Schedule(2)),
+    "keys, negated": InnerLoop(Linear(), SquaredError(), EACH,
+                               Schedule(2, query="key", negate_values=True)),
+    "wide and tall": InnerLoop(MLP(2, "relu"), Frobenius(),
+                               GradientStep(momentum="per_step", orthogonal="muon"), Schedule(4)),
+    "image": InnerLoop(DepthwiseConv(3, 2, 3), SquaredError(),
+                       replace(EACH, clip="column_norm", weight_norm="initial_norm"), Schedule(6)),
+    "causal image": InnerLoop(DepthwiseConv(3, 2, 2), Frobenius(), EACH, Schedule(4, "causal")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_every_option_agrees_with_autograd(name):
+    loop = NEW[name]
+    parts = [attention_part(loop), *(gradient_part(loop, weight) for weight in loop.trained)]
+    for part in parts:
+        seen = statement_witness(part, loop, seed=1)
+        assert seen.agrees and seen.tolerance == 1e-12, (part.label, seen)
+
+
+def shifted(values, name):
+    """The values of one symbol, each that of the next place."""
+    places = [query for query in values if query.name == name]
+    return dict(zip(places, [values[q] for q in places[1:] + places[:1]], strict=True))
+
+
+def other(name, change):
+    """All values of one symbol changed."""
+    return lambda values: {q: change(x) for q, x in values.items() if q.name == name}
+
+
+FAULTS = [
+    ("LaCT", "epsilon", other("epsilon", lambda x: 1e-4)),
+    ("LaCT", "rates of another weight", lambda values: {
+        q: values[q._replace(name="eta_W1")] for q in values if q.name == "eta_W0"}),
+    ("rates and momenta per token", "rates one token late", lambda v: shifted(v, "eta_W1")),
+    ("rates and momenta per token", "momentum summed", other("alpha", lambda x: 3 * x)),
+    ("rates and momenta per token", "momentum one step late", lambda v: shifted(v, "alpha")),
+    ("causal", "all tokens are seen", other("visible", lambda x: 1.0)),
+    ("causal", "the token itself is not seen", lambda values: {
+        q: float(q.place[0] > q.place[1]) for q in values if q.name == "visible"}),
+    ("causal image", "other pixels are seen", lambda values: {
+        q: values[q._replace(place=q.place[2:] + q.place[:2])]
+        for q in values if q.name == "visible"}),
+    ("image", "the edge is not zero", lambda values: {
+        q: 1.0 for q in values if q.name == "q" and 0 in q.place[1:3]}),
+    ("image", "the window is transposed", lambda values: {
+        q: values[q._replace(place=(q.place[1], q.place[0], q.place[2]))]
+        for q in values if q.name == "W_0"}),
+    ("image", "one pixel late", lambda values: shifted(values, "k")),
+    ("keys, negated", "values are negated twice", other("v", lambda x: -x)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "what", "fault"), FAULTS, ids=[what for _, what, _ in FAULTS])
+def test_a_fault_in_what_is_given_disagrees(name, what, fault, monkeypatch):
+    loop, real = NEW[name], module.given
+    changed = []
+
+    def spoilt(*args):
+        values = real(*args)
+        wrong = fault(values)
+        changed.append(any(values[q] != x for q, x in wrong.items()))
+        return values | wrong
+
+    monkeypatch.setattr(module, "given", spoilt)
+    assert not statement_witness(attention_part(loop), loop, seed=1).agrees
+    assert changed == [True]
+
+
+@pytest.mark.parametrize("name", ["LaCT", "wide and tall"])
+@pytest.mark.parametrize("fault", ["four steps", "a sign", "columns reversed"])
+def test_another_muon_disagrees(name, fault, monkeypatch):
+    real = module.NEWTON_SCHULZ
+    if fault == "four steps":
+        monkeypatch.setattr(module, "NEWTON_SCHULZ", real[:4])
+    elif fault == "a sign":
+        a, b, c = real[4]
+        monkeypatch.setattr(module, "NEWTON_SCHULZ", (*real[:4], (a, b, -c)))
+    else:
+        twisted = lambda x: module.muon([row[::-1] for row in x])  # noqa: E731
+        monkeypatch.setitem(module.Floats.operators, "muon", twisted)
+    assert not statement_witness(attention_part(NEW[name]), NEW[name], seed=1).agrees
+
+
+def test_muon_brings_singular_values_near_one():
+    assert module.muon([[0.0, 0.0], [0.0, 0.0]]) == [[0.0, 0.0], [0.0, 0.0]]
+    for rows in ([[3.0, 1.0, 0.0], [1.0, -2.0, 5.0]], [[3.0, 1.0], [1.0, -2.0], [0.0, 5.0]]):
+        made = torch.tensor(module.muon(rows), dtype=torch.float64)
+        given = torch.tensor(rows, dtype=torch.float64)
+        assert made.shape == given.shape
+        assert (torch.linalg.svdvals(made) - 1).abs().max() < 0.05
+        u, _, v = torch.linalg.svd(given, full_matrices=False)
+        assert (made - u @ v).abs().max() < 0.05  # the polar factor
+
+
+def test_an_operator_without_values_is_refused():
+    loop = InnerLoop(Linear(), Frobenius(), GradientStep(orthogonal="muon_bfloat16"))
+    with pytest.raises(ValueError, match=r"`muon_bfloat16.*must be given"):
+        statement_witness(attention_part(loop), loop, seed=0)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +13,9 @@ from torch import Tensor
 from ttt_proofs.loops import InnerLoop
 from ttt_proofs.reference import run_loop
 
-from .sampling import Inputs, random_inputs
-from .tolerances import SMALLEST_SCALE, tolerance
+from .conditioning import draw_steady, relative_errors
+from .sampling import Inputs, ragged
+from .tolerances import allowance
 from .types import Observation
 
 Run = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
@@ -55,14 +55,15 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
 
         J(o) = ⟨C, o⟩ + ½ ⟨D, o ⊙ o⟩    (C, D random)
 
-    in q, k, v and every initial weight; a gradient that is absent counts as zero. The first trial
-    takes two batch entries, two heads and two chunks and a token, so that even one trial sees
-    momentum carried on, a short last chunk, and two sequences that must not mix.
+    in q, k, v, every initial weight, and the rates and momenta that are tensors; a gradient that
+    is absent counts as zero. The first trial takes two batch entries, two heads and two chunks
+    and a token (of images two), so that even one trial sees momentum carried on, a short last
+    chunk, and two sequences that must not mix.
 
-    The error of a tensor is `max|a - b| / max|b|` for b of the reference (`SMALLEST_SCALE` where
+    The error of a tensor is `max|a - b| / max|b|` for b of the reference (or a least scale, where
     that is larger), and infinite where shapes differ or a number is NaN or infinite on either
-    side. The tolerance is that of `tolerances` for the longest sequence drawn, 1e-12 up to 1024
-    tokens.
+    side. Tolerance and least scale are the `allowance` for the longest sequence drawn, 1e-12 up
+    to 1024 tokens; for loops with norms or Muon, inputs are drawn by `draw_steady`.
 
     seed: an integer; with `trials` it fixes every draw. trials: 1 or more, else ValueError.
     What the reduction raises is passed on.
@@ -74,22 +75,23 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     forms: dict[str, Run] = {"recurrent": reduction.recurrent}
     if reduction.parallel != "sequential":
         forms["parallel_form"] = reduction.parallel_form
-    rng = random.Random(seed)
+    loop, rng = reduction.loop, random.Random(seed)
+    smallest = allowance(loop, 1).scale
     errors: dict[str, float] = {}
     longest = 0
     for trial in range(trials):
-        chunk = reduction.loop.schedule.chunk
-        sizes = {"B": 2, "T": 2 * chunk + 1, "H": 2} if trial == 0 else None
-        inputs = random_inputs(reduction.loop, rng.getrandbits(63), sizes=sizes)
-        draw = rng.getrandbits(63)
+        sizes = {"B": 2, "T": ragged(loop, 2), "H": 2} if trial == 0 else None
+        start, draw = rng.getrandbits(63), rng.getrandbits(63)
+        reference = partial(_measured, partial(run_loop, loop), draw)
+        inputs, expected, _ = draw_steady(loop, start, reference, sizes=sizes)
         longest = max(longest, inputs.q.shape[1])
-        expected = _measured(partial(run_loop, reduction.loop), inputs, draw)
         for form, run in forms.items():
-            for name, error in _errors(_measured(run, inputs, draw), expected).items():
+            found = _measured(run, draw, inputs)
+            for name, error in relative_errors(found, expected, smallest).items():
                 what = f"{form}: {name}"
                 errors[what] = max(errors.get(what, 0.0), error)
     worst = max(errors, key=errors.__getitem__)
-    allowed = tolerance("float64", longest)
+    allowed = allowance(loop, longest).error
     return Observation(
         agrees=errors[worst] <= allowed,
         max_relative_error=errors[worst],
@@ -102,36 +104,22 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     )
 
 
-def relative_error(actual: Tensor | None, expected: Tensor) -> float:
-    """`max|a - b| / max|b|`, a pure number; infinite unless both are finite and of one shape.
-
-    actual, expected: any shape and real dtype, compared in float64; None is a missing tensor.
-    The scale is at least `SMALLEST_SCALE`, so two tensors of zeros have error 0, and a number
-    where zero is due has a large one. Two empty tensors of one shape have error 0.
-    """
-    if actual is None or actual.shape != expected.shape:
-        return math.inf
-    a, b = actual.detach().to("cpu", torch.float64), expected.detach().to("cpu", torch.float64)
-    if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
-        return math.inf
-    if not b.numel():
-        return 0.0
-    return float((a - b).abs().max()) / max(float(b.abs().max()), SMALLEST_SCALE)
-
-
-def _measured(run: Run, inputs: Inputs, draw: int) -> dict[str, Tensor]:
+def _measured(run: Run, draw: int, inputs: Inputs) -> dict[str, Tensor]:
     """The outputs, final weights and gradients of one program, by name, on its own copies."""
+    leaves: dict[str, Tensor] = {}
 
-    def copy(x):
-        return x.clone() if isinstance(x, Tensor) else x
+    def leaf(name: str, x: Any) -> Any:
+        if isinstance(x, Tensor):
+            x = leaves[name] = x.clone().requires_grad_()
+        return x
 
-    tensors = {name: getattr(inputs, name).clone().requires_grad_() for name in "qkv"}
-    weights = {name: w.clone().requires_grad_() for name, w in inputs.weights.items()}
-    out, final = run(
-        *tensors.values(), weights=dict(weights), rate=copy(inputs.rate),
-        momentum=copy(inputs.momentum),
-    )  # fmt: skip
-    leaves = tensors | weights
+    tensors = [leaf(name, getattr(inputs, name)) for name in "qkv"]
+    weights = {name: leaf(name, w) for name, w in inputs.weights.items()}
+    rate = inputs.rate
+    if isinstance(rate, dict):
+        rate = {name: leaf(f"rate of {name}", x) for name, x in rate.items()}
+    out, final = run(*tensors, weights=weights, rate=leaf("rate", rate),
+                     momentum=leaf("momentum", inputs.momentum))  # fmt: skip
     slopes: list[Tensor | None] = [None] * len(leaves)
     if out.requires_grad:
         generator = torch.Generator().manual_seed(draw)
@@ -139,12 +127,6 @@ def _measured(run: Run, inputs: Inputs, draw: int) -> dict[str, Tensor]:
         functional = (linear * out + square * out * out / 2).sum()
         slopes = list(torch.autograd.grad(functional, list(leaves.values()), allow_unused=True))
     found = {"outputs": out} | {f"final {name}": weight for name, weight in final.items()}
-    for (name, leaf), slope in zip(leaves.items(), slopes, strict=True):
-        found[f"gradient in {name}"] = torch.zeros_like(leaf) if slope is None else slope
-    return found
-
-
-def _errors(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """The relative error of each tensor by name; infinite for one that only one side has."""
-    errors = {name: relative_error(actual.get(name), want) for name, want in expected.items()}
-    return errors | {name: math.inf for name in actual if name not in expected}
+    for (name, x), slope in zip(leaves.items(), slopes, strict=True):
+        found[f"gradient in {name}"] = torch.zeros_like(x) if slope is None else slope
+    return {name: x.detach() for name, x in found.items()}

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..loops import InnerLoop
 from ..reference.oracle import run_loop
-from .sampling import Inputs, random_inputs
-from .tolerances import SMALLEST_SCALE, tolerance
+from .conditioning import draw_steady
+from .sampling import Inputs, ragged
+from .tolerances import PLAIN, Allowance, allowance
 from .types import Observation
 
 LONG = 64  # tokens; a fault that shows only late must still show
@@ -48,9 +49,10 @@ def check(candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: in
 
     The candidate gets q, k `[B, T, H, K]`, v `[B, T, H, V]` and, by keyword, those of `weights`
     (a dict of initial weights `[H, rows, cols]`, without batch), `rate` and `momentum` (numbers,
-    or `[B, N, H]` if per step) that its signature names; it returns outputs `[B, T, H, V]`, alone
-    or first in a tuple. Inputs are float64 and drawn at random: first two sequences of at least
-    LONG tokens and a ragged last chunk, then short ones. The reference runs the real inner loop
+    `[B, N, H]` if per step, `[B, T, H]` if per token, such a rate for each trained weight; or None)
+    that its signature names; it returns outputs `[B, T, H, V]`, alone or first in a tuple. Inputs
+    are float64 and drawn at random: first two sequences of at least LONG tokens and a ragged last
+    chunk (whole images for a convolution), then short ones. The reference runs the real inner loop
     by autograd. Only outputs are compared, no gradients; an `Observation` is no proof, and a
     `Departure` names the earliest token of the first draw that differs.
     Raises `TypeError` or `ValueError` if the candidate is not callable or returns no tensor, or
@@ -63,23 +65,33 @@ def check(candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: in
         raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use 5.")
-    worst, chunk = 0.0, loop.schedule.chunk
+    worst, allowed = 0.0, allowance(loop, 1)
     for trial in range(trials):
-        long = {"B": 2, "H": 2, "T": max(LONG // chunk, 2) * chunk + 1}
-        inputs = random_inputs(loop, seed + trial, sizes=None if trial else long)
-        expected, _ = run_loop(loop, inputs.q, inputs.k, inputs.v, weights=inputs.weights,
-                               rate=inputs.rate, momentum=inputs.momentum)  # fmt: skip
+        inputs, expected = drawn(loop, seed + trial, first=trial == 0)
         got = call(candidate, deepcopy(inputs))  # the candidate may write into what it is given
         if got.shape != expected.shape:
             raise TypeError(f"`candidate` must return {tuple(expected.shape)} outputs; got "
                             f"{tuple(got.shape)}. Return [batch, time, heads, width]."
                             )  # fmt: skip
-        departure, error = compare(got.detach().double(), expected.detach(), seed + trial)
+        departure, error = compare(got.detach().double(), expected, seed + trial, allowed)
         if departure:
             return departure
         worst = max(worst, error)
-    return Observation(True, worst, tolerance("float64", 1), trials, "cpu", "float64",
+    return Observation(True, worst, allowed.error, trials, "cpu", "float64",
                        ("outputs",), "outputs")  # fmt: skip
+
+
+def drawn(loop: InnerLoop, seed: int, *, first: bool) -> tuple[Inputs, Tensor]:
+    """Inputs, long ones for the first trial, and the loop's outputs for them."""
+
+    def reference(inputs: Inputs) -> dict[str, Tensor]:
+        outputs, _ = run_loop(loop, inputs.q, inputs.k, inputs.v, weights=inputs.weights,
+                              rate=inputs.rate, momentum=inputs.momentum)  # fmt: skip
+        return {"outputs": outputs.detach()}
+
+    long = {"B": 2, "H": 2, "T": ragged(loop, max(LONG // loop.schedule.chunk, 2))}
+    found = draw_steady(loop, seed, reference, sizes=long if first else None)
+    return found.inputs, found.expected["outputs"]
 
 
 def call(candidate: Callable[..., Tensor | tuple], inputs: Inputs) -> Tensor:
@@ -97,12 +109,13 @@ def call(candidate: Callable[..., Tensor | tuple], inputs: Inputs) -> Tensor:
     return result
 
 
-def compare(got: Tensor, expected: Tensor, seed: int) -> tuple[Departure | None, float]:
+def compare(got: Tensor, expected: Tensor, seed: int,
+            allowed: Allowance = PLAIN) -> tuple[Departure | None, float]:  # fmt: skip
     """The first token whose output is off by more than the tolerance, and the largest error."""
-    scale = expected.abs().max().clamp_min(SMALLEST_SCALE) if expected.numel() else 1.0
+    scale = expected.abs().max().clamp_min(allowed.scale) if expected.numel() else 1.0
     errors = ((got - expected).abs() / scale).nan_to_num(nan=float("inf")).amax(dim=-1)
     worst = errors.max().item() if errors.numel() else 0.0
-    bad = (errors > tolerance("float64", 1)).transpose(0, 1).nonzero()  # earliest token first
+    bad = (errors > allowed.error).transpose(0, 1).nonzero()  # earliest token first
     if not len(bad):
         return None, worst
     token, batch, head = bad[0].tolist()

@@ -7,7 +7,7 @@ from itertools import product
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ..kernel.terms import App, Ix, Var
+from ..kernel.terms import TIME, App, Ix, Var
 
 Env = tuple[int, ...]
 Run = Callable[[Env], Any]
@@ -37,9 +37,18 @@ def known_derivative(fn: str, order: int) -> tuple[int, ...]:
 
 
 def is_known(term: App) -> bool:
-    """Whether this is a known function of one number."""
-    number = not term.ix and len(term.args) == 1 and not term.args[0].binders
-    return number and term.fn in KNOWN and all(slot == (0, ()) for slot in term.slots)
+    """Whether this is a function of one number whose derivatives are known."""
+    return of_a_number(term) and term.fn in KNOWN and all(slot == (0, ()) for slot in term.slots)
+
+
+def of_a_number(term: App) -> bool:
+    """Whether this is a function of one number, or its derivative."""
+    return not term.ix and len(term.args) == 1 and not term.args[0].binders
+
+
+def of_a_matrix(term: App) -> bool:
+    """Whether this is an entry of an operator on matrices, or its derivative."""
+    return len(term.ix) == 2 and len(term.args) == 1 and len(term.args[0].binders) == 2
 
 
 def union(parts: Iterable[tuple[Var, ...]]) -> tuple[Var, ...]:
@@ -110,3 +119,9 @@ def memoised(run: Run) -> Run:
         return value
 
     return look
+
+
+def leading(every: tuple[Var, ...]) -> int:
+    """How many times come first among a symbol's indices; at most two count."""
+    first = [v.sort == TIME for v in every[:2]]
+    return first.index(False) if False in first else len(first)

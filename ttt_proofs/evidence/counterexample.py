@@ -9,11 +9,16 @@ from typing import Any, NamedTuple
 from ..kernel.definitions import Block, Equation
 from ..kernel.terms import TIME, App, Var, inside
 from .evaluate import Model
-from .fields import Field, Inexact, Query, Rationals, Reals
+from .fields import Field, Query, Rationals, Reals
+from .functions import STAND_IN, Undefined
 from .types import Refutation
 
 ROUNDS = 30
 IRRATIONAL = {"sigmoid", "tanh"}
+SOMETIMES_RATIONAL = {"root"}
+PARTIAL = {"root", "inverse"}  # not defined everywhere; nothing excuses a division by zero
+EPSILON = Query("epsilon", ())
+SMALL = (0, 1, -1, 2, -2, 9, -9)
 
 
 class Point(NamedTuple):
@@ -31,31 +36,47 @@ class Search:
                  entry: dict[Var, int]) -> None:  # fmt: skip
         self.claim, self.definitions = claim, definitions
         self.widths, self.entry = widths, entry
-        names = {app.fn for app in inside((claim, definitions), App)}
-        self.real = not names.isdisjoint(IRRATIONAL)
+        self.names = {app.fn for app in inside((claim, definitions), App)}
+        self.real = not self.names.isdisjoint(IRRATIONAL)
+        self.lazy = self.names.isdisjoint(PARTIAL)
 
     def field(self, spread: int) -> Field:
         """Rational numbers where these suffice."""
-        return Reals(spread) if self.real else Rationals(spread)
+        return (Reals if self.real else Rationals)(spread, self.lazy)
 
     def fails(self, spread: int, seed: int, given: dict[Query, Any]) -> Point | None:
-        """The point, if the sides differ there."""
+        """The point, if both sides have values there, and these differ."""
         model = Model(self.field(spread), self.widths, self.definitions, seed, given)
         try:
             left, right = (model.value(side, self.entry)
                            for side in (self.claim.left, self.claim.right))  # fmt: skip
-        except Inexact:
+        except Undefined:
             return None
         equal = left.overlaps(right) if self.real else left == right
         return None if equal else Point(model.asked, left, right)
 
     def start(self, seed: int) -> tuple[Point, int, int] | None:
-        """Some point of small integers, with the spread and the seed that it was drawn with."""
-        for spread in (1, 2, 3, 9, 99):
-            for attempt in range(seed, seed + 20):
-                found = self.fails(spread, attempt, {})
-                if found:
-                    return found, spread, attempt
+        """Some point of small integers, with the spread and the seed that it was drawn with.
+
+        Roots of squares come first: where those show nothing, the others are enclosed.
+        """
+        found = self.draw(seed)
+        if found is None and not self.real and not self.names.isdisjoint(SOMETIMES_RATIONAL):
+            self.real = True
+            found = self.draw(seed)
+        return found
+
+    def draw(self, seed: int) -> tuple[Point, int, int] | None:
+        """The first of some points that shows a failure.
+
+        Those with ε = 0 come first: what fails there does not fail by the ε of a norm.
+        """
+        for fixed in ({EPSILON: self.field(1).number(Fraction(0))}, {}):
+            for spread in (1, 2, 3, 9, 99):
+                for attempt in range(seed, seed + 20):
+                    found = self.fails(spread, attempt, fixed)
+                    if found:
+                        return found, spread, attempt
         return None
 
     def shrink(self, point: Point, spread: int, seed: int) -> Point:
@@ -72,12 +93,14 @@ class Search:
     def needed(self, point: Point) -> dict[Query, Any]:
         """The values that matter: whatever the others are, each side stays what it is.
 
-        Others are drawn anew together, since two zeros may each be idle only by the other.
+        Others are drawn anew together, since two zeros may each be idle only by the other; each
+        is also made small and of either sign, since a sign may be all that matters.
         """
-        kept = dict(point.values)
+        kept, number = dict(point.values), self.field(1).number
         for query, value in point.values.items():
             del kept[query]
-            draws = [self.fails(99, seed, kept) for seed in (1, 2, 3)]
+            draws = [self.fails(99, seed, kept) for seed in range(1, 9)]
+            draws += [self.fails(99, 1, kept | {query: number(Fraction(n))}) for n in SMALL]
             if not all(drawn and self.same(drawn, point) for drawn in draws):
                 kept[query] = value
         return {query: value for query, value in point.values.items() if query in kept}
@@ -121,15 +144,19 @@ def smallest(claim: Equation, definitions: tuple[Block, ...], widths: dict[str, 
     values = [
         (query_text(query), number_text(value)) for query, value in search.needed(point).items()
     ]
-    return Refutation((*place, *values), number_text(point.left), number_text(point.right),
-                      (*sorted(widths.items()), *times))  # fmt: skip
+    stand_in = [STAND_IN] if "muon" in search.names else []
+    left, right = map(number_text, (point.left, point.right))
+    return Refutation((*stand_in, *place, *values), left, right, (*sorted(widths.items()), *times))
 
 
 def number_text(value: Any) -> str:
     """An exact number as it is, another one to fifteen digits."""
     if isinstance(value, Fraction):
         return str(value)
-    return str(Reals(1).key(value)) if value.is_exact() else value.str(15, radius=False)
+    if value.is_exact():
+        return str(Reals(1).key(value))
+    written = value.str(15, radius=False)
+    return "0.00000000000000" if written.startswith("0e") else written
 
 
 def bracket(index: tuple[int, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any
 
 from ..kernel.terms import Add, App, Atom, Mul, Sum, Term, symbols
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 Dual = tuple[Any, dict[Env, Any]]
 
 
+@lru_cache(maxsize=100_000)
+def mentioned(term: Term) -> frozenset[str]:
+    """The names of the symbols in a term; remembered, as each point compiles the same terms."""
+    return symbols(term)
+
+
 class Duals:
     """Evaluates terms at `param = point + Σ_e ε_e · (unit at entry e)`, where `ε_e ε_f = 0`."""
 
@@ -45,7 +51,7 @@ class Duals:
         return self._codes[term]
 
     def _compile(self, term: Term) -> Code:
-        if self.param not in symbols(term):
+        if self.param not in mentioned(term):
             plain = self.model.code(term)
             run = plain.run
             return Code(plain.vars, lambda e: (run(e), {}))

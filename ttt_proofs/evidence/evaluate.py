@@ -24,12 +24,17 @@ from .codes import (
     indexer,
     is_known,
     known_derivative,
+    leading,
     memoised,
+    of_a_matrix,
+    of_a_number,
+    pick,
     union,
     without,
 )
 from .duals import Duals
-from .fields import Degree, Degrees, Field, Query, Rationals, Reals, Source
+from .fields import Degree, Degrees, Field, Query, Rationals, Source
+from .functions import UNDIFFERENTIATED, Undefined
 
 
 class Model:
@@ -39,8 +44,9 @@ class Model:
     index; indices may be any integers. A defined symbol follows its definition; where that says
     nothing (a negative time, an index beyond its width) it is a free symbol as well. An abstract
     function is a random oracle: its value depends on its indices and the *values* of its
-    arguments. The source is determined by `seed`; `given` fixes values of some queries.
-    `asked` holds every value drawn so far, in order.
+    arguments; but those functions and operators that have true values in the field take these.
+    The source is determined by `seed`; `given` fixes values of some queries. `asked` holds every
+    value drawn so far, in order.
     """
 
     def __init__(self, field: Field, sizes: Mapping[str, int], definitions: tuple[Block, ...],
@@ -67,6 +73,8 @@ class Model:
 
     def ask(self, query: Query) -> Any:
         """The value drawn for a query, the same each time."""
+        if query.slots and query.name in UNDIFFERENTIATED and isinstance(self.field, Rationals):
+            raise Undefined  # the function's values are true ones, and so must be its slopes
         value = self.asked.get(query)
         if value is None:
             value = self.asked[query] = self.source(query)
@@ -81,7 +89,7 @@ class Model:
             if isinstance(define, Define):
                 rule = self.within(define.every, self.follow(define), free)
             elif define is not None:
-                rule = self.within(define.outer + define.at.binders, self.gradient(define), free)
+                rule = self.within(define.every + define.at.binders, self.gradient(define), free)
             self._symbols[name] = memoised(rule)
         return self._symbols[name]
 
@@ -98,21 +106,23 @@ class Model:
         return choose
 
     def follow(self, define: Define) -> Run:
-        """A symbol by its definition, one time after another."""
+        """A symbol by its definition, one time after another: the last of its leading times."""
         body = connect(self.code(define.term), define.every)
         if define.start is None:
             return body
-        start = connect(self.code(define.start), define.every[1:])
-        return lambda e: body((e[0] - 1, *e[1:])) if e[0] else start(e[1:])
+        n = leading(define.every) - 1
+        start = connect(self.code(define.start), define.every[:n] + define.every[n + 1 :])
+        return lambda e: (body((*e[:n], e[n] - 1, *e[n + 1 :])) if e[n]
+                          else start(e[:n] + e[n + 1 :]))  # fmt: skip
 
     def gradient(self, define: DefineGradient) -> Run:
         """A gradient, all its entries in one pass over the loss by dual numbers."""
-        n, order = len(define.outer), define.outer + define.at.binders
+        n, order = len(define.every), define.every + define.at.binders
         at = connect(self.code(define.at.body), order)
 
         def entries(outer: Env) -> dict[Env, Any]:
             duals = Duals(self, define.param, lambda e: at(outer + e))
-            return connect(duals.code(define.loss), define.outer)(outer)[1]
+            return connect(duals.code(define.loss), define.every)(outer)[1]
 
         every = memoised(entries)
         return lambda e: every(e[:n]).get(e[n:], self.zero)
@@ -140,18 +150,14 @@ class Model:
         return times
 
     def known(self, fn: str, argument: Any) -> Any:
-        """The value of a known function: drawn, as its derivative is all that proofs use.
+        """The value of a function of a number: true where the field has it, drawn elsewhere.
 
-        Over the rationals and the reals it is the true value, so that counterexamples are true.
+        It has it over the rationals and the reals, so that counterexamples are true.
         """
-        field = self.field
-        if not isinstance(field, Rationals):
-            return self.ask(Query(fn, (), (), ((field.key(argument),),)))
-        if fn == "step":
-            return self.one if argument > 0 else self.zero
-        if isinstance(field, Reals):
-            return argument.tanh() if fn == "tanh" else 1 / (1 + (-argument).exp())
-        raise ValueError(f"`{fn}` has irrational values; use the field `Reals`.")
+        true = self.field.functions.get(fn)
+        if true is None:
+            return self.ask(Query(fn, (), (), ((self.field.key(argument),),)))
+        return true(argument)
 
     def polynomial(self, coefficients: tuple[int, ...], y: Any) -> Any:
         """The polynomial at y."""
@@ -222,8 +228,35 @@ class Model:
             poly = known_derivative(term.fn, len(term.slots))
             return Code(order, memoised(
                 lambda e: self.polynomial(poly, self.known(term.fn, args[0](e)[0]))))  # fmt: skip
+        if of_a_number(term) and not term.slots and term.fn in self.field.functions:
+            return Code(order, memoised(lambda e: self.known(term.fn, args[0](e)[0])))
+        if of_a_matrix(term) and not term.slots and term.fn in self.field.operators:
+            return Code(order, self.operator(term, order, codes[0]))
         query = self.querier(term, order)
         return Code(order, memoised(lambda e: self.ask(query(e, [arg(e) for arg in args]))))
+
+    def operator(self, term: App, order: tuple[Var, ...], body: Code) -> Run:
+        """An entry of an operator's result, which is computed once for each argument."""
+        (lam,), apply = term.args, self.field.operators[term.fn]
+        inner = without(body.vars, lam.binders)
+        entries, get, index = (self.argument(lam, inner, body), pick(inner, order),
+                               indexer(term.ix, order))  # fmt: skip
+        rows, cols = (self.sizes[v.sort] for v in lam.binders)
+
+        def result(e: Env) -> dict[Env, Any]:
+            flat = entries(e)
+            made = apply([flat[r * cols : (r + 1) * cols] for r in range(rows)])
+            return {(r, c): value for r, row in enumerate(made) for c, value in enumerate(row)}
+
+        whole = memoised(result)
+
+        def run(e: Env) -> Any:
+            found = whole(get(e)).get(index(e))
+            if found is None:  # an entry beyond the matrix, which no operator makes
+                raise Undefined
+            return found
+
+        return run
 
     def querier(self, term: App, order: tuple[Var, ...]) -> Callable[[Env, list[list]], Query]:
         """What an application asks for, given the index values and its arguments' entries."""

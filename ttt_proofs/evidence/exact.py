@@ -138,7 +138,8 @@ def exact_witness(claim: Equation, definitions: Definitions, *, seed: int,
     difference, whichever these are.
 
     It covers the sizes drawn, and no others; and it treats sigmoid, tanh and step as unknown
-    functions that obey their differential equations. The seed and the claim determine all draws.
+    functions that obey their differential equations, root, inverse and operators on matrices as
+    unknown functions. The seed and the claim determine all draws.
 
     Raises ValueError where `trials` is less than 1.
     """
@@ -153,11 +154,13 @@ def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutatio
 
     Where random points of prime fields show a difference, sizes are made small first, then the
     last times, then values: towards 0, then ±1, then other integers of at most two digits. What
-    an unknown function returns is a value as well, written `phi[0,0](1) = 1`. Sigmoid, tanh and
-    step have their true values; where these are irrational both sides are enclosed in intervals,
-    and differ only if these do not meet. Functions of unknown derivative stand for any
-    differentiable function; of `gelu_tanh`, which is one function, no value is made up, so
-    claims that mention it are not refuted here. The seed and the claim determine the result.
+    an unknown function returns is a value as well, written `phi[0,0](1) = 1`. Sigmoid, tanh, step,
+    root and inverse have their true values; where these are irrational both sides are enclosed in
+    intervals, and differ only if these do not meet. Points with a division by zero are left out.
+    The operator `muon`, in proofs an arbitrary one, stands for `X ↦ X Xᵀ X`, and the values say
+    so. Functions of unknown derivative stand for any differentiable function; of `gelu_tanh`,
+    which is one function, no value is made up, so claims that mention it are not refuted here.
+    The seed and the claim determine the result.
     """
     if any(app.fn == "gelu_tanh" for app in inside((claim, definitions), App)):
         return None
@@ -166,27 +169,43 @@ def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutatio
     if found is None:
         return None
     shape, entry = smallest_shape(points, *found)
-    return smallest(claim, definitions, shape.widths, entry, seed)
+    least = smallest(claim, definitions, shape.widths, entry, seed)
+    return least or next(filter(None, larger(points, shape, seed)), None)
+
+
+def larger(points: Points, shape: Shape, seed: int) -> Iterator[Refutation | None]:
+    """What is found at slightly larger sizes, the smallest of these first.
+
+    Functions with true values may agree where arbitrary ones would not: the norm of a column of
+    one entry is additive as long as signs agree.
+    """
+    spans = [range(size, min(size + 1, WIDEST) + 1) for size in shape.widths.values()]
+    for sizes in sorted(product(*spans), key=sum)[1:]:
+        candidate = Shape(dict(zip(shape.widths, sizes, strict=True)), shape.last)
+        entry = difference(points, candidate)
+        if entry is not None:
+            yield smallest(points.claim, points.definitions, candidate.widths, entry, seed)
+
+
+def difference(points: Points, shape: Shape) -> Entry | None:
+    """The earliest indices at which the sides differ, at one point of these sizes."""
+    model = Model(PrimeField(points.primes[0]), shape.widths, points.definitions, 0)
+
+    def differs(e: Entry) -> Any:
+        return model.value(points.claim.left, e) != model.value(points.claim.right, e)
+
+    return next(filter(differs, reversed(shape.entries(points.variables))), None)
 
 
 def smallest_shape(points: Points, shape: Shape, entry: Entry) -> tuple[Shape, Entry]:
     """Smaller sizes with a difference: each width towards 1, then the times towards 0."""
-
-    def difference(candidate: Shape) -> Entry | None:
-        model = Model(PrimeField(points.primes[0]), candidate.widths, points.definitions, 0)
-
-        def differs(e: Entry) -> Any:
-            return model.value(points.claim.left, e) != model.value(points.claim.right, e)
-
-        return next(filter(differs, reversed(candidate.entries(points.variables))), None)
-
     best = shape, entry
     for name in shape.widths:
         for size in range(1, shape.widths[name]):
             smaller = Shape(best[0].widths | {name: size}, shape.last)
-            found = difference(smaller)
+            found = difference(points, smaller)
             if found is not None:
                 best = smaller, found
                 break
-    found = difference(best[0])  # the earliest, also where no width could be made smaller
+    found = difference(points, best[0])  # the earliest, also where no width could be made smaller
     return best if found is None else (best[0], found)

@@ -2,17 +2,24 @@
 
 A field is an object with `number` (a rational constant as an element), `uniform` (an element from
 random bits), `key` (a hashable form, by which arguments of functions are compared) and `is_zero`;
-elements themselves know `+` and `*`.
+elements themselves know `+` and `*`. `functions` and `operators` hold, by name, the functions of a
+number and the operators on matrices that have true values there; all others are drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flint
+
+from .functions import RATIONAL, REAL, Matrix, Undefined, cubic
+
+Functions = Mapping[str, Callable[[Any], Any]]
+Operators = Mapping[str, Callable[[Matrix], Matrix]]
 
 PRIMES = (2**61 - 1, 2**61 - 31)  # the two largest primes below 2^61
 
@@ -35,6 +42,8 @@ class PrimeField:
     """Integers modulo the prime `p`."""
 
     lazy = False
+    functions: ClassVar[Functions] = {}
+    operators: ClassVar[Operators] = {}
 
     def __init__(self, p: int) -> None:
         self.p = p
@@ -59,12 +68,14 @@ class PrimeField:
 class Rationals:
     """Rational numbers; what is drawn are integers from -spread to spread."""
 
-    # A product stops at its first zero, so that what it would have asked for is not listed
-    # among the values that a counterexample needs.
-    lazy = True
+    functions: ClassVar[Functions] = RATIONAL
+    operators: ClassVar[Operators] = {"muon": cubic}
 
-    def __init__(self, spread: int) -> None:
+    def __init__(self, spread: int, lazy: bool = True) -> None:
         self.spread = spread
+        # A product stops at its first zero, so that what it would have asked for is not listed
+        # among the values that a counterexample needs; unless a factor may be undefined.
+        self.lazy = lazy
 
     def number(self, value: Fraction) -> Any:
         """The number itself."""
@@ -83,12 +94,10 @@ class Rationals:
         return value == 0
 
 
-class Inexact(ArithmeticError):
-    """An unknown function was asked for its value at a number that is known only roughly."""
-
-
 class Reals(Rationals):
     """Real numbers as intervals that contain them, for functions with irrational values."""
+
+    functions: ClassVar[Functions] = REAL
 
     def number(self, value: Fraction) -> Any:
         """An interval around the rational number, a point if it has a finite binary form."""
@@ -99,9 +108,9 @@ class Reals(Rationals):
         return self.number(super().uniform(bits))
 
     def key(self, value: Any) -> Fraction:
-        """The exact number; `Inexact` if there is none."""
+        """The exact number; `Undefined` where it is known only roughly."""
         if not value.is_exact():
-            raise Inexact
+            raise Undefined
         exact = value.fmpq()
         return Fraction(int(exact.p), int(exact.q))
 
@@ -127,6 +136,8 @@ class Degrees:
     """Degrees in place of numbers: 0 for a constant, 1 for whatever would be drawn."""
 
     lazy = False
+    functions: ClassVar[Functions] = {}
+    operators: ClassVar[Operators] = {}
 
     def number(self, value: Fraction) -> Any:
         """Constants have degree 0."""

@@ -70,14 +70,6 @@ def check_derivation(value: object) -> None:
                         "Call derive() of a module in derivations/.")  # fmt: skip
 
 
-def counterexample_text(found: Refutation) -> str:
-    """The counterexample as a sentence."""
-    groups = (found.sizes, found.values)
-    given = [", ".join(f"{name} = {value}" for name, value in group) for group in groups if group]
-    return (f"With {' and '.join(given) or 'nothing given'}, the left side is {found.left} and the "
-            f"right side {found.right}.")  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Report:
     """What each witness said of one derivation; `json()` is an entry of `verify --json`.
@@ -97,12 +89,13 @@ class Report:
     autograd: dict[str, Any]
     kernel: dict[str, Any]
     mutants: dict[str, Any]
+    parallel: dict[str, Any]
     counterexample: Refutation | None = None
     seconds: float = field(default=0.0, compare=False)
 
     def json(self) -> dict[str, Any]:
         """Plain data, as the command line writes it."""
-        told = counterexample_text(self.counterexample) if self.counterexample else None
+        told = str(self.counterexample) if self.counterexample else None
         return {**asdict(self), "counterexample_text": told}
 
     def __str__(self) -> str:
@@ -111,8 +104,8 @@ class Report:
         told = f"{self.name}: {self.outcome} | {steps} | exact {exact} | autograd {autograd}"
         total = self.mutants["total"]
         killed = min(self.mutants["killed_by_proof"], self.mutants["killed_by_exact"])
-        digits = self.proof["digest"][:12]
-        return f"{told} | mutants {killed}/{total} killed twice | digest {digits}"
+        tried = f"{killed}/{total} killed twice" if total else self.mutants["status"]
+        return f"{told} | mutants {tried} | digest {self.proof['digest'][:12]}"
 
     __repr__ = __str__
 
@@ -145,13 +138,14 @@ def verify(derivation: Derivation, *, witnesses: Iterable[str] = WITNESSES, seed
     both = {"proof", "exact"} <= asked
     mutants = mutant_status(parts, seed) if both else skipped(
         total=0, killed_by_proof=0, killed_by_exact=0, equivalent=[], survivors=[])  # fmt: skip
-    outcome = decide(proof, exact, autograd)
+    outcome, parallel = decide(proof, exact, autograd), parallel_status(derivation)
     return Report(
         name=derivation.name,
         statement=statements(parts),
         expects=derivation.expects,
         outcome=outcome,
-        as_stated=expected(derivation, proof, exact, autograd, mutants),
+        as_stated=expected(derivation, proof, exact, autograd, mutants)
+        and parallel["status"] != "disagrees",
         proof=proof,
         exact=exact,
         autograd=autograd,
@@ -159,6 +153,7 @@ def verify(derivation: Derivation, *, witnesses: Iterable[str] = WITNESSES, seed
         if "kernel" in asked
         else skipped(device=device),
         mutants=mutants,
+        parallel=parallel,
         counterexample=counterexample,
         seconds=round(time.perf_counter() - began, 3),
     )
@@ -231,6 +226,16 @@ def autograd_status(derivation: Derivation, seed: int) -> dict[str, Any]:
         "compared": sorted({name for o in seen for name in o.what}),
         "device": "cpu",
     }
+
+
+def parallel_status(derivation: Derivation) -> dict[str, Any]:
+    """Whether `reduce` puts each loop in the parallel class that the derivation says."""
+    if not derivation.parallel:
+        return not_applicable("no parallel class is claimed")
+    found = [reduce(loop).parallel for loop in derivation.loops]
+    agrees = set(found) == {derivation.parallel}
+    return {"status": "agrees" if agrees else "disagrees", "claimed": derivation.parallel,
+            "found": found}  # fmt: skip
 
 
 def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from ttt_proofs.loops import (
     ACTIVATIONS,
+    GLU,
     MLP,
+    DepthwiseConv,
     Frobenius,
     GradientStep,
     InnerLoop,
@@ -22,9 +24,14 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.loops.loop import Place, Rate, Read, Train
+from ttt_proofs.loops.loop import Query, Read
+from ttt_proofs.loops.update import CLIPS, NORMS, Place, Rate, Train
 
 LONGEST = 9  # tokens, unless two chunks and a token are more
+IMAGES = 3
+RATES = (0.02, 0.3)  # for a chunk of one token
+INNER = (0.2, 1.0)  # rates that an operator on matrices takes out again
+LEAST = 0.25  # of the largest entry; columns near zero would make norms enlarge rounding
 
 
 @dataclass(frozen=True)
@@ -33,38 +40,62 @@ class Inputs:
 
     q, k: `[B, T, H, K]`. v: `[B, T, H, V]`. weights: each `[H, rows, cols]`, by name.
     rate, momentum: a number where constant, `[B, N, H]` for N = ceil(T / chunk) steps where per
-    step; momentum is None where the loop has none.
+    step, None where the loop has none. Per token momentum is `[B, T, H]`, and the rate a dict
+    with such a tensor for each trained weight.
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
     weights: dict[str, Tensor]
-    rate: float | Tensor
+    rate: float | Tensor | dict[str, Tensor] | None
     momentum: float | Tensor | None
 
 
-def random_loop(rng: random.Random) -> InnerLoop:
-    """An inner loop that can be run, each of its choices drawn independently.
+def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
+    """An inner loop that can be run, its choices drawn independently where they can be.
 
-    Linear, MLP of depth 1 to 3 with each named activation, or SwiGLU with each of them as its
-    gate; both losses; ascent and descent; constant and per-step rate, inside and outside; no,
-    constant and per-step momentum; all weights or the last; chunks of 1 to 4 tokens, read after
-    or before their update. All lie within the theorems: no bias, a linear last layer.
+    Nets: Linear, MLP of depth 1 to 3 with each named activation, SwiGLU and GLU with each of
+    them as the gate, and depthwise convolution, windows of 1 or 3 on images of 1 to 2 by 1 to 3
+    pixels. Both losses; ascent and descent; no rate, or one that is constant, per step (inside
+    or outside) or per token; likewise momentum; all weights or the last; with and without
+    clipping, Muon and weight normalisation; chunks of 1 to 4 tokens, or an image, read before or
+    after their update or causally, with queries or keys, values negated or not; 1 to
+    `most_steps` updates a chunk. What the net or a causal reading excludes is left out. All lie
+    within the theorems: no bias, a linear last layer. Muon in bfloat16 is never drawn, since its
+    rounding could not be told from a fault.
 
     The same state of `rng` gives the same loop.
     """
-    activation = rng.choice(list(ACTIVATIONS))
-    nets: list[Net] = [Linear(), MLP(rng.randint(1, 3), activation), SwiGLU(activation)]
+    net, chunk = _random_net(rng), rng.randint(1, 4)
+    read, rate = rng.choice(get_args(Read)), rng.choice((None, *get_args(Rate)))
+    place, trained = rng.choice(get_args(Place)), rng.choice(get_args(Train))
+    clip, norm, muon = (rng.choice((None, *names)) for names in (CLIPS, NORMS, ["muon"]))
+    steps = rng.randint(1, most_steps)
+    if read == "causal":  # the tokens of a chunk must not share a gate
+        clip, norm, muon, steps = None, None, None, 1
     update = GradientStep(
-        rate=rng.choice(get_args(Rate)),
-        place=rng.choice(get_args(Place)),
+        rate=rate,
+        place="inside" if rate == "per_token" else place,
         momentum=rng.choice((None, *get_args(Rate))),
         ascent=rng.random() < 0.5,
-        trained=rng.choice(get_args(Train)),
+        trained="last" if read == "causal" and not net.has_static_features else trained,
+        clip=clip,
+        orthogonal=None if net.tokens else muon,
+        weight_norm=norm,
     )
-    schedule = Schedule(rng.randint(1, 4), rng.choice(get_args(Read)))
-    return InnerLoop(rng.choice(nets), rng.choice([Frobenius(), SquaredError()]), update, schedule)
+    query, negate = rng.choice(get_args(Query)), rng.random() < 0.5
+    schedule = Schedule(net.tokens or chunk, read, query, negate, steps)
+    return InnerLoop(net, rng.choice([Frobenius(), SquaredError()]), update, schedule)
+
+
+def _random_net(rng: random.Random) -> Net:
+    """A net that can be run."""
+    activation = rng.choice(list(ACTIVATIONS))
+    images = DepthwiseConv(rng.choice([1, 3]), rng.randint(1, 2), rng.randint(1, 3))
+    nets: list[Net] = [Linear(), MLP(rng.randint(1, 3), activation), SwiGLU(activation),
+                       GLU(activation), images]  # fmt: skip
+    return rng.choice(nets)
 
 
 def random_inputs(
@@ -78,48 +109,106 @@ def random_inputs(
     """Inputs of random sizes and values, scaled so that nothing grows or vanishes.
 
     Sizes: B in 1 to 2, H in 1 to 3, every width in 1 to 5, T in 1 to 9 or, for long chunks, in
-    1 to two chunks and a token. `sizes` fixes any of them: "B", "T" (0 is allowed for both), "H",
-    and widths by the names they have in `loop.net.weights`, such as "D_k" and "D_v".
-    Values: each uniform in ±width^-½, for rows of q, k and v and columns of weights, so that none
-    is longer than 1; rates uniform in 0.02 to 0.3, divided by the chunk's length, as its loss
-    sums over tokens (for more than nine chunks, by a ninth of all tokens); momentum uniform in 0
-    to 1 (excluded). With these, no loop runs away, ascent included.
+    1 to two chunks and a token; of images 1 to 3. `sizes` fixes any of them: "B", "T" (0 is
+    allowed for both), "H", and widths by the names they have in `loop.net.weights`, such as
+    "D_k" and "D_v"; a convolution has "D_v" alone.
+    Values: each uniform in ±width^-½ without the middle quarter, for rows of q, k and v and
+    columns of weights (for a convolution, width is the number of pixels in a window), so that
+    none is longer than 1 or near 0. Rates uniform in 0.02 to 0.3, divided by the chunk's length,
+    as its loss sums over tokens (for more than nine chunks, by a ninth of all tokens), and by
+    the steps of a chunk; momentum uniform in 0 to 1 (excluded). Where a loop has no rate, k and
+    v are scaled by the root of a middle one, to the same effect. With these, no loop runs away,
+    ascent included. Muon takes out whatever scales its argument: where no rate comes after it,
+    each step moves a weight by about 1, so rates are uniform in 0.2 to 1, k and v are left as
+    they are, and T is at most two chunks and a token.
 
     The same loop, seed and sizes give the same inputs on every device, drawn in float64 and then
-    converted. Raises ValueError for a size that the loop does not have or that is too small.
+    converted. Raises ValueError for a size that the loop does not have or that is too small, and
+    for images that are not whole.
     """
     rng = random.Random(seed)
-    generator = torch.Generator().manual_seed(rng.getrandbits(63))
-    chunk = loop.schedule.chunk
-    highest = {"B": 2, "T": max(LONGEST, 2 * chunk + 1), "H": 3, "D_k": 5, "D_v": 5}
-    highest |= {side.name: 5 for w in loop.net.weights for side in (w.rows, w.cols)}
-    drawn = {name: rng.randint(1, high) for name, high in highest.items()}
-    size = drawn | _checked(sizes or {}, set(drawn))
+    draw = _Tensors(rng.getrandbits(63), dtype, device)
+    size = _sizes(loop, rng, sizes or {})
+    chunk, update = loop.schedule.chunk, loop.update
     batch, length, heads = size["B"], size["T"], size["H"]
-    scalars = (batch, -(-length // chunk), heads)
+    shapes = {"per_step": (batch, -(-length // chunk), heads), "per_token": (batch, length, heads)}
 
-    def uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:
-        values = torch.rand(shape, generator=generator, dtype=torch.float64)
-        return (low + (high - low) * values).to(device, dtype)
+    def number(kind: Rate | None, low: float, high: float) -> Any:
+        if kind in shapes:
+            return draw.numbers(shapes[kind], low, high)
+        return None if kind is None else rng.uniform(low, high)
 
-    def vectors(*shape: int, width: int) -> Tensor:
-        return uniform(shape, -(width**-0.5), width**-0.5)
-
-    def number(kind: Rate, low: float, high: float) -> float | Tensor:
-        return uniform(scalars, low, high) if kind == "per_step" else rng.uniform(low, high)
-
-    key, value = size["D_k"], size["D_v"]
-    q, k = (vectors(batch, length, heads, key, width=key) for _ in range(2))
-    v = vectors(batch, length, heads, value, width=value)
+    share = max(chunk, length / LONGEST) * loop.schedule.steps
+    low, high = INNER if _steps_by_one(loop) else (rate / share for rate in RATES)
+    scale = 1.0 if update.rate or update.orthogonal else (low * high) ** 0.25
+    key, value = size.get("D_k", size["D_v"]), size["D_v"]
+    wide = size.get("D_w", key)
+    q = draw.vectors(batch, length, heads, key, width=wide)
+    k = draw.vectors(batch, length, heads, key, width=wide, scale=scale)
+    v = draw.vectors(batch, length, heads, value, width=value, scale=scale)
     weights = {}
     for w in loop.net.weights:
         rows, cols = size[w.rows.name], size[w.cols.name]
-        weights[w.name] = vectors(heads, rows, cols, width=rows)
-    share = max(chunk, length / LONGEST)
-    rate = number(loop.update.rate, 0.02 / share, 0.3 / share)
-    kind = loop.update.momentum
-    momentum = None if kind is None else number(kind, 0.0, 1.0)
-    return Inputs(q, k, v, weights, rate, momentum)
+        weights[w.name] = draw.vectors(heads, rows, cols, width=rows)
+    if update.rate == "per_token":
+        rate = {w.name: number(update.rate, low, high) for w in loop.trained}
+    else:
+        rate = number(update.rate, low, high)
+    return Inputs(q, k, v, weights, rate, number(update.momentum, 0.0, 1.0))
+
+
+class _Tensors:
+    """Draws tensors in float64, and converts them."""
+
+    def __init__(self, seed: int, dtype: torch.dtype, device: torch.device | str) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.dtype, self.device = dtype, device
+
+    def uniform(self, shape: tuple[int, ...], low: float, high: float) -> Tensor:
+        """Numbers between low and high, in float64."""
+        values = torch.rand(shape, generator=self.generator, dtype=torch.float64)
+        return low + (high - low) * values
+
+    def numbers(self, shape: tuple[int, ...], low: float, high: float) -> Tensor:
+        """Numbers between low and high."""
+        return self.uniform(shape, low, high).to(self.device, self.dtype)
+
+    def vectors(self, *shape: int, width: int, scale: float = 1.0) -> Tensor:
+        """Entries of either sign, of size LEAST to 1 times `scale · width^-½`."""
+        values = self.uniform(shape, -1, 1)
+        away = values.sign() * (LEAST + (1 - LEAST) * values.abs())
+        return (scale * width**-0.5 * away).to(self.device, self.dtype)
+
+
+def ragged(loop: InnerLoop, chunks: int) -> int:
+    """The tokens of that many chunks and, unless these are images, of a short one."""
+    return chunks * loop.schedule.chunk + (0 if loop.net.tokens else 1)
+
+
+def _steps_by_one(loop: InnerLoop) -> bool:
+    """Whether the length of a step is what an operator on matrices makes it."""
+    update = loop.update
+    return update.orthogonal is not None and (update.place == "inside" or update.rate is None)
+
+
+def _sizes(loop: InnerLoop, rng: random.Random, fixed: Mapping[str, int]) -> dict[str, int]:
+    """Every size of the loop's tensors: as fixed, others drawn."""
+    chunk, net = loop.schedule.chunk, loop.net
+    longest = max(0 if _steps_by_one(loop) else LONGEST, 2 * chunk + 1)
+    highest = {"B": 2, "T": longest, "H": 3, "D_k": 5, "D_v": 5}
+    highest |= {side.name: 5 for w in net.weights for side in (w.rows, w.cols)}
+    window: dict[str, int] = {}
+    if isinstance(net, DepthwiseConv):
+        window = {"D_w": net.size**2}
+        highest = {name: highest[name] for name in ("B", "T", "H", "D_v")}
+    drawn = {name: rng.randint(1, high) for name, high in highest.items()}
+    if net.tokens:
+        drawn["T"] = chunk * rng.randint(1, IMAGES)
+    size = drawn | _checked(fixed, set(drawn))
+    if net.tokens and size["T"] % chunk:
+        raise ValueError(f"`sizes['T']` must be a multiple of {chunk}, the pixels of an image; got "
+                         f"{size['T']}. Give whole images.")  # fmt: skip
+    return size | window
 
 
 def _checked(sizes: Mapping[str, int], known: set[str]) -> dict[str, int]:

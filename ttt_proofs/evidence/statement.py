@@ -8,29 +8,63 @@ coefficient shows here, and so does a definition that is not the loop's.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from itertools import product
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..kernel.terms import Atom
-from ..loops import GradientStep, InnerLoop
+from ..loops import DepthwiseConv, GradientStep, InnerLoop
 from ..reference.oracle import run_loop
 from ..symbolic.derivation import Part
+from ..symbolic.inner_steps import K
+from .conditioning import draw_steady
 from .evaluate import Model
 from .exact import Shape
-from .fields import Query, Rationals
-from .sampling import Inputs, random_inputs
-from .tolerances import SMALLEST_SCALE, tolerance
+from .fields import Functions, Operators, Query, Rationals
+from .functions import Matrix
+from .sampling import Inputs
+from .tolerances import allowance
 from .types import Observation
 
 STEPS = 3
+EPSILON = 1e-5  # in a weight's norm, as LaCT is released
+NEWTON_SCHULZ = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+
+
+def muon(rows: Matrix) -> Matrix:
+    """Five Newton-Schulz steps on `G / (‖G‖_F + 1e-7)`. Source: Appendix E; LaCT as released."""
+    g = torch.tensor(rows, dtype=torch.float64)
+    if len(rows) > len(rows[0]):
+        return torch.tensor(muon(g.T.tolist()), dtype=torch.float64).T.tolist()
+    x = g / (g.square().sum().sqrt() + 1e-7)
+    for a, b, c in NEWTON_SCHULZ:
+        square = x @ x.T
+        x = a * x + (b * square + c * (square @ square)) @ x
+    return x.tolist()
 
 
 class Floats(Rationals):
-    """Floating-point numbers."""
+    """Floating-point numbers, with the functions and operators that a loop runs with."""
+
+    functions: ClassVar[Functions] = {
+        "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+        "tanh": math.tanh,
+        "step": lambda x: float(x > 0),
+        "root": math.sqrt,
+        "inverse": lambda x: 1 / x,
+    }
+    operators: ClassVar[Operators] = {"muon": muon}
 
     def __init__(self) -> None:
         super().__init__(spread=0)
@@ -51,19 +85,8 @@ def gelu_tanh(order: int, x: float) -> float:
     raise ValueError(f"`gelu_tanh` is known up to its first derivative; got order {order}.")
 
 
-KNOWN: dict[str, Callable[[float], float]] = {
-    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
-    "tanh": math.tanh,
-    "step": lambda x: float(x > 0),
-}
-
-
 class FloatModel(Model):
     """A model in which every value is given, and every function is the real one."""
-
-    def known(self, fn: str, argument: float) -> float:
-        """The value of sigmoid, tanh or step."""
-        return KNOWN[fn](argument)
 
     def ask(self, query: Query) -> Any:
         """A given value; `ValueError` for one that is not given, since none may be made up."""
@@ -78,63 +101,117 @@ def statement_witness(part: Part, loop: InnerLoop, *, seed: int) -> Observation:
     """Whether a part's statement, about a concrete loop, is what autograd finds, in float64.
 
     The statement must be about the outputs `o` or about the gradient `G_...` of one weight, which
-    is compared at the first step. Sizes: one sequence of three chunks, one head, widths of 2 and
-    3. The error is relative to the largest entry; the tolerance is that of `tolerances`.
+    is compared at the first step. Sizes: one sequence of three whole chunks, one head, widths of
+    2 and 3. The error is relative to the largest entry; the tolerance is that of `tolerances`.
     Raises `ValueError` for a statement about anything else.
     """
-    sizes = {"B": 1, "H": 1, "T": STEPS * loop.schedule.chunk, "D_k": 2, "D_v": 3}
-    hidden = {w.cols.name: 2 for w in loop.net.weights if w.cols.name != "D_v"}
-    inputs = random_inputs(loop, seed, sizes=sizes | hidden)
-    widths = {"L": loop.schedule.chunk, "D_k": 2, "D_v": 3} | hidden
-    model = FloatModel(Floats(), widths, part.proof.definitions, 0, given(loop, inputs))
     left = part.statement.left
     name = left.name if isinstance(left, Atom) else ""
-    last, expected = 0, Tensor()
-    if name == "o":
+    weight = name.removeprefix("G_")
+    if name != "o" and weight not in {w.name for w in loop.net.weights}:
+        raise ValueError(f"a statement about o or a gradient is required; got one about {name!r}.")
+
+    def reference(inputs: Inputs) -> dict[str, Tensor]:
+        if name != "o":
+            return {name: first_gradient(loop, inputs, weight)[None]}
         outputs, _ = run_loop(loop, inputs.q, inputs.k, inputs.v, weights=inputs.weights,
                               rate=inputs.rate, momentum=inputs.momentum)  # fmt: skip
-        last, expected = STEPS - 1, outputs[0, :, 0].reshape(STEPS, loop.schedule.chunk, -1)
-    elif name.removeprefix("G_") in inputs.weights:
-        expected = first_gradient(loop, inputs, name.removeprefix("G_"))[None]
-    else:
-        raise ValueError(f"a statement about o or a gradient is required; got one about {name!r}.")
+        return {name: outputs[0, :, 0].unflatten(0, (STEPS, *tokens(loop)))}
+
+    sizes, widths = sizes_of(loop)
+    inputs, found, _ = draw_steady(loop, seed, reference, sizes=sizes)
+    expected, allowed = found[name], allowance(loop, sizes["T"])
+    model = FloatModel(Floats(), widths, part.proof.definitions, 0, given(loop, inputs))
     errors, every = [], part.statement.every
-    for place in Shape(widths, last).entries(every):
-        found = model.value(part.statement.right, place)
-        errors.append(abs(found - expected[tuple(place[v] for v in every)].item()))
+    own = tuple(v for v in every if v != K)
+    for place in Shape(widths, len(expected) - 1).entries(own):
+        value = model.value(part.statement.right, place | {K: loop.schedule.steps})
+        errors.append(abs(value - expected[tuple(place[v] for v in own)].item()))
     worst = max((e if math.isfinite(e) else math.inf for e in errors), default=math.inf)
-    worst /= max(expected.abs().max().item(), SMALLEST_SCALE)
-    allowed = tolerance("float64", sizes["T"])
-    return Observation(worst <= allowed, worst, allowed, 1, "cpu", "float64",
+    worst /= max(expected.abs().max().item(), allowed.scale)
+    return Observation(worst <= allowed.error, worst, allowed.error, 1, "cpu", "float64",
                        ("statement",), "statement")  # fmt: skip
 
 
+def tokens(loop: InnerLoop) -> tuple[int, ...]:
+    """The extents of a chunk's token index: one, none, or the height and width of an image."""
+    if isinstance(loop.net, DepthwiseConv):
+        return (loop.net.height, loop.net.width)
+    return () if loop.schedule.single else (loop.schedule.chunk,)
+
+
+def window(loop: InnerLoop) -> tuple[int, ...]:
+    """The extents of a window, or nothing."""
+    return (loop.net.size,) * 2 if isinstance(loop.net, DepthwiseConv) else ()
+
+
+def sizes_of(loop: InnerLoop) -> tuple[dict[str, int], dict[str, int]]:
+    """The sizes of the inputs, and of the widths that the statement mentions."""
+    sizes = {"B": 1, "H": 1, "T": STEPS * loop.schedule.chunk, "D_v": 3}
+    if window(loop):
+        names = ("Y", "X", "D_y", "D_x")
+        return sizes, dict(zip(names, tokens(loop) + window(loop), strict=True)) | {"D_v": 3}
+    widths = {"D_k": 2, "D_v": 3}
+    widths |= {w.cols.name: 2 for w in loop.net.weights if w.cols.name != "D_v"}
+    return sizes | widths, widths | {"L": loop.schedule.chunk}
+
+
 def first_gradient(loop: InnerLoop, inputs: Inputs, name: str) -> Tensor:
-    """The gradient of the first chunk's loss: one plain step at rate 1 goes by minus that."""
+    """The gradient of the first chunk's loss: one plain step at rate 1 goes by minus that.
+
+    Rates per token belong to the loss.
+    """
     chunk = loop.schedule.chunk
-    plain = replace(loop, update=GradientStep())
+    rule = GradientStep(rate=None)
+    rate: Any = None
+    if isinstance(inputs.rate, dict):
+        rule = GradientStep("per_token", "inside", trained=loop.update.trained)
+        rate = {weight: x[:, :chunk] for weight, x in inputs.rate.items()}
+    schedule = replace(loop.schedule, read="after_update", steps=1)
     q, k, v = (x[:, :chunk] for x in (inputs.q, inputs.k, inputs.v))
-    _, final = run_loop(plain, q, k, v, weights=inputs.weights, rate=1.0)
-    return inputs.weights[name][0] - final[name][0, 0]
+    _, final = run_loop(replace(loop, update=rule, schedule=schedule), q, k, v,
+                        weights=inputs.weights, rate=rate)  # fmt: skip
+    gradient = inputs.weights[name][0] - final[name][0, 0]
+    return gradient.unflatten(0, window(loop)) if window(loop) else gradient
+
+
+def table(name: str, x: Tensor) -> dict[Query, Any]:
+    """The entries of a tensor under a name."""
+    places = product(*map(range, x.shape))
+    return {Query(name, p): value for p, value in zip(places, x.flatten().tolist(), strict=True)}
 
 
 def given(loop: InnerLoop, inputs: Inputs) -> dict[Query, Any]:
     """The inputs under the names that the definitions use."""
-    values: dict[Query, Any] = {}
-    chunk, trained = loop.schedule.chunk, {weight.name for weight in loop.trained}
-    for name, x in (("q", inputs.q), ("k", inputs.k), ("v", inputs.v)):
-        for token, row in enumerate(x[0, :, 0].tolist()):
-            for d, value in enumerate(row):
-                values[Query(name, (token // chunk, token % chunk, d))] = value
+    by_token = (STEPS, *tokens(loop))
+    trained = {weight.name for weight in loop.trained}
+    values = table("epsilon", torch.tensor(EPSILON, dtype=torch.float64))
+    seen = torch.eye(loop.schedule.chunk, dtype=torch.float64).cumsum(dim=0)
+    values |= table("visible", seen.reshape(2 * by_token[1:]))
+    for name in "qkv":
+        x = getattr(inputs, name)[0, :, 0].unflatten(0, by_token)
+        if window(loop) and name != "v":
+            edge = window(loop)[0] // 2
+            x = pad(x, (0, 0, edge, edge, edge, edge))
+        values |= table(name, x)
     for name, weight in inputs.weights.items():
-        for r, row in enumerate(weight[0].tolist()):
-            for c, value in enumerate(row):
-                values[Query(f"{name}_0" if name in trained else name, (r, c))] = value
-                values[Query(name, (0, r, c))] = value  # where only the gradient is defined
-    for name, number in (("eta", inputs.rate), ("alpha", inputs.momentum)):
-        if isinstance(number, Tensor) and number.ndim:
-            for step, value in enumerate(number[0, :, 0].tolist()):
-                values[Query(name, (step,))] = value
-        elif number is not None:
-            values[Query(name, ())] = float(number)
-    return values
+        x = weight[0].unflatten(0, window(loop)) if window(loop) else weight[0]
+        values |= table(f"{name}_0" if name in trained else name, x)
+        values |= table(name, x[None])  # where only the gradient is defined
+    rate, momentum = inputs.rate, inputs.momentum
+    if isinstance(rate, dict):
+        for name, x in rate.items():
+            values |= table(f"eta_{name}", x[0, :, 0].unflatten(0, by_token))
+    else:
+        values |= scalar("eta", rate)
+    if loop.update.momentum == "per_token" and isinstance(momentum, Tensor):
+        momentum = momentum.unflatten(1, (STEPS, -1)).mean(dim=2)
+    return values | scalar("alpha", momentum)
+
+
+def scalar(name: str, number: Tensor | float | None) -> dict[Query, Any]:
+    """A rate or momentum: nothing, a number, or `[1, N, 1]`, a number for each step."""
+    if number is None:
+        return {}
+    x = torch.as_tensor(number, dtype=torch.float64)
+    return table(name, x[0, :, 0] if x.ndim else x)

@@ -32,7 +32,10 @@ def line(node: Any) -> str:
     if isinstance(node, Add):
         return f"({' + '.join(map(line, node.terms))})"
     if isinstance(node, Mul):
-        return " · ".join(map(line, node.factors))
+        *first, last = map(line, node.factors) if node.factors else ("1",)
+        closed = [f"({text})" if isinstance(factor, Sum | Prod) else text
+                  for text, factor in zip(first, node.factors, strict=False)]  # fmt: skip
+        return " · ".join([*closed, last])
     if isinstance(node, Sum):
         span = f"={line(node.low)}..{line(node.high)}" if node.low else ""
         return f"Σ_{node.var.name}{span} {line(node.body)}"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
+from ..loops import InnerLoop
+
 UNIT = {"float64": 2.0**-52, "float32": 2.0**-23}
 UNITS_ALLOWED = 1e-12 / UNIT["float64"]  # about 4500, for well-scaled inputs
 SHORT = 1024  # terms in a sum; the allowance grows with what is longer
@@ -34,3 +39,35 @@ def tolerance(precision: str, length: int) -> float:
         raise ValueError(f"`length` must be a number of terms, 0 or more; got {length!r}. "
                          "Count the longest sum.")  # fmt: skip
     return UNITS_ALLOWED * UNIT[precision] * max(1.0, length / SHORT)
+
+
+# Muon's five steps `x ↦ a x + b x³ + c x⁵` have slope Π a = 494 at small singular values, and the
+# matrix they start from is divided by its norm, so that a gradient in whatever only scales it is
+# zero: what is left of terms up to so many times larger. Their rounding is measured by them.
+MUON_SLOPE = math.prod((4.0848, 3.9505, 3.7418, 2.8769, 2.8366))
+
+
+class Allowance(NamedTuple):
+    """The largest relative error that passes, and the least scale that it is relative to."""
+
+    error: float
+    scale: float
+
+
+PLAIN = Allowance(tolerance("float64", 1), SMALLEST_SCALE)
+
+
+def is_normalised(loop: InnerLoop) -> bool:
+    """Whether the update divides by norms, of columns or, in Muon, of a matrix."""
+    update = loop.update
+    return bool(update.clip or update.orthogonal or update.weight_norm)
+
+
+def allowance(loop: InnerLoop, length: int) -> Allowance:
+    """What passes for a loop, in float64, on sequences of `length` tokens.
+
+    The tolerance is the same for all loops: where norms or Muon would enlarge rounding beyond
+    it, other inputs are drawn (`conditioning.draw_steady`).
+    """
+    slope = MUON_SLOPE if loop.update.orthogonal else 1.0
+    return Allowance(tolerance("float64", length), slope * SMALLEST_SCALE)

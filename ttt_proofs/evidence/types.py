@@ -100,3 +100,9 @@ class Refutation:
         if self.left == self.right:
             raise ValueError(f"`left` and `right` must differ to refute a claim; got {self.left} "
                              "for both. Give values where they differ.")  # fmt: skip
+
+    def __str__(self) -> str:
+        groups = (self.sizes, self.values)
+        told = [", ".join(f"{name} = {value}" for name, value in g) for g in groups if g]
+        return (f"With {' and '.join(told) or 'nothing given'}, the left side is {self.left} and "
+                f"the right side {self.right}.")  # fmt: skip
