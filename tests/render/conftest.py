@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ttt_proofs.kernel.proof import Theorem
 from ttt_proofs.loops import (
+    GLU,
     MLP,
     AbstractLoss,
+    AnyNet,
+    DepthwiseConv,
     Features,
     Frobenius,
     GradientStep,
@@ -17,9 +22,13 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.symbolic.derivation import attention_part, gradient_part
+from ttt_proofs.symbolic import attention_part, gradient_part
 
 PER_STEP = GradientStep(momentum="per_step")
+BEFORE = Schedule(read="before_update")
+LACT = GradientStep(rate="per_token", place="inside", momentum="per_token", orthogonal="muon",
+                    weight_norm="initial_norm")  # fmt: skip
+CUSTOM = GradientStep(momentum="constant", clip="cut", orthogonal="shape", weight_norm="unit")
 INSIDE = GradientStep(rate="per_step", place="inside", momentum="constant", ascent=True)
 LOOPS = {
     "momentum": InnerLoop(Features(), AbstractLoss(), PER_STEP),
@@ -28,14 +37,23 @@ LOOPS = {
     "relu": InnerLoop(MLP(2, "relu"), SquaredError(), GradientStep(), Schedule(2, "before_update")),
     "swiglu": InnerLoop(SwiGLU(), Frobenius(), INSIDE),
     "linear": InnerLoop(Linear(), SquaredError(), GradientStep()),
-}
+    "lact": InnerLoop(SwiGLU(), Frobenius(), LACT, BEFORE),
+    "last": InnerLoop(SwiGLU(), Frobenius(), replace(LACT, trained="last"), BEFORE),
+    "glu": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm")),
+    "conv": InnerLoop(DepthwiseConv(), Frobenius(), GradientStep(clip="column_norm"),
+                      Schedule(chunk=4)),
+    "causal": InnerLoop(Features(), AbstractLoss(), replace(PER_STEP, trained="last"),
+                        Schedule(read="causal")),
+    "custom": InnerLoop(Linear(), Frobenius(), CUSTOM),
+}  # fmt: skip
+ANY = InnerLoop(AnyNet(), AbstractLoss(), GradientStep(ascent=True))
 
 
 @pytest.fixture(scope="session")
 def theorems() -> dict[str, Theorem]:
     """Each loop's linear-attention form, and the gradients of each of its weights."""
     found = {name: Theorem(attention_part(loop).proof) for name, loop in LOOPS.items()}
-    for name, loop in LOOPS.items():
+    for name, loop in (*LOOPS.items(), ("any", ANY)):
         for weight in loop.trained:
             part = gradient_part(loop, weight)
             found[f"{name} {weight.name}"] = Theorem(part.proof)

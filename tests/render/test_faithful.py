@@ -16,8 +16,10 @@ from ttt_proofs.kernel.terms import (
     Atom,
     Ix,
     KernelError,
+    Lam,
     Mul,
     Num,
+    Prod,
     Sum,
     Term,
     Var,
@@ -32,7 +34,8 @@ from ttt_proofs.render.formula import Writer
 from ttt_proofs.render.latex import LatexWriter
 from ttt_proofs.render.text import TextWriter
 
-MUTABLE = (Ix, Num, Atom, App, Add, Mul, Sum)
+MUTABLE = (Ix, Num, Atom, App, Add, Mul, Sum, Prod)
+OTHER = {"root": "inverse", "inverse": "root"}
 
 
 def mutated(node, rng: random.Random, pool: list[Var]):
@@ -47,6 +50,9 @@ def mutated(node, rng: random.Random, pool: list[Var]):
     if isinstance(node, Atom):
         return Atom(node.name, node.ix[::-1]) if rng.random() < 0.5 else Atom("Q", node.ix)
     if isinstance(node, App):
+        if node.fn in OTHER and rng.random() < 0.3:
+            other = App(OTHER[node.fn], node.ix, node.args, node.slots)
+            return rng.choice((other, node.args[0].body))
         if rng.random() < 0.5:
             return App(node.fn, node.ix, node.args[::-1], node.slots)
         slots = node.slots[1:] if node.slots else ((0, tuple(node.ix[-1:])),)
@@ -58,9 +64,12 @@ def mutated(node, rng: random.Random, pool: list[Var]):
         if given and rng.random() < 0.5:
             given.pop(rng.randrange(len(given)))
         else:
-            given = [*given, Num(Fraction(rng.choice((-1, 2, 3))))]
+            more = [Num(Fraction(rng.choice((-1, 2, 3)))), *given[:1]]
+            given = [*given, rng.choice(more)]
         return type(node)(tuple(given)) if rng.random() < 0.8 else (
             Add if isinstance(node, Mul) else Mul)(tuple(given))  # fmt: skip
+    if isinstance(node, Prod):
+        return Prod(node.low, Ix(node.high.vars, node.high.shift + 1), node.factor)
     if node.low is not None:
         shift = rng.choice((-1, 1))
         return Sum(node.var, Ix(node.low.vars, node.low.shift + shift), node.high, node.body)
@@ -123,12 +132,43 @@ def collisions(terms: tuple, render) -> list:
     return found
 
 
-@pytest.mark.parametrize("name", ["momentum", "swiglu", "relu", "linear", "mlp W2"])
+def defined(theorem, name: str) -> Term:
+    """What the theorem's proof defines this symbol as."""
+    return next(d.term for block in theorem.proof.definitions for d in block if d.name == name)
+
+
+def call(name: str, term: Term) -> App:
+    """A function of one number."""
+    return App(name, (), (Lam((), term),))
+
+
+H = Var("h", "D_h")
+X, Y = (Atom(name, (Ix((H,)),)) for name in "xy")
+SMALL = {
+    "powers": Add((Mul((X, X, Y)), Mul((Y, Add((X, Y)), Add((X, Y)))))),
+    "roots": Mul((call("root", Mul((X, X))), call("inverse", call("root", Add((X, Y)))))),
+}
+
+
+def subject(name: str, theorems) -> Term:
+    """The right side of a theorem's statement, or of one of its definitions."""
+    if name in SMALL:
+        return SMALL[name]
+    theorem, _, symbol = name.partition(": ")
+    found = theorems[theorem]
+    return defined(found, symbol) if symbol else found.statement.equation.right
+
+
+SUBJECTS = [*SMALL, "momentum", "swiglu", "relu", "linear", "mlp W2", "lact", "last", "conv",
+            "causal", "custom", "glu", "any Theta", "lact: N_W1", "lact: U_W1", "lact: W1",
+            "glu: R_W1", "conv: R_W", "custom: N_W", "causal: W_seen"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
 @pytest.mark.parametrize("render", [text, latex])
 def test_different_terms_look_different(name, render, theorems):
-    right = theorems[name].statement.equation.right
-    tried = mutants(right, 200 if name == "momentum" else 80)
-    assert len({*map(render, tried)}) > len(tried) / 2
+    tried = mutants(subject(name, theorems), 200 if name in ("momentum", "lact: N_W1") else 80)
+    assert len({*map(form, tried)}) > 25
     assert collisions(tried, render) == []
 
 
@@ -152,20 +192,46 @@ def groupless(self, formula) -> str:
     return formula
 
 
+def entryless(self, matrix, indices) -> str:
+    """An operator, whichever the entry."""
+    return matrix
+
+
+def powerless(self, base, count) -> str:
+    """A factor once, however often it occurs."""
+    return base
+
+
+def topless(self, top, bottom) -> str:
+    """A fraction without what it divides."""
+    return f"1 / ({bottom.text})"
+
+
+def rootless(self, text) -> str:
+    """A root as its argument."""
+    return f"({text})"
+
+
 FAULTS = {
-    "index shifts dropped": (text, {(Writer, "index"): shiftless}),
-    "signs dropped": (text, {(Writer, "SIGN"): "", (Writer, "MINUS"): " + "}),
-    "bounds dropped": (text, {(TextWriter, "big"): boundless}),
-    "derivatives dropped": (text, {(TextWriter, "function"): slotless}),
-    "parentheses dropped": (text, {(TextWriter, "group"): groupless}),
-    "parentheses dropped in LaTeX": (latex, {(LatexWriter, "group"): groupless}),
+    "index shifts dropped": (text, {(Writer, "index"): shiftless}, "momentum"),
+    "signs dropped": (text, {(Writer, "SIGN"): "", (Writer, "MINUS"): " + "}, "momentum"),
+    "bounds dropped": (text, {(TextWriter, "big"): boundless}, "momentum"),
+    "derivatives dropped": (text, {(TextWriter, "function"): slotless}, "momentum"),
+    "parentheses dropped": (text, {(TextWriter, "group"): groupless}, "momentum"),
+    "parentheses dropped in LaTeX": (latex, {(LatexWriter, "group"): groupless}, "momentum"),
+    "entries dropped": (text, {(TextWriter, "entry"): entryless}, "lact: U_W1"),
+    "entries dropped in LaTeX": (latex, {(LatexWriter, "entry"): entryless}, "lact: U_W1"),
+    "powers dropped": (text, {(TextWriter, "power"): powerless}, "powers"),
+    "powers dropped in LaTeX": (latex, {(LatexWriter, "power"): powerless}, "powers"),
+    "tops dropped": (text, {(TextWriter, "fraction"): topless}, "lact: N_W1"),
+    "tops dropped in LaTeX": (latex, {(LatexWriter, "fraction"): topless}, "lact: N_W1"),
+    "roots dropped": (text, {(TextWriter, "root"): rootless}, "roots"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_unfaithful_renderer_is_caught(fault, theorems, monkeypatch):
-    render, patches = FAULTS[fault]
-    for (owner, name), replacement in patches.items():
-        monkeypatch.setattr(owner, name, replacement)
-    right = theorems["momentum"].statement.equation.right
-    assert collisions(mutants(right, 200), render)
+    render, patches, name = FAULTS[fault]
+    for (owner, attribute), replacement in patches.items():
+        monkeypatch.setattr(owner, attribute, replacement)
+    assert collisions(mutants(subject(name, theorems), 200), render)

@@ -29,6 +29,25 @@ def ell(*slots):
     return App("ell", (), (Lam((C,), Atom("f", (ix(C),))), Lam((C,), Atom("v", (ix(C),)))), slots)
 
 
+def root(x):
+    return App("root", (), (Lam((), x),))
+
+
+def inverse(x):
+    return App("inverse", (), (Lam((), x),))
+
+
+def muon(argument, *entry):
+    return App("muon", entry, (argument,))
+
+
+W, G = (Atom(name, (ix(T), ix(H), ix(C))) for name in ("W1", "G_W1"))
+NORM = root(sum_h(Mul((W, W))))
+H1, C1 = Var("h1", "D_h"), Var("c1", "D_v")
+INNER = Lam((H1, C1), Mul((Atom("k", (ix(H1),)), Atom("v", (ix(C1),)))))
+PIXEL = tuple(Var(*pair) for pair in (("y", "Y"), ("dy", "D_y"), ("x", "X"), ("dx", "D_x")))
+SHIFTED = Atom("k", (ix(T), Ix((PIXEL[1], PIXEL[0])), Ix((PIXEL[3], PIXEL[2])), ix(C)))
+
 CASES = [
     (Num(Fraction(0)), "0", "0"),
     (Num(Fraction(-1, 2)), "−1/2", r"-\tfrac{1}{2}"),
@@ -82,6 +101,45 @@ CASES = [
      r"\partial_{1,c}\,\partial_{2,c+1}\,\ell(f_{\cdot}, v_{\cdot})"),
     (Mul((X, sigmoid(X))), "silu(x[h])", r"\operatorname{silu}(x_{h})"),
     (Mul((X, sigmoid(Y))), "x[h] · σ(y[h])", r"x_{h}\,\sigma(y_{h})"),
+    # powers, roots, norms, fractions
+    (Mul((X, X)), "x[h]²", "(x_{h})^{2}"),
+    (Mul((ETA, X, ETA, Y, ETA)), "η³ · x[h] · y[h]", r"(\eta)^{3}\,x_{h}\,y_{h}"),
+    (Mul((Add((X, Y)), Add((X, Y)))), "(x[h] + y[h])²", "(x_{h} + y_{h})^{2}"),
+    (Mul((sigmoid(X), sigmoid(X))), "σ(x[h])²", r"\sigma(x_{h})^{2}"),
+    (Mul((MINUS, X, MINUS, X)), "x[h]²", "(x_{h})^{2}"),
+    (root(X), "√(x[h])", r"\sqrt{x_{h}}"),
+    (Mul((root(X), root(X))), "√(x[h])²", r"\sqrt{x_{h}}^{2}"),
+    (root(Mul((X, X))), "√(x[h]²)", r"\sqrt{(x_{h})^{2}}"),
+    (NORM, "‖W1[t,·,c]‖", r"\lVert W^{(1)}_{t,\cdot c} \rVert"),
+    (root(sum_h(Mul((Add((W, Mul((ETA, G)))),) * 2))), "‖W1[t,·,c] + η · G_W1[t,·,c]‖",
+     r"\lVert W^{(1)}_{t,\cdot c} + \eta\,G^{W^{(1)}}_{t,\cdot c} \rVert"),
+    (root(sum_h(Mul((X, Y)))), "√(Σ_h x[h] · y[h])", r"\sqrt{\sum_{h} x_{h}\,y_{h}}"),
+    (root(sum_h(Mul((X, Y, X, Y)))), "√(Σ_h x[h]² · y[h]²)",
+     r"\sqrt{\sum_{h} (x_{h})^{2} \cdot (y_{h})^{2}}"),
+    (root(sum_h(Mul((Add((X, ETA)),) * 2))), "√(Σ_h (x[h] + η)²)",
+     r"\sqrt{\sum_{h} (x_{h} + \eta)^{2}}"),
+    (inverse(X), "1 / x[h]", r"\frac{1}{x_{h}}"),
+    (inverse(Num(Fraction(2))), "1 / (2)", r"\frac{1}{(2)}"),
+    (Mul((inverse(Add((NORM, Atom("epsilon", ())))), X)), "x[h] / (‖W1[t,·,c]‖ + ε)",
+     r"\frac{x_{h}}{\lVert W^{(1)}_{t,\cdot c} \rVert + \varepsilon}"),
+    (Mul((MINUS, inverse(X), inverse(Mul((Y, Z))))), "−1 / x[h] / (y[h] · z[h])",
+     r"-\frac{\frac{1}{x_{h}}}{y_{h}\,z_{h}}"),
+    (Mul((sum_h(X), inverse(ETA))), "(Σ_h x[h]) / η", r"\frac{\Bigl(\sum_{h} x_{h}\Bigr)}{\eta}"),
+    (Mul((inverse(X), inverse(X))), "1 / x[h] / x[h]", r"\frac{\frac{1}{x_{h}}}{x_{h}}"),
+    # operators on matrices, pixels, names
+    (muon(Lam((H, C), W), ix(H), ix(C)), "muon(W1[t,·,·])[h,c]",
+     r"\operatorname{muon}(W^{(1)}_{t,\cdot \cdot})_{hc}"),
+    (muon(INNER, ix(H), ix(C)), "muon((h′, c′) ↦ k[h′] · v[c′])[h,c]",
+     r"\operatorname{muon}((h', c') \mapsto k_{h'}\,v_{c'})_{hc}"),
+    (muon(INNER, ix(C), ix(H)), "muon[c,h]((h′, c′) ↦ k[h′] · v[c′])",
+     r"\operatorname{muon}_{ch}((h', c') \mapsto k_{h'}\,v_{c'})"),
+    (SHIFTED, "k[t,y+dy,x+dx,c]", "k_{t,y+d_{y},x+d_{x},c}"),
+    (Atom("eta_W1", (ix(T), ix(ROW))), "η_W1[t,l]", r"\eta^{W^{(1)}}_{t,l}"),
+    (Atom("G_Theta", ()), "G_Θ", r"G^{\Theta}"),
+    (Atom("M_W0_b", (ix(T), ix(A), ix(H))), "M_W0_b[t,a,h]", "M^{W^{(0)},b}_{t,ah}"),
+    (Atom("W_seen", (ix(T),)), "W_seen[t]", r"W^{\mathrm{seen}}_{t}"),
+    (App("unit_W1", (ix(C),), (Lam((), X),)), "unit_W1[c](x[h])",
+     r"\operatorname{unit}^{W^{(1)}}_{c}(x_{h})"),
     (App("silu", (), (Lam((), X),)), "‹silu›(x[h])", r"\operatorname{silu}^{\ast}(x_{h})"),
 ]  # fmt: skip
 
@@ -123,5 +181,21 @@ def test_a_name_that_looks_like_another_is_quoted():
     assert text(Add((Atom("eta", ()), Atom("η", ())))) == "η + ‹η›"
 
 
+NAMES = ["W", "W_0", "W_b", "W_0_b", "W0", "W0_0", "W0_b", "W_W0", "M_W0_b", "M_W", "M_W_b", "o_b",
+         "eta", "η", "eta_W", "η_W", "eta_W_b", "eta_b", "G_Theta", "G_Θ", "W_seen", "G_W_seen"]
+
+
+@pytest.mark.parametrize("render", [text, latex])
+def test_symbols_and_the_tags_on_them_stay_apart(render):
+    assert len({render(Atom(name, ())) for name in NAMES}) == len(NAMES)
+
+
 def test_free_indices_that_share_a_name_show_their_widths():
     assert text(Mul((X, Atom("y", (ix(Var("h", "D_v")),))))) == "x[h:D_h] · y[h:D_v]"
+
+
+def test_factors_that_differ_in_bound_names_only_are_one_power():
+    inner = [Sum(Var(n, "D_k"), None, None, Atom("k", (ix(Var(n, "D_k")), ix(H)))) for n in "ab"]
+    assert text(Mul(tuple(inner))) == "(Σ_a k[a,h])²"
+    other = Sum(Var("b", "D_h"), None, None, Atom("k", (ix(Var("b", "D_h")), ix(H))))
+    assert "²" not in text(Mul((inner[0], other)))

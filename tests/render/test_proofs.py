@@ -26,17 +26,18 @@ FORMATS = [render.proof_text, render.proof_markdown, render.proof_latex, render.
 
 MOMENTUM = """\
 For every step t, l over L, c over D_v:
-  o[t,l,c] = Σ_h φ[t+1,h](q[t,l,·]) · (W_0[h,c] + Σ_{i=0}^{t} (Σ_{j=i}^{t} η · Π_{s=i+1}^{j} α[s]) ·
-      Σ_l′ φ[i,h](k[i,l′,·]) · (−∂_{1,c} ℓ(c′ ↦ Σ_h′ φ[i,h′](k[i,l′,·]) · W[i,h′,c′], v[i,l′,·])))
+  o[t,l,c] = Σ_h φ[t+1,h](q[t,l,·])
+      · (W_0[h,c] + Σ_{i=0}^{t} (Σ_{j=i}^{t} η · Π_{s=i+1}^{j} α[s]) · Σ_l′ φ[i,h](k[i,l′,·])
+        · (−∂_{1,c} ℓ(c′ ↦ Σ_h′ φ[i,h′](k[i,l′,·]) · W[i,h′,c′], v[i,l′,·])))
 Indices, primed or not: a over D_k, c over D_v, h over D_h, l over L.
 
 Definitions
+  G_W[t,h,c] is the gradient in X_W[h,c], at X_W[h,c] = W[t,h,c], of
+    Σ_l ℓ(c′ ↦ Σ_h′ φ[t,h′](k[t,l,·]) · X_W[h′,c′], v[t,l,·])
   M_W[0,h,c] = 0
   M_W[t+1,h,c] = G_W[t,h,c] + α[t] · M_W[t,h,c]
   W[0,h,c] = W_0[h,c]
   W[t+1,h,c] = W[t,h,c] − η · M_W[t+1,h,c]
-  G_W[t,h,c] is the gradient in X_W[h,c], at X_W[h,c] = W[t,h,c], of
-    Σ_l ℓ(c′ ↦ Σ_h′ φ[t,h′](k[t,l,·]) · X_W[h′,c′], v[t,l,·])
   o[t,l,c] = Σ_h φ[t+1,h](q[t,l,·]) · W[t+1,h,c]
 """
 
@@ -124,8 +125,9 @@ def test_formulas_are_balanced_and_signs_single(theorems):
     for theorem in theorems.values():
         for formula in formulas(theorem):
             assert balanced(formula, "{", "}"), formula
-            assert balanced(formula.replace(r"\Bigl(", "(").replace(r"\Bigr)", ")"), "(", ")")
-            assert formula.count(r"\Bigl") == formula.count(r"\Bigr")
+            assert balanced(re.sub(r"\\[bB]igg?[lr]", "", formula), "(", ")")
+            for size in (r"\Big", r"\bigg", r"\Bigg"):
+                assert balanced(formula, f"{size}l(", f"{size}r)")
             assert not re.search(r"\+ *-|- *-|-1\\,|[<&%#~]", formula), formula
         plain = render.proof_text(theorem)
         assert not re.search(r"\+\s*−|−\s*−|−1 ·|_{2}|\$", plain)
@@ -146,6 +148,8 @@ def test_katex_has_no_unknown_commands(name, theorems):
     known = {
         *("sum", "prod", "Bigl", "Bigr", "cdot", "partial", "mapsto", "tfrac", "mathrm", "text"),
         *("operatorname", "alpha", "eta", "varphi", "ell", "sigma", "tanh", "max", "times"),
+        *("biggl", "biggr", "Biggl", "Biggr", "frac", "sqrt", "lVert", "rVert", "textstyle"),
+        *("varepsilon", "Theta"),
     }
     for formula in formulas(theorems[name]):
         assert set(re.findall(r"\\([A-Za-z]+)", formula)) <= known
@@ -155,8 +159,8 @@ def test_mathtext_typesets_every_formula(theorems):
     mathtext = pytest.importorskip("matplotlib.mathtext")
     parser = mathtext.MathTextParser("path")
     for formula in formulas(theorems["momentum"]):
-        for mark, size in ((r"\Bigl", r"\left"), (r"\Bigr", r"\right")):
-            formula = formula.replace(mark, size)
+        for mark, size in ((r"\\[bB]igg?l", r"\\left"), (r"\\[bB]igg?r", r"\\right")):
+            formula = re.sub(mark, size, formula)
         parser.parse(f"${formula}$".replace(r"\mapsto", r"\to").replace(r"\tfrac", r"\frac"))
 
 

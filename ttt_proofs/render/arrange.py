@@ -89,6 +89,8 @@ def scalar(term: Term) -> int:
 def product(given: Iterable[Term]) -> Term:
     """A product, its sign in front; a single minus that a later factor has stays there."""
     factors = sorted(flat(given), key=scalar)
+    if len(factors) == 2 and isinstance(factors[0], Add) and isinstance(factors[1], Atom):
+        factors.reverse()  # a gate stands before the sum that it gates
     signed = [k for k, factor in enumerate(factors) if split(factor)[0]]
     place = signed[0] if len(signed) == 1 and stays(factors, signed[0]) else None
     number, kept = Fraction(1), []

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from typing import NamedTuple
 
-from ..kernel.definitions import Block, Equation
 from ..kernel.proof import Proof, Theorem
 from ..kernel.terms import KernelError
 from ..symbolic.derivation import Derivation, Part
-from .html import proof_html, statement_html
-from .latex import proof_latex, statement_latex
-from .markdown import proof_markdown, statement_markdown
-from .text import proof_text, statement_text
+from .html import document as html_document
+from .latex import OUTLINE as TYPESET
+from .latex import document as latex_document
+from .markdown import document as markdown_document
+from .outline import APART, Outline, Section, Shared
+from .text import OUTLINE as PLAIN
+from .text import document as text_document
 
 
 class Format(NamedTuple):
-    """How one format writes a title, a paragraph, a statement and a theorem with its proof."""
+    """How one format writes a title, a part's heading, a paragraph, and sections of a proof."""
 
     title: Callable[[str], str]
+    heading: Callable[[str], str]
     paragraph: Callable[[str], str]
-    statement: Callable[[Equation, tuple[Block, ...]], str]
-    proof: Callable[[Theorem], str]
+    document: Callable[[Iterable[Section]], str]
+    outline: Outline
 
 
 def special(words: str) -> str:
@@ -33,13 +36,15 @@ def special(words: str) -> str:
 
 
 FORMATS: dict[str, Format] = {
-    "text": Format(lambda s: f"{s}\n{'=' * len(s)}\n", lambda s: f"{s}\n",
-                   statement_text, proof_text),
-    "latex": Format(lambda s: rf"\section*{{{special(s)}}}" + "\n", lambda s: f"{special(s)}\n",
-                    statement_latex, proof_latex),
-    "md": Format(lambda s: f"# {s}\n", lambda s: f"{s}\n", statement_markdown, proof_markdown),
-    "html": Format(lambda s: f"<h1>{escape(s)}</h1>\n", lambda s: f"<p>{escape(s)}</p>\n",
-                   statement_html, proof_html),
+    "text": Format(lambda s: f"{s}\n{'=' * len(s)}\n", lambda s: f"{s}\n{'-' * len(s)}\n",
+                   lambda s: f"{s}\n", text_document, PLAIN),
+    "latex": Format(lambda s: rf"\section*{{{special(s)}}}" + "\n",
+                    lambda s: rf"\subsection*{{{special(s)}}}" + "\n",
+                    lambda s: f"{special(s)}\n", latex_document, TYPESET),
+    "md": Format(lambda s: f"# {s}\n", lambda s: f"## {s}\n", lambda s: f"{s}\n",
+                 markdown_document, TYPESET),
+    "html": Format(lambda s: f"<h1>{escape(s)}</h1>\n", lambda s: f"<h2>{escape(s)}</h2>\n",
+                   lambda s: f"<p>{escape(s)}</p>\n", html_document, TYPESET),
 }  # fmt: skip
 
 
@@ -72,23 +77,37 @@ def render_derivation(derivation: Derivation, form: str, counterexample: str = "
         pieces.append(style.paragraph(f"This is claimed, and false. {counterexample}"))
     if derivation.instead:
         pieces.append(style.paragraph(f"Instead: {derivation.instead}"))
-    for part in derivation.parts:
-        if part.label:
-            pieces.append(style.paragraph(f"Part: {part.label}."))
-        pieces.append(part_text(part, style))
-    text = "\n".join(pieces)
-    return PAGE.format(title=escape(derivation.name), body=text) if form == "html" else text
+    pieces += parts_text(derivation.parts, style)
+    whole = "\n".join(pieces)
+    return PAGE.format(title=escape(derivation.name), body=whole) if form == "html" else whole
 
 
-def part_text(part: Part, style: Format) -> str:
+def parts_text(parts: tuple[Part, ...], style: Format) -> list[str]:
+    """All parts. Several say first, and once, what they share."""
+    if len(parts) == 1:
+        label = parts[0].label
+        heading = [style.heading(f"Part: {label}.")] if label else []
+        return [*heading, part_text(parts[0], style, APART)]
+    proofs = [part.proof for part in parts]
+    shared = style.outline.shared(proofs)
+    pieces = [style.document(style.outline.common(proofs, shared))]
+    for number, part in enumerate(parts, start=1):
+        label = f": {part.label}" if part.label else ""
+        pieces.append(style.heading(f"Part {number} of {len(parts)}{label}."))
+        pieces.append(part_text(part, style, shared))
+    return pieces
+
+
+def part_text(part: Part, style: Format, shared: Shared) -> str:
     """A part's proof; for a claim that does not follow, the claim and how far the steps lead."""
+    write, outline = style.document, style.outline
     try:
-        return style.proof(Theorem(part.proof))
+        return write(outline.sections(Theorem(part.proof), shared))
     except KernelError as error:
         reached = Theorem(Proof(part.proof.definitions, part.proof.steps[:-1]))
         return "\n".join([
             style.paragraph("The claim, which is not proved:"),
-            style.statement(part.statement, part.proof.definitions),
+            write(outline.statement(part.statement, part.proof.definitions)),
             style.paragraph(f"The kernel refuses: {error} What the steps do prove:"),
-            style.proof(reached),
+            write(outline.sections(reached, shared)),
         ])  # fmt: skip

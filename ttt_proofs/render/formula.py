@@ -12,7 +12,8 @@ from typing import ClassVar, NamedTuple
 
 from ..kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var
 from .arrange import arranged, split
-from .notation import Names, bind, pointwise, scope
+from .notation import Names, bind, letter, pointwise, scope
+from .special import is_operator, norm_of, of_number, powers
 
 SUM, PRODUCT, FACTOR = range(3)
 
@@ -37,14 +38,15 @@ class Writer:
         return self.piece(arranged(term), scope(term) if names is None else names).text
 
     def index(self, index: Ix, names: Names) -> str:
-        """One index: variables plus a constant."""
-        variables = "+".join(self.variable(names[v]) for v in index.vars)
+        """One index: variables plus a constant; of a pixel and its offset, the pixel first."""
+        ordered = sorted(index.vars, key=lambda v: (len(letter(v)), names[v]))
+        variables = "+".join(self.variable(names[v]) for v in ordered)
         if not variables or index.shift:
             mark = self.SIGN if index.shift < 0 else "+" if variables else ""
             variables += f"{mark}{abs(index.shift)}"
         return variables
 
-    def indices(self, node: Atom | App, names: Names, hidden: Iterable[Var] = ()) -> str:
+    def indices(self, node: Atom | App, names: Names, hidden: Sequence[Var] = ()) -> str:
         """All indices of a symbol or function; those in `hidden` are shown as a dot."""
         dots = {Ix((v,)) for v in hidden}
         return self.listed(
@@ -53,19 +55,19 @@ class Writer:
             for index in node.ix
         )  # fmt: skip
 
-    def piece(self, term: Term, names: Names, hidden: Iterable[Var] = ()) -> Piece:
-        """An arranged term."""
+    def piece(self, term: Term, names: Names, hidden: Sequence[Var] = ()) -> Piece:
+        """An arranged term; the indices in `hidden` are shown as dots."""
         if isinstance(term, Num):
             level = FACTOR if term.value.denominator == 1 and term.value >= 0 else PRODUCT
             return Piece(self.signed(term.value), level)
         if isinstance(term, Atom):
             return Piece(self.symbol(term.name, self.indices(term, names, hidden)))
+        if isinstance(term, Mul) or of_number(term, "inverse") is not None:
+            return self.multiplied(term, names, hidden)
         if isinstance(term, App):
             return Piece(self.applied(term, names, hidden))
         if isinstance(term, Add):
-            return self.added(term, names)
-        if isinstance(term, Mul):
-            return self.multiplied(term, names)
+            return self.added(term, names, hidden)
         if isinstance(term, Sum):
             return self.over("Σ", (term.var,), term, term.body, names)
         return self.over("Π", term.factor.binders, term, term.factor.body, names)
@@ -74,12 +76,12 @@ class Writer:
         """A number with its sign."""
         return (self.SIGN if value < 0 else "") + self.number(abs(value))
 
-    def added(self, term: Add, names: Names) -> Piece:
+    def added(self, term: Add, names: Names, hidden: Sequence[Var]) -> Piece:
         """Terms with plus and minus between them."""
         written, open_end, last = "", False, len(term.terms) - 1
         for k, part in enumerate(term.terms):
             negative, body = split(part)
-            piece = self.piece(body, names)
+            piece = self.piece(body, names, hidden)
             grouped = piece.level == SUM or (piece.open and k < last)
             mark = self.MINUS if negative else self.PLUS
             mark = mark if k else self.SIGN if negative else ""
@@ -87,18 +89,38 @@ class Writer:
             open_end = piece.open and not grouped
         return Piece(written, SUM, open_end)
 
-    def multiplied(self, term: Mul, names: Names) -> Piece:
-        """Factors beside each other."""
+    def multiplied(self, term: Term, names: Names, hidden: Sequence[Var]) -> Piece:
+        """Factors beside each other, repeated ones as powers, reciprocals below a line."""
         negative, body = split(term)
         factors = body.factors if isinstance(body, Mul) else (body,)
-        last, written, piece = len(factors) - 1, [], Piece("")
-        for k, factor in enumerate(factors):
-            piece = self.piece(factor, names)
+        below = [x for f in factors if (x := of_number(f, "inverse")) is not None]
+        above = powers(f for f in factors if of_number(f, "inverse") is None)
+        last, written, piece = len(above) - 1, [], Piece("")
+        for k, (factor, count) in enumerate(above):
+            piece = self.raised(factor, count, self.piece(factor, names, hidden))
             number = k == 0 and isinstance(factor, Num)
-            grouped = not number and (piece.level < FACTOR or (piece.open and k < last))
+            tight = k < last or below
+            grouped = not number and (piece.level < FACTOR or (piece.open and tight))
             piece = Piece(self.group(piece.text)) if grouped else piece
             written.append(piece.text)
-        return Piece((self.SIGN if negative else "") + self.times(written), PRODUCT, piece.open)
+        text = self.times(written) if written else "1"
+        for divisor in below:
+            piece = self.piece(divisor, names)
+            if isinstance(divisor, Num):  # not to be taken for a rational number
+                piece = Piece(self.group(piece.text))
+            text, piece = self.fraction(text, piece), Piece("")
+        return Piece((self.SIGN if negative else "") + text, PRODUCT, piece.open)
+
+    def raised(self, factor: Term, count: int, piece: Piece) -> Piece:
+        """A power of a factor."""
+        if count == 1:
+            return piece
+        bare = piece.level == FACTOR and not piece.open and self.bare(factor)
+        return Piece(self.power(piece.text if bare else self.group(piece.text), count))
+
+    def bare(self, factor: Term) -> bool:
+        """Whether a power of this factor is clear without parentheses."""
+        return not (isinstance(factor, App) and factor.slots)
 
     def over(self, mark: str, variables: Sequence[Var], term: Sum | Prod, body: Term,
              names: Names) -> Piece:  # fmt: skip
@@ -110,14 +132,21 @@ class Writer:
         bound = ",".join(self.variable(inside[v]) for v in variables)
         return Piece(self.big(mark, bound, bounds, text), FACTOR, True)
 
-    def applied(self, term: App, names: Names, hidden: Iterable[Var]) -> str:
-        """A function of its arguments, and which derivative of it."""
+    def applied(self, term: App, names: Names, hidden: Sequence[Var]) -> str:
+        """A function of its arguments, and which derivative of it; norms, roots, operators."""
+        if vector := norm_of(term):
+            return self.norm(self.piece(vector.body, names, vector.binders).text)
+        if (radicand := of_number(term, "root")) is not None:
+            return self.root(self.piece(radicand, names).text)
         slots = []
         for argument, entries in term.slots:
             parts = [self.index(entry, names) for entry in entries]
             slots.append([str(argument + 1), *parts] if len(term.args) > 1 else parts)
         arguments = [self.argument(a, names) for a in term.args]
-        return self.function(term.fn, self.indices(term, names, hidden), slots, arguments)
+        indices = self.indices(term, names, hidden)
+        if is_operator(term):
+            return self.entry(self.function(term.fn, "", slots, arguments), indices)
+        return self.function(term.fn, indices, slots, arguments)
 
     def argument(self, argument: Lam, names: Names) -> str:
         """An argument: a number, a row of a symbol, or a vector entry by entry."""
@@ -156,6 +185,26 @@ class Writer:
     def function(self, name: str, indices: str, slots: Sequence[Sequence[str]],
                  arguments: Sequence[str]) -> str:  # fmt: skip
         """A function of `arguments`, differentiated once for each of `slots`."""
+        raise NotImplementedError
+
+    def entry(self, matrix: str, indices: str) -> str:
+        """An entry of what an operator makes."""
+        raise NotImplementedError
+
+    def power(self, base: str, count: int) -> str:
+        """A power of what binds tightly."""
+        raise NotImplementedError
+
+    def fraction(self, top: str, bottom: Piece) -> str:
+        """A product divided by something."""
+        raise NotImplementedError
+
+    def root(self, text: str) -> str:
+        """A square root."""
+        raise NotImplementedError
+
+    def norm(self, text: str) -> str:
+        """The Euclidean norm of what the dots run over."""
         raise NotImplementedError
 
     def group(self, text: str) -> str:

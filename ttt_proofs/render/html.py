@@ -7,16 +7,26 @@ from html import escape
 
 from ..kernel.definitions import Block, Equation
 from ..kernel.proof import Theorem
-from .latex import OUTLINE
-from .outline import Entry
+from .latex import OUTLINE, PAGE_COLUMNS, displayed
+from .outline import Entry, Section
 
 LONG = 400  # characters of LaTeX; longer formulas are folded
 
 
 def proof_html(theorem: Theorem) -> str:
     """The theorem as an HTML fragment; the proof is folded, and so are long formulas in it."""
+    return document(OUTLINE.sections(theorem))
+
+
+def statement_html(equation: Equation, definitions: tuple[Block, ...] = ()) -> str:
+    """The statement and its definitions as an HTML fragment."""
+    return document(OUTLINE.statement(equation, definitions))
+
+
+def document(sections: Iterable[Section]) -> str:
+    """Headings, and what belongs to them; a proof is folded."""
     written = []
-    for section in OUTLINE.sections(theorem):
+    for section in sections:
         inner, heading = body(section.entries), escape(section.heading)
         if section.heading == "Proof":
             count = sum(entry.number is not None for entry in section.entries)
@@ -27,13 +37,6 @@ def proof_html(theorem: Theorem) -> str:
     return f'<div class="ttt-proof">\n{"".join(written)}</div>\n'
 
 
-def statement_html(equation: Equation, definitions: tuple[Block, ...] = ()) -> str:
-    """The statement and its definitions as an HTML fragment."""
-    sections = OUTLINE.statement(equation, definitions)
-    inner = "".join(f"<p><b>{escape(s.heading)}</b></p>\n{body(s.entries)}" for s in sections)
-    return f'<div class="ttt-proof">\n{inner}</div>\n'
-
-
 def body(entries: Iterable[Entry]) -> str:
     """A block for each sentence, with its formula."""
     return "".join(block(entry) for entry in entries)
@@ -41,9 +44,12 @@ def body(entries: Iterable[Entry]) -> str:
 
 def block(entry: Entry) -> str:
     """One sentence and its formula; a step's long formula is folded."""
-    label = "" if entry.number is None else f"<b>({entry.number})</b> "
+    label = f"<b>{entry.label}</b> " if entry.label else ""
     words = label + escape(entry.words, quote=False)
-    formula = rf"$\displaystyle {escape(entry.formula, quote=False)}$" if entry.formula else ""
+    formula = escape(displayed(entry.formula, PAGE_COLUMNS), quote=False) if entry.formula else ""
+    formula = rf"$\displaystyle {formula}$" if formula else ""
     if entry.number is not None and len(formula) > LONG:
         return f"<details><summary>{words}</summary>\n<div>{formula}</div></details>\n"
+    if not entry.words:
+        return f"<div>{label}{formula}</div>\n"
     return f"<div>{words}</div>\n" + (f"<div>{formula}</div>\n" if formula else "")

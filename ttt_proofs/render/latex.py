@@ -8,16 +8,22 @@ from fractions import Fraction
 
 from ..kernel.definitions import Block, Equation
 from ..kernel.proof import Theorem
-from ..kernel.terms import Term
-from .formula import Writer
+from ..kernel.terms import App, Term
+from .breaking import LATEX, Line, broken
+from .formula import Piece, Writer
 from .notation import FUNCTIONS, GREEK, PRIME
 from .outline import Entry, Outline, Section
+
+COLUMNS, PAGE_COLUMNS = 60, 88  # letters, as `breaking` counts them: of an article, on a page
 
 # LaTeX has its own names for the letters; only these differ from ours.
 VARIANTS = {"phi": "varphi", "epsilon": "varepsilon"}
 KNOWN = {"sigmoid": r"\sigma", "tanh": r"\tanh", "$silu": r"\operatorname{silu}",
          "$relu": r"\operatorname{relu}"}  # fmt: skip
+SIZES = ("", r"\Big", r"\bigg", r"\Bigg")  # of parentheses
 MEANINGS = {
+    "root": r"\lVert x \rVert = \sqrt{\textstyle\sum x^{2}}",
+    "inverse": "1/x",
     "sigmoid": r"\sigma(x) = 1/(1 + e^{-x})",
     "$silu": r"\operatorname{silu}(x) = x\,\sigma(x),\ \sigma(x) = 1/(1 + e^{-x})",
     "$relu": r"\operatorname{relu}(x) = \max(x, 0)",
@@ -32,9 +38,9 @@ class LatexWriter(Writer):
     PLUS, MINUS, SIGN = " + ", " - ", "-"
 
     def variable(self, name: str) -> str:
-        """An index variable: `h'`, `d_{1}`."""
+        """An index variable: `h'`, `d_{1}`, `d_{y}`."""
         stem = name.rstrip(PRIME)
-        match = re.fullmatch(r"([a-z])(\d+)", stem)
+        match = re.fullmatch(r"([a-z])(\d+)", stem) or re.fullmatch(r"(d)([a-z])", stem)
         shown = f"{match[1]}_{{{match[2]}}}" if match else word(stem)
         return shown + "'" * (len(name) - len(stem))
 
@@ -51,7 +57,8 @@ class LatexWriter(Writer):
         written, before = "", False
         for index, width in indices:
             short = width and re.fullmatch(r"[a-z]'*|\\cdot", index) is not None
-            written += ("" if not written or (short and before) else ",") + index
+            between = " " if written.endswith(r"\cdot") else ""  # a letter would be part of it
+            written += ("" if not written else between if short and before else ",") + index
             before = short
         return written
 
@@ -73,16 +80,43 @@ class LatexWriter(Writer):
         head += f"_{{{indices}}}" if indices else ""
         return head + self.group(", ".join(arguments)) if arguments else head
 
+    def entry(self, matrix: str, indices: str) -> str:
+        """`\\operatorname{muon}(M)_{hc}`."""
+        return f"{matrix}_{{{indices}}}"
+
+    def bare(self, factor: Term) -> bool:
+        """Functions only: after a symbol, a superscript would be part of its name."""
+        return isinstance(factor, App) and bool(factor.args) and super().bare(factor)
+
+    def power(self, base: str, count: int) -> str:
+        """`(x_{h})^{2}`."""
+        return f"{base}^{{{count}}}"
+
+    def fraction(self, top: str, bottom: Piece) -> str:
+        """A fraction."""
+        return rf"\frac{{{top}}}{{{bottom.text}}}"
+
+    def root(self, text: str) -> str:
+        """A square root."""
+        return rf"\sqrt{{{text}}}"
+
+    def norm(self, text: str) -> str:
+        """`\\lVert W_{\\cdot c} \\rVert`."""
+        return rf"\lVert {text} \rVert"
+
     def group(self, text: str) -> str:
-        """Parentheses, larger around sums."""
-        large = r"\sum" in text or r"\prod" in text
-        return rf"\Bigl({text}\Bigr)" if large else f"({text})"
+        """Parentheses, larger around sums and around large ones."""
+        inner = max((k for k, size in enumerate(SIZES) if size and size in text), default=0)
+        if not inner and not any(tall in text for tall in (r"\sum", r"\prod", r"\frac")):
+            return f"({text})"
+        size = SIZES[min(inner + 1, len(SIZES) - 1)]
+        return rf"{size}l({text}{size}r)"
 
     def times(self, factors: Sequence[str]) -> str:
         """Thin spaces; a dot where parentheses would look like a function's."""
         written = factors[0]
         for factor in factors[1:]:
-            written += r" \cdot " if factor.startswith(("(", r"\Bigl(")) else r"\,"
+            written += r" \cdot " if re.match(r"(\\[bB]igg?l)?\(", factor) else r"\,"
             written += factor
         return written
 
@@ -135,6 +169,9 @@ def called(name: str) -> str:
         return rf"\operatorname{{{name}}}^{{\ast}}"
     if name in FUNCTIONS or len(name) == 1:
         return word(name)
+    stem, _, weight = name.rpartition("_")
+    if stem and re.fullmatch(r"[A-Z]\d*", weight):  # one function for each weight
+        return f"{called(stem)}^{{{named(weight)}}}"
     return rf"\operatorname{{{name.replace('_', '-')}}}"
 
 
@@ -145,7 +182,8 @@ OUTLINE = Outline(WRITER, lambda formula: f"${formula}$")
 def latex(term: Term) -> str:
     """The term in LaTeX's math mode, without dollar signs; see `text.text` for what may differ.
 
-    A symbol `M_W[t,h,c]` is `M^{W}_{t,hc}`: superscripts are part of a name, never powers.
+    A symbol `M_W[t,h,c]` is `M^{W}_{t,hc}`: its superscripts are part of the name. Powers stand
+    after parentheses or functions.
     """
     return WRITER.term(term)
 
@@ -169,10 +207,26 @@ def document(sections: Iterable[Section]) -> str:
     return "\n".join(found)
 
 
+def displayed(formula: str, columns: int) -> str:
+    """The formula, over several lines if it is long."""
+    lines = broken(formula, columns, LATEX)
+    if len(lines) == 1:
+        return formula
+    rows = ["& " + r"\quad " * (line.depth + 1) + continued(line) for line in lines]
+    return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+
+
+def continued(line: Line) -> str:
+    """A line that begins with a sign, for multiplication as well."""
+    signed = line.text.startswith(("+", "-", r"\cdot"))
+    mark = r"\cdot " if line.gap == r"\," else ""
+    return f"{{}} {mark}{line.text}" if mark or (signed and line.gap) else line.text
+
+
 def paragraph(entry: Entry) -> str:
     """A sentence and a displayed formula."""
-    label = "" if entry.number is None else f"({entry.number}) "
-    words = entry.words.replace("∎", r"$\blacksquare$").replace("×", r"$\times$")
-    words = label + words
-    formula = rf"\[ {entry.formula} \]" if entry.formula else ""
+    label = f"{entry.label} " if entry.label and entry.words else ""
+    tag = rf" \tag{{{entry.label[1:-1]}}}" if entry.label and not entry.words else ""
+    words = label + entry.words.replace("∎", r"$\blacksquare$").replace("×", r"$\times$")
+    formula = rf"\[ {displayed(entry.formula, COLUMNS)}{tag} \]" if entry.formula else ""
     return "\n".join(part for part in (words, formula) if part) + "\n"

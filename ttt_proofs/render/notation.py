@@ -21,12 +21,25 @@ FUNCTIONS = {name: sign for name, sign in GREEK.items() if name not in ("sigma",
 FUNCTIONS |= {"sigmoid": "σ", "$silu": "silu", "$relu": "relu"}
 
 MEANINGS = {
+    "root": "‖x‖ is √(Σ x²)",
+    "inverse": "1 / x",
     "sigmoid": "σ(x) is 1/(1 + exp(−x))",
     "$silu": "silu(x) is x · σ(x), with σ(x) = 1/(1 + exp(−x))",
     "$relu": "relu(x) is x · step(x), with step(x) = 1 for x > 0 and 0 otherwise",
     "tanh": "tanh(x) is the hyperbolic tangent",
     "step": "step(x) is 1 for x > 0 and 0 otherwise",
 }
+
+# What a name stands for where the loop runs; to proofs it is as unknown as any other.
+NOTES = {
+    "root": ", summed over what dots stand for; the proof holds for any function of a number in "
+            "place of the square root",
+    "inverse": ", the reciprocal; the proof holds for any function of a number in its place",
+    "muon": "; five Newton–Schulz steps where the loop runs",
+    "muon_bfloat16": "; five Newton–Schulz steps in bfloat16 where the loop runs",
+    "visible": "; where the loop runs, 1 for a token and those before it in its chunk, and 0 for "
+               "those after it",
+}  # fmt: skip
 
 LETTERS = {"D_k": "a", "D_h": "h", "D_v": "c", "L": "l"}
 TIMES = "ijst"
@@ -65,9 +78,15 @@ def scope(node: object) -> dict[Var, str]:
 
 
 def sign(name: str, table: Mapping[str, str]) -> str:
-    """The name as it is shown; one that another name is shown as stands in quotes."""
+    """The name as it is shown; one that another name is shown as stands in quotes.
+
+    The parts of a name between underscores are shown each by itself: `eta_W1` as `η_W1`.
+    """
     taken = {shown for known, shown in table.items() if shown != known}
-    return f"‹{name}›" if name in taken else table.get(name, name)
+    parts = name.split("_")
+    if not taken.isdisjoint(parts):
+        return f"‹{name}›"
+    return "_".join(table.get(part, part) for part in parts)
 
 
 def pointwise(argument: Lam) -> Atom | App | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-from ..kernel.definitions import Block, Define, DefineGradient, Equation
+from ..kernel.definitions import Block, Define, Equation
 from ..kernel.proof import (
     Assume,
     Calculate,
@@ -19,22 +21,33 @@ from ..kernel.proof import (
 )
 from ..kernel.terms import TIME, App, Atom, Var, inside, ix, symbols
 from ..symbolic.assumptions import assumptions
-from .arrange import arranged
 from .formula import Writer
-from .notation import MEANINGS, Names, bind, letter, scope
+from .given import Fact, Given, sentences
+from .notation import Names, bind, letter, scope
+from .order import in_order
 
 Wrap = Callable[[str], str]  # a formula within a sentence
 
 
-ARBITRARY = "Lengths and widths are arbitrary. An empty sum is 0, an empty product is 1."
+EACH = "Each part says which of these it uses."
 
 
 class Entry(NamedTuple):
-    """A sentence, the formula that it announces (if any), and a step's number."""
+    """A sentence, the formula that it announces (if any), and a step's number.
+
+    `mark` is what a definition is called that several parts refer to.
+    """
 
     words: str
     formula: str = ""
     number: int | None = None
+    mark: str = ""
+
+    @property
+    def label(self) -> str:
+        """The number or mark in parentheses."""
+        called = self.mark if self.number is None else str(self.number)
+        return f"({called})" if called else ""
 
 
 class Section(NamedTuple):
@@ -44,29 +57,83 @@ class Section(NamedTuple):
     entries: tuple[Entry, ...]
 
 
+class Shared(NamedTuple):
+    """What the parts of a derivation need to say once only.
+
+    `facts` and `legend` hold for all of them; `definitions` are the places, from 0, of those
+    that several use.
+    """
+
+    facts: frozenset[Fact] = frozenset()
+    legend: tuple[Entry, ...] = ()
+    definitions: Mapping[Entry, int] = MappingProxyType({})
+
+
+APART = Shared()  # nothing is shared
+
+
 class Outline:
     """Writes the parts of a proof with one `writer`; `wrap` sets a formula into a sentence."""
 
     def __init__(self, writer: Writer, wrap: Wrap) -> None:
-        self.writer, self.wrap = writer, wrap
+        self.writer, self.wrap, self.given = writer, wrap, Given(writer, wrap)
 
-    def sections(self, theorem: Theorem) -> tuple[Section, ...]:
-        """Statement, what is given, definitions, assumptions, proof, conclusion."""
+    def sections(self, theorem: Theorem, shared: Shared = APART) -> tuple[Section, ...]:
+        """Statement, what is given, definitions, assumptions, proof, conclusion.
+
+        What is `shared` with other parts is said elsewhere, and referred to.
+        """
         proof = theorem.proof
         numbers = {step.rule.equation: k for k, step in enumerate(proof.steps)
                    if isinstance(step.rule, Assume)}  # fmt: skip
         steps = [self.step(proof, k, numbers) for k in range(len(proof.steps))]
         statement = self.claim(theorem.statement.equation)
         left = [Entry(self.sentence(words, proof)) for words in assumptions(proof)]
+        legend = self.legend(theorem.statement.equation)
         end = f"∎ Step ({len(steps) - 1}) is what was to be shown."
         found = (
-            Section("Theorem", (statement, *self.legend(theorem.statement.equation))),
-            Section("Given", self.given(proof)),
-            Section("Definitions", self.definitions(proof.definitions)),
+            Section("Theorem", (statement, *(e for e in legend if e not in shared.legend))),
+            Section("Given", self.premises(proof, shared)),
+            Section("Definitions", self.own_definitions(proof, shared)),
             Section("Assumptions", tuple(left or [Entry("None.")])),
             Section("Proof", (*steps, Entry(end))),
         )
         return tuple(section for section in found if section.entries)
+
+    def shared(self, proofs: Sequence[Proof]) -> Shared:
+        """What these proofs have in common: all of them, or for definitions any two."""
+        facts = [self.given.facts(proof) for proof in proofs]
+        legends = [self.legend(proof.steps[-1].conclusion.equation) for proof in proofs]
+        uses = Counter(e for proof in proofs for e in {*self.definitions(proof.definitions)})
+        often = (e for proof in proofs for e in self.definitions(proof.definitions) if uses[e] > 1)
+        return Shared(
+            frozenset(facts[0]).intersection(*facts),
+            legends[0] if all(legend == legends[0] for legend in legends) else (),
+            {entry: place for place, entry in enumerate(dict.fromkeys(often))},
+        )
+
+    def common(self, proofs: Sequence[Proof], shared: Shared) -> tuple[Section, ...]:
+        """What is shared, said once, with marks to refer to the definitions by."""
+        facts = [fact for fact in self.given.facts(proofs[0]) if fact in shared.facts]
+        often = shared.definitions
+        defined = (e._replace(mark=mark(place)) for e, place in often.items())
+        found = (
+            Section("Given in every part", (*map(Entry, sentences(facts)), *shared.legend)),
+            Section("Definitions that parts share", (Entry(EACH), *defined) if often else ()),
+        )
+        return tuple(section for section in found if section.entries)
+
+    def premises(self, proof: Proof, shared: Shared) -> tuple[Entry, ...]:
+        """What the proof is given besides what all parts are given."""
+        own = [fact for fact in self.given.facts(proof) if fact not in shared.facts]
+        return tuple(map(Entry, sentences(own)))
+
+    def own_definitions(self, proof: Proof, shared: Shared) -> tuple[Entry, ...]:
+        """The proof's definitions: shared ones by their marks, then the others."""
+        entries = self.definitions(proof.definitions)
+        places = [shared.definitions[e] for e in entries if e in shared.definitions]
+        named = [Entry(f"As above: {spans(places)}.")] if places else []
+        return (*named, *(e for e in entries if e not in shared.definitions))
 
     def sentence(self, words: str, proof: Proof) -> str:
         """An assumption, its names in backquotes shown as they are in formulas."""
@@ -93,25 +160,12 @@ class Outline:
 
     def claim(self, equation: Equation) -> Entry:
         """`for every t and every ...: left = right`."""
-        words = self.every(equation.every, self.names(equation))
+        words = self.given.every(equation.every, self.names(equation))
         return Entry(f"For every {words}:" if words else "", self.equation(equation))
 
     def names(self, equation: Equation) -> Names:
         """What the equation's indices are called, free ones by their own names."""
         return bind(equation.every, scope(tuple(equation.free())))
-
-    def every(self, variables: Iterable[Var], names: Names) -> str:
-        """Indices and what they run over: `step t, h over D_h`."""
-        parts = []
-        for var in variables:
-            shown = self.wrap(self.writer.variable(names[var]))
-            time = var.sort == TIME
-            parts.append(f"step {shown}" if time else f"{shown} over {self.width(var.sort)}")
-        return ", ".join(parts)
-
-    def width(self, sort: str) -> str:
-        """The name of a width, in a sentence."""
-        return self.wrap(self.writer.width(sort))
 
     def equation(self, equation: Equation) -> str:
         """Both sides."""
@@ -126,61 +180,21 @@ class Outline:
     def legend(self, node: object) -> tuple[Entry, ...]:
         """Which letter runs over which width."""
         found = {v.sort: letter(v) for v in inside(node, Var) if v.sort != TIME}
-        parts = [f"{self.wrap(self.writer.variable(found[sort]))} over {self.width(sort)}"
+        parts = [f"{self.wrap(self.writer.variable(found[sort]))} over {self.given.width(sort)}"
                  for sort in sorted(found, key=lambda s: found[s])]  # fmt: skip
         return (Entry(f"Indices, primed or not: {', '.join(parts)}."),) if parts else ()
-
-    def given(self, proof: Proof) -> tuple[Entry, ...]:
-        """The symbols and functions that nothing defines, with their shapes."""
-        defined = {d.name for block in proof.definitions for d in block}
-        defined |= {d.param for block in proof.definitions for d in block
-                    if isinstance(d, DefineGradient)}  # fmt: skip
-        atoms = {a.name: a for a in inside(proof, Atom) if a.name not in defined}
-        apps = {a.fn: a for a in inside(shown_terms(proof), App)}
-        found = [self.data(atom) for atom in atoms.values()]
-        found += [self.function(app) for app in apps.values()]
-        return (*found, Entry(ARBITRARY))
-
-    def data(self, atom: Atom) -> Entry:
-        """A symbol with its shape."""
-        sorts = [index.vars[0].sort if index.vars else TIME for index in atom.ix]
-        widths = [self.width(sort) for sort in sorts if sort != TIME]
-        times = self.writer.listed((self.writer.variable(name), False)
-                                   for name, sort in zip("tuvw", sorts, strict=False)
-                                   if sort == TIME)  # fmt: skip
-        shown = self.wrap(self.writer.symbol(atom.name, times))
-        return Entry(f"{shown}, {self.kind(widths)}.")
-
-    def kind(self, widths: Sequence[str]) -> str:
-        """What has these widths."""
-        names = {0: "number", 1: "vector", 2: "matrix"}
-        shape = f" of shape {' × '.join(widths)}" if widths else ""
-        return f"{'a ' + names[len(widths)] if len(widths) in names else 'an array'}{shape}"
-
-    def function(self, app: App) -> Entry:
-        """A function: what it is, or that it may be any."""
-        if app.fn in MEANINGS:
-            return Entry(f"{self.wrap(self.writer.meaning(app.fn))}.")
-        every = tuple(Var(letter(v), v.sort) for index in app.ix for v in index.vars)
-        every = tuple(Var("t", TIME) if v.sort == TIME else v for v in every)
-        names = bind(every, {})
-        kinds = [self.kind([self.width(v.sort) for v in a.binders]) for a in app.args]
-        plain = Atom("x", tuple(map(ix, every)))
-        shown = self.writer.function(app.fn, self.writer.indices(plain, names), (), ())
-        own = f", one for every {self.every(every, names)}" if every else ""
-        return Entry(f"{self.wrap(shown)}, any function of {' and '.join(kinds)}{own}.")
 
     def definitions(self, blocks: tuple[Block, ...]) -> tuple[Entry, ...]:
         """The defining equations, and of what a gradient is one."""
         found: list[Entry] = []
-        for define in (d for block in blocks for d in block):
+        for define in (d for block in blocks for d in in_order(block)):
             if isinstance(define, Define):
                 starts = (True, False) if define.start else (False,)
                 found += [Entry("", self.equation(define.equation(None, s))) for s in starts]
                 continue
-            names = bind((*define.outer, *define.at.binders), {})
+            names = bind((*define.every, *define.at.binders), {})
             entry = tuple(map(ix, define.at.binders))
-            own = Atom(define.name, (*map(ix, define.outer), *entry))
+            own = Atom(define.name, (*map(ix, define.every), *entry))
             shown, param = (self.writer.term(a, names) for a in (own, Atom(define.param, entry)))
             place = f"{param} = {self.writer.term(define.at.body, names)}"
             words = f"{self.wrap(shown)} is the gradient in {self.wrap(param)}, at "
@@ -240,16 +254,26 @@ class Outline:
         return words
 
 
+def mark(place: int) -> str:
+    """What a shared definition is called."""
+    return f"D{place + 1}"
+
+
+def spans(places: Iterable[int]) -> str:
+    """Shared definitions by their marks: `(D1) to (D4), (D7)`."""
+    found: list[list[int]] = []
+    for place in sorted(places):
+        if found and found[-1][-1] == place - 1:
+            found[-1].append(place)
+        else:
+            found.append([place])
+    joints = [" to " if len(run) > 2 else ", " for run in found]
+    ends = [[run[0], run[-1]] if len(run) > 1 else run for run in found]
+    return ", ".join(joint.join(f"({mark(end)})" for end in run)
+                     for joint, run in zip(joints, ends, strict=True))  # fmt: skip
+
+
 def numbers(found: Iterable[int]) -> str:
     """Steps by their numbers: `(1), (2)`."""
     return ", ".join(f"({number})" for number in found)
 
-
-def shown_terms(proof: Proof) -> tuple:
-    """Every term of the definitions and steps, as it is shown."""
-    found = []
-    for define in (d for block in proof.definitions for d in block):
-        found += [define.term, define.start] if isinstance(define, Define) else [define.loss]
-    for step in proof.steps:
-        found += [step.conclusion.equation.left, step.conclusion.equation.right]
-    return tuple(arranged(term) for term in found if term is not None)

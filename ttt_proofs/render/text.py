@@ -9,11 +9,13 @@ from fractions import Fraction
 from ..kernel.definitions import Block, Equation
 from ..kernel.proof import Theorem
 from ..kernel.terms import Term
-from .formula import Writer
+from .breaking import TEXT, broken
+from .formula import FACTOR, Piece, Writer
 from .notation import FUNCTIONS, GREEK, MEANINGS, PRIME, sign
 from .outline import Entry, Outline, Section
 
 COLUMNS = 100
+RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class TextWriter(Writer):
@@ -52,6 +54,27 @@ class TextWriter(Writer):
         head += f"[{indices}]" if indices else ""
         return f"{head}({', '.join(arguments)})" if arguments else head
 
+    def entry(self, matrix: str, indices: str) -> str:
+        """`muon(M)[h,c]`."""
+        return f"{matrix}[{indices}]"
+
+    def power(self, base: str, count: int) -> str:
+        """`x²`."""
+        return base + str(count).translate(RAISED)
+
+    def fraction(self, top: str, bottom: Piece) -> str:
+        """`a · b / (c + d)`."""
+        tight = bottom.level == FACTOR and not bottom.open
+        return f"{top} / {bottom.text if tight else self.group(bottom.text)}"
+
+    def root(self, text: str) -> str:
+        """`√(x)`."""
+        return f"√({text})"
+
+    def norm(self, text: str) -> str:
+        """`‖W[·,c]‖`."""
+        return f"‖{text}‖"
+
     def group(self, text: str) -> str:
         """Parentheses."""
         return f"({text})"
@@ -88,7 +111,8 @@ def text(term: Term) -> str:
     """The term on one line of Unicode.
 
     Only signs, numbers and the order of factors and terms may differ from the term; `x · σ(x)`
-    is shown as `silu(x)`. Bound indices are named by their width, with primes where one is
+    is shown as `silu(x)`, a repeated factor as a power, `root(Σ_h W[h,c] · W[h,c])` as `‖W[·,c]‖`,
+    `inverse(x)` as `1 / x`. Bound indices are named by their width, with primes where one is
     taken. A dot is an index left open: `k[t,l,·]` is a row.
     """
     return WRITER.term(term)
@@ -119,16 +143,23 @@ def lines(entries: Iterable[Entry]) -> str:
     """Each entry's sentence, and its formula below."""
     found = []
     for entry in entries:
-        label = "" if entry.number is None else f"({entry.number}) "
-        indent = "      " if label else "  " if entry.words else ""
+        label = entry.label.ljust(5) + " " if entry.label else ""
+        indent = " " * len(label) if label else "  " if entry.words else ""
         if entry.words:
-            found.append(wrapped(label.ljust(6 if label else 0) + entry.words, "", indent or "  "))
+            found.append(textwrap.fill(label + entry.words, COLUMNS - 2, break_long_words=False,
+                                       subsequent_indent=indent or "  ",
+                                       break_on_hyphens=False))  # fmt: skip
         if entry.formula:
-            found.append(wrapped(entry.formula, indent, indent + "    "))
+            first = indent if entry.words else label
+            found.append(laid_out(entry.formula, first))
     return "".join(f"{line}\n" for line in found)
 
 
-def wrapped(line: str, first: str, later: str) -> str:
-    """The line, broken at spaces."""
-    return textwrap.fill(line, COLUMNS, initial_indent=first, subsequent_indent=later,
-                         break_long_words=False, break_on_hyphens=False)  # fmt: skip
+def laid_out(formula: str, first: str) -> str:
+    """The formula after `first`; later lines are indented by how deep they begin."""
+    later = " " * len(first) + "    "
+    parts = broken(formula, COLUMNS - len(later), TEXT)
+    return "\n".join(
+        first + line.text if k == 0 else later + "  " * line.depth + line.text
+        for k, line in enumerate(parts)
+    )
