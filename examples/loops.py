@@ -1,7 +1,17 @@
 """Loops to start from: `ttt-proofs reduce examples/loops.py:swiglu`."""
 
 from ttt_proofs import InnerLoop
-from ttt_proofs.loops import MLP, Frobenius, GradientStep, Linear, Schedule, SquaredError, SwiGLU
+from ttt_proofs.loops import (
+    MLP,
+    Frobenius,
+    GradientStep,
+    Linear,
+    Schedule,
+    SquaredError,
+    SwiGLU,
+    lact,
+    ladder,
+)
 
 # Linear attention with momentum: a linear net, the dot-product loss.
 linear = InnerLoop(Linear(), Frobenius(), GradientStep(momentum="constant"))
@@ -19,3 +29,7 @@ swiglu = InnerLoop(
 
 # Everything trained: the kernel moves, and the loop is sequential.
 mlp = InnerLoop(MLP(depth=2, activation="gelu_tanh"), SquaredError(), GradientStep())
+
+# LaCT as released, and the second of the six steps from it to linear attention.
+whole = lact()
+parallel = ladder()["v2"]

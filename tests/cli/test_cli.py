@@ -293,13 +293,24 @@ def test_a_near_miss_is_told(call):
     assert "Did you mean momentum?" in call("show", "momentun")[2]
 
 
-@pytest.mark.parametrize("words", [["bogus"], ["verify", "--jobs", "x"], ["show"]])
+@pytest.mark.parametrize("words", [["bogus"], ["verify", "--jobs", "x"]])
 def test_wrong_words_are_one_line(call, words):
     code, out, err = call(*words)
     assert code == 2
     assert out == ""
     assert err.count("\n") == 1
     assert "ttt-proofs --help" in err
+
+
+@pytest.mark.parametrize("words", [["show"], ["show", "momentum", "--table"]])
+def test_show_takes_a_name_or_the_table(call, words):
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert "either the name of a derivation or --table" in err
+
+
+def test_the_table_has_its_own_formats(call):
+    assert "must be one of text, md, html" in call("show", "--table", "--format", "latex")[2]
 
 
 def test_a_file_with_dataclasses_loads(call, tmp_path):

@@ -43,28 +43,39 @@ def list_(
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("name", "expects", "title", "source"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "name")
     for d in found:
         table.add_row(d.name, d.expects, d.title, d.source)
     out.print(table)
 
 
 @app.command()
-def show(name: str, directory: Directory = None,
-         form: Annotated[str, typer.Option("--format", help="text, latex, md or html.")] = "text",
-         ) -> None:  # fmt: skip
-    """Show a derivation: statement, assumptions, and every step with its rule."""
+def show(
+    name: Annotated[str | None, typer.Argument(help="A derivation.")] = None,
+    directory: Directory = None,
+    form: Annotated[str, typer.Option("--format", help="text, latex, md or html.")] = "text",
+    table: Annotated[bool, typer.Option("--table", help="All claims of the paper.")] = False,
+) -> None:
+    """Show a derivation: statement, assumptions, every step with its rule. Or all claims."""
     from ..render import FORMATS, render_derivation
+    from .claims import TABLES, rows
 
-    if form not in FORMATS:
-        raise RequestError(f"`--format` must be one of {', '.join(FORMATS)}; got {form!r}. "
+    formats = TABLES if table else FORMATS
+    if form not in formats:
+        raise RequestError(f"`--format` must be one of {', '.join(formats)}; got {form!r}. "
                            "Choose one.")  # fmt: skip
+    if table is (name is not None):
+        raise RequestError("`show` takes either the name of a derivation or --table; got "
+                           f"{'both' if table else 'neither'}. Give one of them.")  # fmt: skip
+    if name is None:
+        typer.echo(TABLES[form](rows(folder(directory))))
+        return
     derivation, counterexample = load(folder(directory), name), ""
     if derivation.expects == "fails":
-        from ..evidence.report import counterexample_text, refute
+        from ..evidence.report import refute
 
         found = refute(derivation)
-        counterexample = counterexample_text(found) if found else "No counterexample was found."
+        counterexample = str(found or "No counterexample was found.")
     typer.echo(render_derivation(derivation, form, counterexample))
 
 
@@ -198,6 +209,8 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
     except (NotCoveredError, KernelError) as error:
         raise RequestError(str(error)) from error
     typer.echo(str(reduction))
+    if reduction.parallel == "sequential":
+        typer.echo(not_affine(loop, seed))
     if any_abstract(loop):
         typer.echo("autograd: not applicable, the loop has abstract parts")
         return
@@ -207,6 +220,19 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
     typer.echo(f"autograd: {'agrees' if seen.agrees else 'DISAGREES'}, largest relative error "
                f"{seen.max_relative_error:.1e} over {seen.trials} random inputs")  # fmt: skip
     raise typer.Exit(0 if seen.agrees else 1)
+
+
+def not_affine(loop: Any, seed: int) -> str:
+    """Numbers at which a step of a sequential loop is not affine, so that no such scan runs it."""
+    from ..evidence.exact import refute
+    from ..symbolic.parts import affine_part
+
+    part = affine_part(loop)
+    found = refute(part.statement, part.proof.definitions, seed=seed)
+    if found is None:
+        return "affine: no counterexample was found, which proves nothing"
+    return ("not affine: F(S + A + B) + F(S) = F(S + A) + F(S + B) fails, F one step's "
+            f"{loop.net.last.name}. {found}")  # fmt: skip
 
 
 def any_abstract(loop: Any) -> bool:

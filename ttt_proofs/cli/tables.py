@@ -48,7 +48,7 @@ def summary(done: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
 def print_table(done: list[dict[str, Any]], seconds: float) -> None:
     """The table at the end, and the counterexamples below it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("derivation", "outcome", "proof", "exact", "autograd", "gpu", "mutants", ""):
+    for column in ("derivation", "outcome", "steps", "exact", "autograd", "gpu", "mutants", ""):
         table.add_column(column, no_wrap=True)
     for e in done:
         bound, steps = e["exact"].get("error_bound_log2"), e["proof"]["steps"]
@@ -58,8 +58,8 @@ def print_table(done: list[dict[str, Any]], seconds: float) -> None:
         table.add_row(
             e["name"],
             e["outcome"],
-            f"{steps} steps" if e["proof"]["status"] == "proved" else short(e["proof"]["status"]),
-            f"miss < 2^{bound:.0f}" if bound is not None else short(e["exact"]["status"]),
+            f"{steps}" if e["proof"]["status"] == "proved" else short(e["proof"]["status"]),
+            f"2^{bound:.0f}" if bound is not None else short(e["exact"]["status"]),
             f"{error:.0e}" if agrees else short(e["autograd"]["status"]),
             short(e["kernel"]["status"]),
             f"{killed}/{m['total']}{equivalent(m)}" if m["total"] else short(m["status"]),
@@ -78,7 +78,7 @@ def print_table(done: list[dict[str, Any]], seconds: float) -> None:
 def equivalent(mutants: dict[str, Any]) -> str:
     """How many mutants say the same as the statement, and are not counted."""
     count = len(mutants["equivalent"])
-    return f" (+{count} equivalent)" if count else ""
+    return f" (+{count})" if count else ""
 
 
 def short(status: str) -> str:

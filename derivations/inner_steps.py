@@ -1,0 +1,58 @@
+"""K update steps on each chunk: K effective keys and values for each of its tokens.
+
+`o_t = φ_{t+1}(q_t) (W_0 + η Σ_i Σ_{j<K} φ_ij(k_i)ᵀ v̂_ij)`. For a static kernel and the Frobenius
+loss that is one step at the rate K η; for squared error and one token, with S the state before its
+chunk, `S + φᵀ (v - φ S) (1 - (1 - η ‖φ‖²)^K) / ‖φ‖²`. The operator changes with K.
+"""
+
+from ttt_proofs.loops import (
+    AbstractLoss,
+    Features,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Schedule,
+    SquaredError,
+    SwiGLU,
+)
+from ttt_proofs.symbolic import (
+    Derivation,
+    Part,
+    attention_part,
+    delta_steps_part,
+    summed_rate_part,
+)
+
+
+def derive() -> Derivation:
+    """For every K, by induction over the steps on a chunk, then over chunks."""
+
+    def restate(loop: InnerLoop) -> tuple[Part, ...]:
+        general = attention_part(loop, f"read {loop.schedule.read.replace('_', ' the ')}")
+        if loop.is_static and loop.loss == Frobenius():
+            return (general, summed_rate_part(loop, "static kernel, Frobenius: the rate is K η"))
+        return (general,)
+
+    static = GradientStep(trained="last")
+    after, before = (Schedule(steps=2, read=read) for read in ("after_update", "before_update"))
+    abstract = [InnerLoop(Features(), AbstractLoss(), schedule=when) for when in (after, before)]
+    frobenius = InnerLoop(Features(), Frobenius(), static, after)
+    delta = InnerLoop(Features(), SquaredError(), static, Schedule(steps=2, single=True))
+    squared = "static kernel, squared error, one token"
+    return Derivation(
+        name="inner_steps",
+        title="More steps on a chunk are another operator",
+        source="Sections 4 and 5.2, the first paradox",
+        parts=(
+            *(part for loop in abstract for part in restate(loop)),
+            restate(frobenius)[1],
+            delta_steps_part(delta, f"{squared}: a sum", closed=False),
+            delta_steps_part(delta, f"{squared}: closed, times ‖φ‖²", closed=True),
+        ),
+        restate=restate,
+        loops=(
+            InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(chunk=2, steps=3)),
+            InnerLoop(SwiGLU(), SquaredError(), GradientStep(), Schedule(steps=2)),
+        ),
+    )
