@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any
 
 import sympy as sp
 from sympy.core.symbol import Str
@@ -50,6 +52,17 @@ ACTIVATIONS: dict[str, Callable[[sp.Expr], sp.Expr]] = {
     "tanh": sp.tanh,
     "gelu_tanh": gelu_tanh,
 }
+
+
+def shown(self: Any) -> str:
+    """The call that makes this value, without what is left at its default."""
+    written = []
+    for f in fields(self):
+        value = getattr(self, f.name)
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        if value != default:
+            written.append(repr(value) if default is MISSING else f"{f.name}={value!r}")
+    return f"{type(self).__name__}({', '.join(written)})"
 
 
 def check_name(field: str, value: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from .expressions import CHUNK
+from .expressions import CHUNK, shown
 from .losses import Loss
 from .nets import Net, Weight
 from .update import GradientStep, choose
@@ -14,7 +14,7 @@ Read = Literal["after_update", "before_update", "causal"]
 Query = Literal["query", "key"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schedule:
     """`chunk` tokens a step, and what is read when.
 
@@ -40,6 +40,8 @@ class Schedule:
     steps: int = 1
     single: bool = False
 
+    __repr__ = shown
+
     def __post_init__(self) -> None:
         choose(self, read=get_args(Read), query=get_args(Query), negate_values=(True, False),
                single=(True, False))  # fmt: skip
@@ -53,7 +55,7 @@ class Schedule:
                              f"reading; got {self}. Leave it out.")  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InnerLoop:
     """Test-time training with key-value binding: what happens between two tokens.
 
@@ -70,6 +72,8 @@ class InnerLoop:
     loss: Loss
     update: GradientStep = field(default_factory=GradientStep)
     schedule: Schedule = field(default_factory=Schedule)
+
+    __repr__ = shown
 
     def __post_init__(self) -> None:
         kinds = {"net": Net, "loss": Loss, "update": GradientStep, "schedule": Schedule}

@@ -7,14 +7,16 @@ from functools import cache
 
 import sympy as sp
 
-from .expressions import CHUNK, VALUE, RowLoss, RowLossGradient, check_name
+from .expressions import CHUNK, VALUE, RowLoss, RowLossGradient, check_name, shown
 
 F, V = (sp.MatrixSymbol(name, CHUNK, VALUE) for name in "FV")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loss:
     """What all losses share: a scalar expression in F and V, a sum over the rows (tokens)."""
+
+    __repr__ = shown
 
     @property
     def expression(self) -> sp.Expr:
@@ -33,7 +35,7 @@ def slope(loss: Loss) -> sp.MatrixExpr:
     return loss.expression.diff(F)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Frobenius(Loss):
     """`L = -⟨F, V⟩`, so `∂L/∂F = -V`: values that do not depend on the state. Source: Section 5."""
 
@@ -43,7 +45,7 @@ class Frobenius(Loss):
         return sp.Trace(-F * V.T)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SquaredError(Loss):
     """`L = ½ ‖F - V‖²`, so `∂L/∂F = F - V`: the delta rule. Source: Section 5."""
 
@@ -53,7 +55,7 @@ class SquaredError(Loss):
         return sp.Trace((F - V) * (F - V).T) / 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AbstractLoss(Loss):
     """`L = Σ_l ℓ(f_l, v_l)` for any differentiable ℓ of one row. Source: Theorems 5.1 to 5.3.
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import sympy as sp
 
-from .expressions import CHUNK, HIDDEN, KEY, VALUE, RowFunction, activate, check_name, width
+from .expressions import CHUNK, HIDDEN, KEY, VALUE, RowFunction, activate, check_name, shown, width
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,11 @@ Assignment = tuple[sp.MatrixSymbol, sp.MatrixExpr]
 X = sp.MatrixSymbol("X", CHUNK, KEY)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Net:
     """What all nets share: weights, and a program from X to the features."""
+
+    __repr__ = shown
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -87,7 +89,7 @@ class Net:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Linear(Net):
     """`f(x) = x W`, W `[D_k, D_v]`: the kernel φ is the identity.
 
@@ -105,7 +107,7 @@ class Linear(Net):
         return ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Features(Net):
     """`f(x) = φ(x; Θ) W`, W `[D_h, D_v]`, for an abstract φ: what the theorems are about.
 
@@ -130,7 +132,7 @@ class Features(Net):
         return ((sp.MatrixSymbol("Phi", CHUNK, HIDDEN), RowFunction(self.name, X, HIDDEN)),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MLP(Net):
     """`f(x) = act(... act(x W1) ...) W_depth`, no biases.
 
@@ -183,7 +185,7 @@ class MLP(Net):
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AnyNet(Net):
     """`f(x; Θ)`, any differentiable function of the input and all its parameters.
 

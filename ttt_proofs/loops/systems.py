@@ -10,7 +10,7 @@ from .expressions import CHUNK, HIDDEN, KEY, VALUE, WINDOW, Windowed, activate, 
 from .nets import Assignment, Net, Weight, X
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SwiGLU(Net):
     """`f(x) = (silu(x W0) ⊙ (x W2)) W1`, the net of LaCT; other gates by name.
 
@@ -37,7 +37,7 @@ class SwiGLU(Net):
         return ((gate, X * w0), (content, X * w2), (product, gated))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GLU(Net):
     """`f(x) = silu(x W0) ⊙ (x W1)`, one half of ViTTT; other gates by name.
 
@@ -76,7 +76,7 @@ class GLU(Net):
         return self.program[-1][0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DepthwiseConv(Net):
     """A depthwise convolution, `f(x)[p, c] = Σ_d x[p + d, c] W[d, c]`, the other half of ViTTT.
 

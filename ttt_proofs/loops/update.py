@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import sympy as sp
 
-from .expressions import check_name
+from .expressions import check_name, shown
 
 Rate = Literal["constant", "per_step", "per_token"]
 Place = Literal["inside", "outside"]
@@ -45,7 +45,7 @@ def choose(owner: object, **allowed: tuple[object, ...]) -> None:
             raise ValueError(f"`{field}` must be one of {names}; got {value!r}. Choose one.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientStep:
     """Gradient descent (or ascent), with a rate, momentum, and what LaCT and ViTTT add.
 
@@ -79,6 +79,8 @@ class GradientStep:
     clip: str | None = None
     orthogonal: str | None = None
     weight_norm: str | None = None
+
+    __repr__ = shown
 
     @property
     def recurrence(self) -> Rule:
