@@ -28,13 +28,10 @@ def derive() -> Derivation:
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
         rule = loop.update
         net = {AnyNet: "any net", SwiGLU: "LaCT"}.get(type(loop.net), type(loop.net).__name__)
-        parts = [name for name, on in (("momentum", rule.momentum), ("Muon", rule.orthogonal),
-                                       ("weight norm", rule.weight_norm)) if on]  # fmt: skip
         ascending = replace(loop, update=replace(rule, ascent=True))
         negated = replace(loop, update=replace(rule, ascent=False),
                           schedule=replace(loop.schedule, negate_values=True))  # fmt: skip
-        label = ", ".join([net, *(parts or ["plain"])])
-        return (same_outputs_part(ascending, negated, label),)
+        return (same_outputs_part(ascending, negated, ", ".join([net, *rule.options])),)
 
     momentum = GradientStep(momentum="per_step")
     rules = (

@@ -29,7 +29,7 @@ def derive() -> Derivation:
     """For every K, by induction over the steps on a chunk, then over chunks."""
 
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
-        general = attention_part(loop, f"read {loop.schedule.read.replace('_', ' the ')}")
+        general = attention_part(loop, loop.schedule.reading)
         if loop.is_static and loop.loss == Frobenius():
             return (general, summed_rate_part(loop, "static kernel, Frobenius: the rate is K η"))
         return (general,)

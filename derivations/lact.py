@@ -15,12 +15,9 @@ def derive() -> Derivation:
     """Momentum, Muon, weight normalisation, all weights or the last, read after or before."""
 
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
-        rule = loop.update
-        parts = [name for name, on in (("momentum", rule.momentum), ("Muon", rule.orthogonal),
-                                       ("weight norm", rule.weight_norm)) if on]  # fmt: skip
-        which = {"all": "all weights", "last": "last layer only"}[rule.trained]
-        read = f"read {loop.schedule.read.replace('_', ' the ')}"
-        return (attention_part(loop, ", ".join([*(parts or ["plain"]), which, read])),)
+        which = {"all": "all weights", "last": "last layer only"}[loop.update.trained]
+        label = ", ".join([*loop.update.options, which, loop.schedule.reading])
+        return (attention_part(loop, label),)
 
     whole = lact()
     switches = product((None, "per_token"), (None, "muon"), (None, "initial_norm"))

@@ -25,5 +25,5 @@ def derive() -> Derivation:
         restate=restate,
         expects="fails",
         instead="M acts on the chunk's sum, Σ_i M(Σ_m k̂_imᵀ v̂_im) "
-        "(lact_muon_on_momentum, third part).",
+        "(lact_muon_on_momentum, without momentum).",
     )

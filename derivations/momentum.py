@@ -26,7 +26,7 @@ def derive() -> Derivation:
     i, j = sp.symbols("i j", integer=True)
 
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
-        label = f"read {loop.schedule.read.replace('_', ' the ')}"
+        label = loop.schedule.reading
         weight = sp.Sum(running_product("alpha", i + 1, j), (j, i, last_step(loop)))
         return (attention_part(loop, label, coefficient=weight, scale=sp.Symbol("eta")),)
 

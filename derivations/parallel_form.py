@@ -16,12 +16,10 @@ def derive() -> Derivation:
     i, j, t = sp.symbols("i j t", integer=True)
 
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
-        causal = loop.schedule.read == "causal"
-        label = "read causally" if causal else f"read {loop.schedule.read.replace('_', ' the ')}"
-        last = t if causal else last_step(loop)
+        last = t if loop.schedule.read == "causal" else last_step(loop)
         each = sp.IndexedBase("eta")[j] * running_product("alpha", i + 1, j)
         weight = sp.Sum(each, (j, i, last))
-        return (attention_part(loop, label, coefficient=weight, scores=True),)
+        return (attention_part(loop, loop.schedule.reading, coefficient=weight, scores=True),)
 
     update = GradientStep(rate="per_step", momentum="per_step", trained="last")
     after, before, causal = (Schedule(chunk=2, read=read)

@@ -9,7 +9,7 @@ from ttt_proofs.symbolic import Derivation, additive_part
 
 
 def derive() -> Derivation:
-    """One step from states that differ by A, by B, and by both."""
+    """One step from two states that differ by A."""
     loop = InnerLoop(Linear(), SquaredError(), GradientStep())
     return Derivation(
         name="squared_error_not_additive",

@@ -25,7 +25,7 @@ def derive() -> Derivation:
     """By induction on t; the rate is written into the values."""
 
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
-        label = f"read {loop.schedule.read.replace('_', ' the ')}"
+        label = loop.schedule.reading
         scale = sp.Symbol("eta")
         return (attention_part(loop, label, coefficient=sp.Integer(1), scale=scale),)
 

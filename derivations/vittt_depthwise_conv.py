@@ -1,7 +1,7 @@
 """ViTTT's depthwise convolution: attention by the overlap of neighbourhoods, channel by channel.
 
 One step: `O_{c,p} = Conv(Q; W)_{c,p} + η Σ_r (Σ_δ Q_{c,p+δ} K_{c,r+δ}) V_{c,r}`. Windows and images
-may have any size. Inputs are told of with their padding, which may hold anything: zeros too.
+may have any size. Inputs are given with their padding, which may hold anything: zeros too.
 """
 
 import sympy as sp

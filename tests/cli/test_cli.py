@@ -111,7 +111,7 @@ def test_verify_one_and_its_json(call, tmp_path):
 def test_verify_a_false_claim_that_says_so(call):
     code, out, _ = call("verify", "momentum_rates_agree")
     assert code == 0
-    assert "fails. With " in out
+    assert "” fails. With " in out
 
 
 def test_a_false_claim_that_says_it_holds_ends_with_1(call, tmp_path):

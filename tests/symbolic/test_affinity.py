@@ -87,12 +87,11 @@ def test_steps_are_affine_or_not_by_proof_and_in_numbers(name):
 
 
 def test_the_corners_start_where_they_should():
-    """S, S + A, S + B, and S + A + B; the first has no tag."""
+    """S, S + A, S + B, and S + A + B; the first has no tail."""
     loop = InnerLoop(MLP(2), Frobenius())
-    assert list(CORNERS) == ["", "a", "b", "ab"]
-    for tag, letters in CORNERS.items():
-        (block,) = corner(loop, tag)
-        tail = f"_{tag}" if tag else ""
+    assert list(CORNERS) == ["", "_a", "_b", "_ab"]
+    for tail, letters in CORNERS.items():
+        (block,) = corner(loop, tail)
         starts = {d.name: d.start for d in block if isinstance(d, Define) and d.start is not None}
         assert {d.name for d in block} == {f"{n}{tail}" for n in ("W1", "W2", "G_W1", "G_W2")}
         for name in ("W1", "W2"):
@@ -101,18 +100,18 @@ def test_the_corners_start_where_they_should():
 
 def test_the_norms_to_restore_are_those_of_the_initial_weights():
     loop = InnerLoop(Linear(), Frobenius(), GradientStep(weight_norm="initial_norm"))
-    for tag in CORNERS:
-        (gate,) = [d for d in corner(loop, tag)[0] if d.name.startswith("N_W")]
+    for tail in CORNERS:
+        (gate,) = [d for d in corner(loop, tail)[0] if d.name.startswith("N_W")]
         assert {"W_0", "epsilon"} <= symbols(gate.term)
         assert {"W_0"} == {n for n in symbols(gate.term) if n.startswith("W_0")}
 
 
-@pytest.mark.parametrize("wrong", ["a", "b", "ab", ""])
+@pytest.mark.parametrize("wrong", ["_a", "_b", "_ab", ""])
 def test_a_wrong_corner_shows(wrong):
     """A corner with another start: the claim is false there, and the kernel does not accept it."""
     loop = CASES["linear, squared error"][0]
     part = affine_part(loop)
-    name = f"W_{wrong}" if wrong else "W"
+    name = f"W{wrong}"
 
     def moved(define):
         if define.name != name:
@@ -128,6 +127,6 @@ def test_a_wrong_corner_shows(wrong):
 
 def corner_term(loop: InnerLoop) -> tuple:
     """Another state to start from: S + C."""
-    (block,) = corner(loop, "a")
+    (block,) = corner(loop, "_a")
     (start,) = [d.start for d in block if d.name == "W_a"]
     return (replace(start.terms[1], name="C_W"),)

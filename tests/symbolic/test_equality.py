@@ -44,7 +44,7 @@ def names_of(definitions) -> set[str]:
 
 
 def test_tagged_names_are_apart_and_inputs_are_shared():
-    plain, other = theory.definitions(LOOP), tagged(theory.definitions(LOOP), "b")
+    plain, other = theory.definitions(LOOP), tagged(theory.definitions(LOOP), "_b")
     assert names_of(other) == {f"{name}_b" for name in names_of(plain)}
     assert names_of(plain).isdisjoint(names_of(other))
     inputs = symbols(plain) - names_of(plain)
@@ -57,7 +57,7 @@ def test_tagged_names_are_apart_and_inputs_are_shared():
 def test_functions_are_shared():
     """Both loops have the same φ and the same gates."""
     loop = InnerLoop(Features(), AbstractLoss(), GradientStep(weight_norm="n", clip="r"))
-    plain, other = theory.definitions(loop), tagged(theory.definitions(loop), "b")
+    plain, other = theory.definitions(loop), tagged(theory.definitions(loop), "_b")
     names = [{app.fn for app in inside(blocks, App)} for blocks in (plain, other)]
     assert names[0] == names[1] == {"phi", "ell", "n_W", "r"}
 

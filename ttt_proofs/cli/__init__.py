@@ -209,7 +209,7 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
     except (NotCoveredError, KernelError) as error:
         raise RequestError(str(error)) from error
     typer.echo(str(reduction))
-    if reduction.parallel == "sequential":
+    if reduction.parallel == "sequential" and loop.schedule.steps == 1:
         typer.echo(not_affine(loop, seed))
     if any_abstract(loop):
         typer.echo("autograd: not applicable, the loop has abstract parts")

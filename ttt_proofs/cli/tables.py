@@ -68,7 +68,8 @@ def print_table(done: list[dict[str, Any]], seconds: float) -> None:
     out.print(table)
     for e in done:
         if e["counterexample_text"]:
-            out.print(f"{e['name']} fails. {e['counterexample_text']}", **PLAIN)
+            told = f"{e['name']}: the claim “{e['title']}” fails. {e['counterexample_text']}"
+            out.print(told, **PLAIN)
         for name in e["mutants"]["survivors"]:
             out.print(f"{e['name']}: mutant survives: {name}", **PLAIN)
     as_stated = sum(e["as_stated"] for e in done)

@@ -12,7 +12,7 @@ from typing import Any
 from ..kernel.definitions import Equation
 from ..kernel.proof import Proof, Theorem
 from ..kernel.terms import KernelError
-from ..reduction import reduce
+from ..reduction import Reduction, reduce
 from ..render.text import statement_text
 from ..symbolic.assumptions import assumptions
 from ..symbolic.derivation import Derivation, Part
@@ -76,10 +76,12 @@ class Report:
 
     `outcome` is "holds" only where every statement was proved and nothing disagreed, "fails"
     only where a counterexample is at hand, and "undecided" otherwise. `as_stated` says whether
-    each witness that was asked for said what the derivation expects.
+    each witness that was asked for said what the derivation expects; the parallel class is asked
+    for with the autograd witness.
     """
 
     name: str
+    title: str
     statement: str
     expects: str
     outcome: str
@@ -134,18 +136,21 @@ def verify(derivation: Derivation, *, witnesses: Iterable[str] = WITNESSES, seed
         # Prime fields know functions such as σ by their differential equations alone, so a
         # disagreement there refutes nothing until numbers show it.
         exact = {**exact, "status": "disagrees"}
-    autograd = autograd_status(derivation, seed) if "autograd" in asked else skipped()
+    reductions = [reduce(loop) for loop in derivation.loops] if "autograd" in asked else []
+    autograd = skipped()
+    if "autograd" in asked:
+        autograd = autograd_status(derivation, reductions, seed)
     both = {"proof", "exact"} <= asked
     mutants = mutant_status(parts, seed) if both else skipped(
         total=0, killed_by_proof=0, killed_by_exact=0, equivalent=[], survivors=[])  # fmt: skip
-    outcome, parallel = decide(proof, exact, autograd), parallel_status(derivation)
+    outcome, parallel = decide(proof, exact, autograd), parallel_status(derivation, reductions)
     return Report(
         name=derivation.name,
+        title=derivation.title,
         statement=statements(parts),
         expects=derivation.expects,
         outcome=outcome,
-        as_stated=expected(derivation, proof, exact, autograd, mutants)
-        and parallel["status"] != "disagrees",
+        as_stated=expected(derivation, proof, exact, autograd, mutants, parallel),
         proof=proof,
         exact=exact,
         autograd=autograd,
@@ -205,14 +210,15 @@ def exact_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
     }
 
 
-def autograd_status(derivation: Derivation, seed: int) -> dict[str, Any]:
+def autograd_status(derivation: Derivation, reductions: list[Reduction],
+                    seed: int) -> dict[str, Any]:  # fmt: skip
     """The real inner loop, run by PyTorch, against each instance's reduction and statements."""
     if not derivation.loops:
         return not_applicable("no loop is an instance of this statement", device="cpu")
     from .autograd import autograd_witness  # these need torch, which the other witnesses do not
     from .statement import statement_witness
 
-    seen = [autograd_witness(reduce(loop), seed=seed) for loop in derivation.loops]
+    seen = [autograd_witness(reduction, seed=seed) for reduction in reductions]
     seen += [statement_witness(part, loop, seed=seed)
              for loop in derivation.loops for part in derivation.restate(loop)]  # fmt: skip
     worst = max(seen, key=lambda o: math.inf if math.isnan(o.max_relative_error)
@@ -228,11 +234,13 @@ def autograd_status(derivation: Derivation, seed: int) -> dict[str, Any]:
     }
 
 
-def parallel_status(derivation: Derivation) -> dict[str, Any]:
+def parallel_status(derivation: Derivation, reductions: list[Reduction]) -> dict[str, Any]:
     """Whether `reduce` puts each loop in the parallel class that the derivation says."""
     if not derivation.parallel:
         return not_applicable("no parallel class is claimed")
-    found = [reduce(loop).parallel for loop in derivation.loops]
+    if not reductions:
+        return skipped()
+    found = [reduction.parallel for reduction in reductions]
     agrees = set(found) == {derivation.parallel}
     return {"status": "agrees" if agrees else "disagrees", "claimed": derivation.parallel,
             "found": found}  # fmt: skip
@@ -265,7 +273,7 @@ def decide(proof: dict, exact: dict, autograd: dict) -> str:
 
 
 def expected(derivation: Derivation, proof: dict, exact: dict, autograd: dict,
-             mutants: dict) -> bool:  # fmt: skip
+             mutants: dict, parallel: dict) -> bool:  # fmt: skip
     """Whether some witness spoke, and each says what the derivation expects of it."""
     holds = derivation.expects == "holds"
     neutral = ("skipped", "not_applicable")
@@ -275,6 +283,7 @@ def expected(derivation: Derivation, proof: dict, exact: dict, autograd: dict,
     spoke = [s for s in said if s not in neutral and s != "refused"]
     return (
         bool(spoke)
+        and parallel["status"] != "disagrees"
         and all(s in (word, *neutral) for s, word in zip(said, wanted, strict=True))
         and mutants["status"] in ("killed", *neutral)
         and (mutants["total"] > 0 or mutants["status"] in neutral)

@@ -27,8 +27,9 @@ class Schedule:
     single: whether the theorems speak of chunks of one token, which then has no index; for
     chunks of any length they say the same with a sum over tokens.
 
-    The theorems hold for every chunk length and number of steps; these are the ones used when
-    the loop runs. Raises `ValueError` for a number below 1 or another choice.
+    The theorems hold for every chunk length, and with several steps for every number of them (each
+    a plain step); these numbers are the ones used when the loop runs. Raises `ValueError` for a
+    number below 1 or another choice.
     Source: Section 6.2, Appendix H (inclusive); LaCT as released (exclusive); Sections 4 and 5.2
     of arXiv 2602.21204 (the other fields).
     """
@@ -53,6 +54,13 @@ class Schedule:
         if self.single and (self.chunk != 1 or self.read == "causal"):
             raise ValueError("`single` must be False for chunks of several tokens or a causal "
                              f"reading; got {self}. Leave it out.")  # fmt: skip
+
+    @property
+    def reading(self) -> str:
+        """What is read when, in words."""
+        if self.read == "causal":
+            return "read causally"
+        return f"read {self.read.replace('_', ' the ')}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -113,6 +113,13 @@ class GradientStep:
         rule[W] = moved
         return rule
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What is added to the plain step, in words; "plain" where nothing is."""
+        added = {"clip": self.clip, "momentum": self.momentum, "Muon": self.orthogonal,
+                 "weight norm": self.weight_norm}  # fmt: skip
+        return tuple(name for name, on in added.items() if on) or ("plain",)
+
     def __post_init__(self) -> None:
         choose(self, rate=(None, *get_args(Rate)), place=get_args(Place), trained=get_args(Train),
                momentum=(None, *get_args(Rate)), ascent=(True, False))  # fmt: skip

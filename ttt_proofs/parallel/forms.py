@@ -68,8 +68,8 @@ def linear(code: TorchLoop, x: Chunks, g: Tensor, w: Tensor, m: Tensor, n: int |
 def masks(loop: InnerLoop, x: Chunks) -> tuple[Tensor, Tensor]:
     """What the gradient of chunk i weighs in W after n chunks, and in each accumulator.
 
-    `[B, H, N + 1, N]`, in which row 0 holds before all, and `[B, H, N·K, N]` for K updates a
-    chunk. The update rule itself, run on unit gradients: nothing is divided, so zeros are
+    `[B, H, N + 1, N]`, in which row 0 holds before all, and `[B, H, N·steps, N]`, for `steps`
+    updates a chunk. The update rule itself, run on unit gradients: nothing is divided, so zeros are
     harmless.
     """
     code = torch_loop(loop)

@@ -1,4 +1,4 @@
-"""Parallel classes: whether and how a loop runs in parallel over time, read off its form."""
+"""Parallel classes: whether and how a loop runs in parallel over time, by its rule and form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
 
 
 def classify(loop: InnerLoop, form: Form) -> tuple[Parallel, str]:
-    """The parallel class, and the reason for it, read off the proved form."""
+    """The parallel class and the reason for it: by the rule, and the values of the proved form."""
     rule = loop.update
     if not loop.is_static:
         return "sequential", "the kernel's parameters are updated, so φ depends on the state"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from fractions import Fraction
+from collections.abc import Sequence
 from typing import Any
 
 from ..kernel.definitions import Block, Define, DefineGradient, Equation, sum_over
 from ..kernel.proof import Proof
-from ..kernel.terms import Add, Atom, Ix, KernelError, Mul, Node, Num, Term, at, ix, parts
-from ..loops import InnerLoop
+from ..kernel.terms import Add, Atom, KernelError, Mul, Node, Term, at, inside, ix, parts
+from ..loops import InnerLoop, Weight
 from ..loops.update import M
 from . import theory
-from .bridge import place
+from .bridge import place, product, scalar
 from .prover import Prover
 from .theory import NOW, T
 
@@ -33,12 +32,31 @@ def renamed_symbols(node: Any, names: dict[str, str]) -> Any:
     return type(node)(*changed)
 
 
-def tagged(definitions: Definitions, tag: str) -> Definitions:
-    """The definitions with `_tag` after each name that they define; inputs stay shared."""
+def own_names(definitions: Definitions, tail: str) -> dict[str, str]:
+    """What the definitions define, gradients' parameters included, with `tail` after each name."""
     defined = [define for block in definitions for define in block]
     own = {define.name for define in defined}
     own |= {define.param for define in defined if isinstance(define, DefineGradient)}
-    return renamed_symbols(definitions, {name: f"{name}_{tag}" for name in own})
+    return {name: name + tail for name in own}
+
+
+def tagged(definitions: Definitions, tail: str) -> Definitions:
+    """The definitions with `tail` after each name that they define; inputs stay shared."""
+    return renamed_symbols(definitions, own_names(definitions, tail))
+
+
+def unfolded(prover: Prover, loop: InnerLoop, states: str, weights: Sequence[Weight],
+             tail: str = "") -> list[int]:  # fmt: skip
+    """The definitions of these states of a loop's copy, gradients as SymPy found them."""
+    own, steps = own_names((theory.weight_definitions(loop),), tail), []
+    for name in states:
+        for weight in weights:
+            known = theory.state(name, weight) + tail
+            if known in prover.known:
+                found = theory.gradient_entry(loop, weight) if name == "G" else None
+                entry = renamed_symbols(found, own) if found else None
+                steps.append(prover.definition(known, entry=entry))
+    return steps
 
 
 def joined(*copies: Definitions) -> Definitions:
@@ -54,26 +72,10 @@ class Comparison:
 
     def __init__(self, left: InnerLoop, right: InnerLoop) -> None:
         self.left, self.right = left, right
-        ours, theirs = theory.definitions(left), tagged(theory.definitions(right), "b")
+        ours, theirs = theory.definitions(left), tagged(theory.definitions(right), "_b")
         self.prover = Prover(joined(ours, theirs))
-        self.ours = self.unfolding(left, "")
-        self.theirs = self.unfolding(right, "_b")
-
-    def unfolding(self, loop: InnerLoop, tail: str) -> list[int]:
-        """The definitions of a loop's weights, those that use others first."""
-        steps = []
-        for name in "WNURG":
-            for weight in loop.trained:
-                known = theory.state(name, weight) + tail
-                if known not in self.prover.known:
-                    continue
-                found = theory.gradient_entry(loop, weight) if name == "G" else None
-                if found is not None and tail:
-                    own = {d.name: d.name + tail for d in theory.weight_definitions(loop)}
-                    own |= {f"X_{w.name}": f"X_{w.name}{tail}" for w in loop.trained}
-                    found = renamed_symbols(found, own)
-                steps.append(self.prover.definition(known, entry=found))
-        return steps
+        self.ours = unfolded(self.prover, left, "WNURG", left.trained)
+        self.theirs = unfolded(self.prover, right, "WNURG", right.trained, "_b")
 
     def same(self, left: Term, right: Term, ours: list[int], theirs: list[int], every) -> int:
         """`left = right` for all `every`, by using `ours` on the left and `theirs` on both."""
@@ -92,13 +94,8 @@ def accumulators(loop: InnerLoop, sign: int, time) -> list[Equation]:
     for weight in loop.trained:
         cell = theory.cell(loop, weight)
         left, right = (Atom(f"M_{weight.name}{tail}", (time, *place(cell))) for tail in ("", "_b"))
-        found.append(Equation(cell, left, right if sign == 1 else times(sign, right)))
+        found.append(Equation(cell, left, product([scalar(sign), right])))
     return found
-
-
-def times(number: int, term: Term) -> Term:
-    """A number times a term."""
-    return Mul((Num(Fraction(number)), term))
 
 
 def weights_agree(loop: InnerLoop, time) -> list[Equation]:
@@ -137,12 +134,12 @@ def agreement(both: Comparison, left: InnerLoop, sign: int) -> list[int]:
     assumed = [prover.assume(part) for part in predicate]
     for part in predicate:
         start = part.put({T: at(0)})
-        names = [a.name for a in (start.left, *starred(start.right)) if isinstance(a, Atom)]
+        names = [atom.name for atom in inside((start.left, start.right), Atom)]
         sources = [prover.definition(name, start=True) for name in names]
         bases.append(both.same(start.left, start.right, sources[:1], sources[1:], part.every))
     for part in predicate:
         goal = part.put({T: ix(T, 1)})
-        names = [a.name for a in (goal.left, *starred(goal.right)) if isinstance(a, Atom)]
+        names = [atom.name for atom in inside((goal.left, goal.right), Atom)]
         # An accumulator is unfolded in its own step only: in the weights' step it is known.
         own = [prover.definition(name) for name in names if name.startswith("M_")]
         ours = [*own[:1], *both.ours, *steps, *assumed]
@@ -155,20 +152,15 @@ def textbook(loop: InnerLoop) -> Definitions:
     """Linear attention as textbooks have it: `S ← S + Σ k_lᵀ v_l`, read by `q S`."""
     weight, token = loop.net.last, theory.rows(loop)
     row, col = theory.ends(loop, weight)
-    state = Atom("S", (NOW, *place(row + col)))
+    state, later = (Atom("S", (time, *place(row + col))) for time in (NOW, theory.NEXT))
     pair = Mul((Atom("k", (NOW, *place(token), *place(row))),
                 Atom("v", (NOW, *place(token), *place(col)))))  # fmt: skip
-    read = Mul((Atom("q", (NOW, *place(token), *place(row))), replace(state, ix=after(state))))
+    read = Mul((Atom("q", (NOW, *place(token), *place(row))), later))
     return (
         (Define("S", (T, *row, *col), Add((state, sum_over(token, pair))),
                 theory.start(loop, weight)),),
         (Define("o_b", (T, *token, *col), sum_over(row, read)),),
     )  # fmt: skip
-
-
-def after(atom: Atom) -> tuple[Ix, ...]:
-    """The indices one step later."""
-    return (theory.NEXT, *atom.ix[1:])
 
 
 def prove_textbook(loop: InnerLoop, goal: Equation) -> Proof:
@@ -187,8 +179,3 @@ def prove_textbook(loop: InnerLoop, goal: Equation) -> Proof:
     known = prover.induct(T, (agree,), [base], [step], 0)
     number = prover.use(prover.definition("o"), known)
     return prover.claim(number, goal, None, prover.definition("o_b"))
-
-
-def starred(term: Term) -> tuple[Term, ...]:
-    """The factors of a product, or the term alone."""
-    return term.factors if isinstance(term, Mul) else (term,)

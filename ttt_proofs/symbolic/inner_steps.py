@@ -20,6 +20,7 @@ from .bridge import Entry, Place, Scope, entry, index, loss_term, place, product
 from .gradients import Z, adjoint
 from .linear_attention import PAST, Form, last_step, past_rows, sign
 from .prover import Prover
+from .recurrence import i
 from .theory import MINUS_ONE, NOW, ONE, ZERO, T
 
 J, K = Var("j", TIME), Var("K", TIME)
@@ -27,7 +28,7 @@ INNER, LAST = ix(J), ix(K)
 
 
 def covered(loop: InnerLoop) -> bool:
-    """Whether the update is a plain step, the only one that is told of here."""
+    """Whether the update is a plain step, the only one that is covered here."""
     rule = loop.update
     return not (rule.momentum or rule.clip or rule.orthogonal or rule.weight_norm)
 
@@ -81,7 +82,7 @@ def definitions(loop: InnerLoop) -> tuple[Block, ...]:
         row, col = theory.ends(loop, weight)
         cell = (place(row), place(col))
         slope = Atom(f"G_{weight.name}", (NOW, INNER, LAST, *cell[0], *cell[1]))
-        moved = Add((inner(weight, NOW, INNER)(*cell), product([scalar(rate(loop, t)), slope])))
+        moved = scalar(loop.update.recurrence[W], {W: inner(weight, NOW, INNER)(*cell), G: slope})
         block += [
             Define(weight.name, (T, *row, *col, K), inner(weight, NOW, LAST)(*cell),
                    theory.start(loop, weight)),
@@ -111,7 +112,7 @@ def linear_attention(loop: InnerLoop) -> Form:
         key=key,
         value=value,
         stored=steps,
-        coefficient=scalar(sign(loop) * rate(loop, sp.Symbol(PAST.name, integer=True))),
+        coefficient=scalar(sign(loop) * rate(loop, i)),
         start=theory.start(loop, loop.net.last),
         last=index(last_step(loop)),
         hidden=hidden,
@@ -149,8 +150,7 @@ def unroll(loop: InnerLoop, *extra: Block) -> Unrolled:
     claim = Equation((T, *ends, K), inner(weight, NOW, INNER)(*cell),
                      Add((outer(weight, NOW)(*cell), before)))  # fmt: skip
     within = induct(prover, claim, J, f"{weight.name}_in")
-    each = product([scalar(rate(loop, sp.Symbol(PAST.name, integer=True))),
-                    Atom(name, (ix(PAST), INNER, LAST, *place(ends)))])  # fmt: skip
+    each = product([scalar(rate(loop, i)), Atom(name, (ix(PAST), INNER, LAST, *place(ends)))])
     past = Sum(PAST, at(0), ix(T, -1), Sum(J, at(0), ix(K, -1), each))
     claim = Equation((*ends, K), outer(weight, NOW)(*cell), Add((theory.start(loop, weight), past)))
     overall = induct(prover, claim, T, weight.name, within)

@@ -51,15 +51,14 @@ class Form:
     `query[l, h]` and `key[m, h]` are features, `value[m, c]` what is stored of a token, `stored`
     what is stored of step i at `[h, c]`: the sum of keyᵀ value over its tokens, or what an
     operator makes of such sums. `coefficient` is the weight of step i at time t, `start` the
-    decayed initial state, `gate` multiplies what is read (1 where the net has no gate), `last`
-    is the last step that is read in full. A single step (`last` is None) has no sum over i. A
-    causal reading has besides the term `newest`: what a token sees of its own chunk. `every` are
-    the indices of the output, `tokens` those of a token that was stored.
+    decayed initial state, `gate` multiplies what is read (1 where the net has no gate), `last` is
+    the last step that is read in full. A single step (`last` is None) has no sum over i. A causal
+    reading has besides the term `newest`: what a token sees of its own chunk. `every` are the
+    indices of the output, `tokens` those of a token that was stored, `hidden` the indices h.
     """
 
     every: tuple[Var, ...]
     tokens: tuple[Var, ...]
-
     query: Term
     key: Term
     value: Term

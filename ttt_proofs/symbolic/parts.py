@@ -7,7 +7,6 @@ import sympy as sp
 from ..kernel.definitions import Equation
 from ..kernel.terms import TIME, Atom, Var
 from ..loops import InnerLoop, Weight
-from ..loops.update import M
 from . import affinity, inner_steps, theory
 from .bridge import index, place, scalar
 from .derivation import Part
@@ -96,8 +95,7 @@ def same_outputs_part(left: InnerLoop, right: InnerLoop, label: str = "") -> Par
     every = (theory.T, *theory.rows(left), *theory.rows(left, "D_v"))
     goal = Equation(every, Atom("o", place(every)), Atom("o_b", place(every)))
     opposite = left.update.ascent != right.update.ascent and not left.update.orthogonal
-    sign = -1 if opposite and M in left.update.recurrence else 1
-    return Part(label, goal, prove_same_outputs(left, right, goal, sign))
+    return Part(label, goal, prove_same_outputs(left, right, goal, -1 if opposite else 1))
 
 
 def textbook_part(loop: InnerLoop, label: str = "") -> Part:
@@ -119,7 +117,7 @@ def additive_part(loop: InnerLoop, label: str = "") -> Part:
     """That one step adds what does not depend on the state: `F(S + A) = F(S) + A`."""
     one_step_a_chunk(loop)
     goal = affinity.additive_claim(loop)
-    return Part(label, goal, affinity.prove_corners(loop, goal, ("", "a")))
+    return Part(label, goal, affinity.prove_corners(loop, goal, ("", "_a")))
 
 
 def single_step_part(loop: InnerLoop, label: str = "", *, scale: sp.Expr | int = 1,
