@@ -72,7 +72,18 @@ def test_the_table_has_each_derivation_with_its_outcome_and_steps(name):
     assert ROWS[name][0] == derivation.expects
     if derivation.expects == "holds":
         assert int(ROWS[name][1]) == sum(len(part.proof.steps) for part in derivation.parts)
-    assert f"| `{name}` |" in README
+
+
+def test_the_claims_are_those_of_the_command():
+    """Counterexamples included: they are found anew."""
+    words = [sys.executable, "-m", "ttt_proofs", "show", "--table", "--format", "md"]
+    done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=300,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = README.partition("<!-- claims -->\n")[2].partition("\n<!-- /claims -->")[0]
+    assert shown == done.stdout.strip()
+    for name in names(folder(None)):
+        assert f"`{name}`" in shown
 
 
 def test_the_table_names_nothing_else():

@@ -2,7 +2,7 @@
 
 A block defines some symbols together, by recursion over time if need be. Each definition
 may use the block's symbols only at times and places that come before its own, so that the
-values exist and are unique.
+values exist and are unique, given those out of range (at negative times), which are arbitrary.
 """
 
 from fractions import Fraction
