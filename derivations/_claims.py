@@ -7,7 +7,8 @@ CLAIMS = (
         "One inner gradient step reads out as one step of linear attention.",
         "Theorem 5.1",
         "holds",
-        "For any loss that is differentiable in the outputs, any φ, chunks of any length.",
+        "For a loss that is a sum over tokens of any differentiable ℓ(f, v), any φ of one token, "
+        "chunks of any length.",
         ("single_step", "mlp_gradients", "swiglu_gradients"),
     ),
     Claim(
@@ -34,11 +35,12 @@ CLAIMS = (
         ("momentum_rate_inside", "momentum_rate_outside", "momentum_rates_agree"),
     ),
     Claim(
-        "More inner steps are another operator, so training and inference disagree.",
+        "The number of inner steps is part of the operator.",
         "Sections 4 and 5.2, paradox 1",
-        "holds",
-        "K steps give K keys and values for each token. For a static kernel and the Frobenius "
-        "loss that is one step at the rate K η.",
+        "holds, corrected",
+        "K plain gradient steps give K keys and values for each token. For a static kernel and the "
+        "Frobenius loss they are one step at the rate K η. Not covered: several steps with "
+        "momentum, Muon, clip or normalisation, and what training makes of it.",
         ("inner_steps",),
     ),
     Claim(
@@ -46,24 +48,25 @@ CLAIMS = (
         "Sections 4 and 5.2, paradox 2",
         "holds, corrected",
         "For the Frobenius loss, exactly and for any net: it is descent on -v. With squared error "
-        "it is not.",
+        "it is not. That learned maps absorb the sign is about training, and not decided here.",
         ("ascent_is_negated_values", "ascent_is_negated_values_squared_error"),
     ),
     Claim(
-        "q feeds q̂ only; k feeds k̂ and v̂: nothing asks Q and K to match.",
+        "q feeds q̂ only; k feeds k̂ and v̂.",
         "Sections 4 and 5.2, paradox 3",
         "holds",
         "Read off the forms: q occurs in q̂ alone; k occurs in k̂ and v̂, and in q̂ only through "
-        "the weights that it has updated.",
+        "the weights that it has updated. With the Frobenius loss and no output gate v̂ has no k.",
         ("unrolled", "momentum"),
     ),
     Claim(
         "Replacing q by k leaves two different maps, φ_{t+1}(k) and φ_t(k).",
         "Sections 4 and 5.2, paradox 4",
         "holds, corrected",
-        "Where the kernel is trained. With a static kernel they are one map, and the weights are "
-        "the Gram matrix of the keys under the mask.",
-        ("query_replaced_by_key",),
+        "Where the kernel is trained and the chunk is read after its update. Read before it, as "
+        "LaCT is released, both are φ_t; with a static kernel they are one map, and without an "
+        "operator the weights are the Gram matrix of the keys under the mask.",
+        ("query_replaced_by_key", "lact"),
     ),
     Claim(
         "LaCT is linear attention.",
@@ -114,10 +117,10 @@ CLAIMS = (
         ("vittt_depthwise_conv",),
     ),
     Claim(
-        "So is ViTTT as released.",
+        "The ViTTT layer as released computes these two forms.",
         "Section 5.4",
         "holds, corrected",
-        "The released clip g / (‖g‖ + 1) puts a gate on each column of what is stored, which the "
+        "With a gate on each column of what is stored: the released clip g / (‖g‖ + 1), which the "
         "stated forms leave out.",
         ("vittt",),
     ),
@@ -132,10 +135,11 @@ CLAIMS = (
     Claim(
         "O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V, C_ti = Σ_{j=i..t} η_j Π_{s=i+1..j} α_s.",
         "Section 6.2, Appendix H",
-        "holds",
-        "For a chunk read after its update. Read before it, the sum ends at t - 1; read causally, "
-        "the diagonal blocks are masked: three operators.",
-        ("parallel_form", "mask_recurrences"),
+        "holds, corrected",
+        "For the Frobenius loss and without Muon, for a chunk read after its update. With Muon (V2 "
+        "to V5) it is a scan, Muon on each chunk, and a sum. Read before the update, the sum ends "
+        "at t - 1; read causally, the diagonal blocks are masked: three operators.",
+        ("parallel_form", "mask_recurrences", "ladder_v2"),
     ),
     Claim(
         "C_ti = η_i Π_{s=i+1..t} α_s, without a sum.",
@@ -148,9 +152,10 @@ CLAIMS = (
         "A static kernel and no weight normalisation give a prefix sum.",
         "Section 6.2",
         "holds, corrected",
-        "For the Frobenius loss. With squared error v̂ depends on the state: no sum, but an affine "
-        "scan, S ← A S + B.",
-        ("squared_error_not_additive", "squared_error_is_affine"),
+        "For plain steps on the Frobenius loss. With momentum it is a 2×2 gate, with Muon a scan, "
+        "a map and a sum. With squared error v̂ depends on the state: no sum, but a step is affine, "
+        "F(S+A+B) + F(S) = F(S+A) + F(S+B).",
+        ("squared_error_not_additive", "squared_error_is_affine", "parallel_form", "ladder_v2"),
     ),
     Claim(
         "Trained kernel parameters are in the way of a parallel form.",

@@ -1,9 +1,10 @@
 """With the Frobenius loss, gradient ascent on (k, v) is gradient descent on (k, -v), exactly.
 
 Loop a ascends, loop b descends on negated values: the same weights at all times, hence the same
-outputs. So negating the projection that makes v maps one training run onto the other, step for
-step. With Muon the accumulator holds the direction of the step; for an odd operator, as M is, that
-is the same as taking M of the gradient and the sign afterwards.
+outputs. So where the map that makes v can be negated, for instance a linear projection, negating
+it maps one run onto the other, step for step; that training finds it is not shown. With Muon the
+accumulator holds the direction of the step; for an odd operator, as M is, that is the same as
+taking M of the gradient and the sign afterwards.
 """
 
 from dataclasses import replace

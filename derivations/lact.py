@@ -1,7 +1,8 @@
 """LaCT, in every combination of its options.
 
-`o_t = φ_{t+1}(q_t) (D_t W_0 + Σ_i C_ti U_i)`: per-token rates are in the values, momentum is inside
-of Muon's argument `U_i = M(Σ_{j≤i} β_j^i Σ_m k̂_jmᵀ v̂_jm)`, weight normalisation gates columns.
+`o_t = φ_{t+1}(q_t) (W_0 ⊙ D_t + Σ_i U_i ⊙ C_ti)`, D and C products of gates on columns: per-token
+rates are in the values, momentum is inside of Muon's argument
+`U_i = M(Σ_{j≤i} β_j^i Σ_m k̂_jmᵀ v̂_jm)`, weight normalisation gates columns.
 """
 
 from dataclasses import replace

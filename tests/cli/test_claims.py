@@ -44,7 +44,7 @@ def test_verdicts_follow_from_what_holds_and_fails(loaded):
     ("With weight normalisation the state is the sum", "refuted"),
     ("Gradient ascent", "holds, corrected"),
     ("A static kernel", "holds, corrected"),
-    ("O = Φ(Q) W_0", "holds"),
+    ("O = Φ(Q) W_0", "holds, corrected"),
 ])  # fmt: skip
 def test_known_verdicts(says, verdict):
     (claim,) = [c for c in CLAIMS if c.says.startswith(says)]

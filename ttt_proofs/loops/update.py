@@ -52,17 +52,16 @@ class GradientStep:
     With G the gradient of a chunk's loss in a weight, after step t:
 
         G ← r ⊙ η_in G          if `clip`: a gate r on each column, a function of that column
-        M ← G + α M             if `momentum`
-        U ← orthogonal(-M)      if `orthogonal`: an operator on matrices
+        M ← G + α M             if `momentum`; with `orthogonal` M ← -G + α M
+        U ← orthogonal(M)       if `orthogonal`: an operator on matrices
         W ← W - η_out M         or W + η_out U
         W ← n ⊙ W               if `weight_norm`: a gate n on each column, a function of it
 
     A rate placed `inside` is η_in, one placed `outside` η_out; the other is 1. Rates and momenta
     are numbers, given when the loop runs: one ("constant"), one per step, or one per token. A
     rate per token weighs that token's loss, another for each weight, so it is inside; momenta
-    per token are averaged over the chunk. No rate is the rate 1. With `orthogonal` the
-    accumulator holds the direction -G. `trained` says which weights move: all, or the last
-    layer's only. `ascent` goes up instead of down.
+    per token are averaged over the chunk. No rate is the rate 1. `trained` says which weights move:
+    all, or the last layer's only. `ascent` goes up instead of down.
 
     Names: `clip="column_norm"` is 1/(‖G‖ + 1), `weight_norm="initial_norm"` restores each
     column's initial norm, ‖W_0‖/(‖W‖ + ε), `orthogonal="muon"` is five Newton-Schulz steps,
