@@ -11,6 +11,7 @@ from ttt_proofs.kernel.proof import Theorem
 from ttt_proofs.kernel.terms import Add, KernelError, Lam, Mul, Num, substitute
 from ttt_proofs.kernel.terms import ix as index_of
 from ttt_proofs.loops import (
+    GLU,
     MLP,
     AbstractLoss,
     Features,
@@ -23,7 +24,7 @@ from ttt_proofs.loops import (
 )
 from ttt_proofs.loops.losses import F
 from ttt_proofs.symbolic import gradient_part, theory
-from ttt_proofs.symbolic.gradients import adjoint, backward, forward
+from ttt_proofs.symbolic.gradients import Z, adjoint, backward, forward, made
 
 LOSSES = {
     Frobenius(): lambda f, v: -(f * v).sum(),
@@ -55,6 +56,12 @@ def by_sympy(net, loss, x, v):
     for name, expression in backward(net).items():
         values[name] = matrix(expression, values)
     return {w.name: torch.as_tensor(values[adjoint(w.symbol).name]) for w in net.weights}
+
+
+def test_what_the_last_layer_makes_is_the_output_unless_a_gate_follows():
+    for net in (Linear(), MLP(2), SwiGLU(), GLU()):
+        assert dict(forward(net))[made(net)] == net.outputs
+        assert made(net) == (Z if isinstance(net, GLU) else F)
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=str)

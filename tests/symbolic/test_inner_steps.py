@@ -1,11 +1,14 @@
 """Several steps on a chunk: closed forms against iterating the delta rule, and planted faults."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import pytest
 
 from tests.symbolic.values import Meaning
+from ttt_proofs import reduce
+from ttt_proofs.evidence.autograd import Run, autograd_witness
+from ttt_proofs.evidence.statement import statement_witness
 from ttt_proofs.kernel.proof import Proof, Theorem
 from ttt_proofs.kernel.terms import (
     TIME,
@@ -24,6 +27,7 @@ from ttt_proofs.loops import (
     GLU,
     MLP,
     AbstractLoss,
+    DepthwiseConv,
     Features,
     Frobenius,
     GradientStep,
@@ -33,12 +37,16 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.symbolic import attention_part, delta_steps_part, summed_rate_part
+from ttt_proofs.symbolic import Part, attention_part, delta_steps_part, summed_rate_part, theory
+from ttt_proofs.symbolic.bridge import entry
 from ttt_proofs.symbolic.inner_steps import K, covered, linear_attention
-from ttt_proofs.symbolic.parts import steps_part
+from ttt_proofs.symbolic.parts import NotCoveredError, attention_form, steps_part
 
 MANY = Schedule(2, steps=3)
 STATIC = GradientStep(trained="last")
+CONV = InnerLoop(DepthwiseConv(), Frobenius(), schedule=Schedule(4, steps=2))
+CONVS = [CONV, replace(CONV, loss=SquaredError(), update=GradientStep("per_token", "inside"),
+                       schedule=Schedule(4, "before_update", steps=3))]  # fmt: skip
 DELTA = InnerLoop(Linear(), SquaredError(), STATIC, Schedule(steps=2, single=True))
 
 
@@ -58,6 +66,7 @@ LOOPS = [
     InnerLoop(MLP(2, "act"), Frobenius(), schedule=Schedule(2, "before_update", steps=2)),
     InnerLoop(SwiGLU(), SquaredError(), GradientStep("per_token", "inside"), MANY),
     InnerLoop(GLU(), SquaredError(), schedule=replace(MANY, query="key", negate_values=True)),
+    *CONVS,
 ]
 
 
@@ -90,7 +99,7 @@ def restated(part, right) -> Proof:
     return Proof(part.proof.definitions, (*steps, forged))
 
 
-@pytest.mark.parametrize("loop", LOOPS[:3], ids=range(3))
+@pytest.mark.parametrize("loop", [*LOOPS[:3], *CONVS], ids=range(5))
 def test_one_step_too_few_is_refused(loop):
     part = attention_part(loop)
     wrong = fewer(part.statement.right)
@@ -102,7 +111,7 @@ def test_one_step_too_few_is_refused(loop):
 
 def test_one_step_at_the_summed_rate_needs_a_static_kernel_and_frobenius():
     static = InnerLoop(Features(), Frobenius(), STATIC, MANY)
-    assert proved(summed_rate_part(static, "label"))
+    assert proved(summed_rate_part(static, "label")) and proved(summed_rate_part(CONV))
     ascending = replace(static, update=replace(STATIC, ascent=True))
     assert proved(summed_rate_part(ascending))
     for other in (
@@ -110,6 +119,7 @@ def test_one_step_at_the_summed_rate_needs_a_static_kernel_and_frobenius():
         replace(static, loss=SquaredError()),
         replace(static, loss=AbstractLoss()),
         replace(static, net=MLP(2), update=GradientStep()),
+        replace(CONV, loss=SquaredError()),
     ):
         assert proved(attention_part(other)) and not proved(summed_rate_part(other))
 
@@ -146,6 +156,59 @@ def test_the_form_of_another_loop_is_refused():
 )
 def test_what_is_told_of_are_plain_steps(update, plain):
     assert covered(InnerLoop(Linear(), Frobenius(), update, MANY)) is plain
+
+
+def test_other_steps_are_refused_in_one_sentence_everywhere():
+    loop = InnerLoop(Linear(), Frobenius(), GradientStep(momentum="constant"), MANY)
+    attempts = (reduce, attention_part, attention_form, summed_rate_part)
+    for attempt in attempts:
+        with pytest.raises(NotCoveredError, match=r"^several steps .*; got Grad.* a chunk\.$"):
+            attempt(loop)
+        attempt(replace(loop, update=GradientStep()))
+    with pytest.raises(ValueError, match=r"must be left out for .*; got Inner.* a chunk\.$"):
+        attention_part(LOOPS[0], scores=True)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_form_and_the_part_that_claims_it(steps):
+    loop = replace(LOOPS[0], schedule=replace(MANY, steps=steps))
+    form, part = attention_form(loop, "label")
+    assert part == attention_part(loop, "label") and proved(part)
+    assert part.statement.right == form.term and (K in form.every) is (steps > 1)
+
+
+@dataclass
+class Claimed:
+    """A run that is said to be another loop's."""
+
+    loop: InnerLoop
+    recurrent: Run
+    parallel: str = "sequential"
+    parallel_form: Run = None  # pyright: ignore
+
+
+@pytest.mark.parametrize("loop", CONVS, ids=str)
+def test_a_convolution_of_several_steps_is_its_form_and_what_autograd_finds(loop):
+    found, (_, part) = reduce(loop), attention_form(loop)
+    assert found.static and found.parallel == ("additive" if loop is CONV else "affine")
+    assert found.theorem.statement.equation == part.statement
+    assert autograd_witness(found, seed=0).agrees
+    assert statement_witness(part, loop, seed=0).agrees
+    wrong = Part("", replace(part.statement, right=fewer(part.statement.right)), part.proof)
+    assert not statement_witness(wrong, loop, seed=0).agrees
+    longer = reduce(replace(loop, schedule=replace(loop.schedule, steps=4)))
+    assert not autograd_witness(Claimed(loop, longer.recurrent), seed=0).agrees
+
+
+def test_features_of_a_convolution_are_windows(monkeypatch):
+    """With pixels for features, each alone, the kernel refuses."""
+    def pixel(loop, names, token, row, col):
+        return entry(loop.net.features, token, row, names)
+
+    assert proved(attention_part(CONV)) and proved(attention_part(LOOPS[0]))
+    monkeypatch.setattr(theory, "features", pixel)
+    assert not proved(attention_part(CONV))
+    assert proved(attention_part(LOOPS[0]))
 
 
 # K steps of the delta rule on one token, in exact fractions: from W, f = k W, v, η.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.symbolic.running import drawn, meaning, outputs
+from ttt_proofs.kernel.definitions import ONE
 from ttt_proofs.kernel.terms import Atom, at, rebuild
 from ttt_proofs.loops import (
     GLU,
@@ -153,7 +154,7 @@ def crossed(term):
 
 FAULTS = {
     "norm gate one step late": ("weight norm", "W2", lambda d: replace(d, term=sooner(d.term))),
-    "momentum starts at 1": ("before", "M_W", lambda d: replace(d, start=theory.ONE)),
+    "momentum starts at 1": ("before", "M_W", lambda d: replace(d, start=ONE)),
     "momentum starts at W_0": ("before", "M_W", lambda d: replace(
         d, start=theory.start(LOOPS["before"], LOOPS["before"].net.last))),
     "rates of another weight": ("per token", "G_W1", lambda d: replace(
@@ -182,6 +183,8 @@ STEPPED = {
                            Schedule(2, steps=2)),
     "glu": InnerLoop(GLU(), SquaredError(), GradientStep(rate=None),
                      Schedule(1, query="key", negate_values=True, steps=2)),
+    "conv": InnerLoop(CONV, SquaredError(), GradientStep("per_token", "inside"),
+                      Schedule(2, steps=2)),
 }  # fmt: skip
 
 

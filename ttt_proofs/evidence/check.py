@@ -85,9 +85,7 @@ def drawn(loop: InnerLoop, seed: int, *, first: bool) -> tuple[Inputs, Tensor]:
     """Inputs, long ones for the first trial, and the loop's outputs for them."""
 
     def reference(inputs: Inputs) -> dict[str, Tensor]:
-        outputs, _ = run_loop(loop, inputs.q, inputs.k, inputs.v, weights=inputs.weights,
-                              rate=inputs.rate, momentum=inputs.momentum)  # fmt: skip
-        return {"outputs": outputs.detach()}
+        return {"outputs": run_loop(loop, **vars(inputs))[0].detach()}
 
     long = {"B": 2, "H": 2, "T": ragged(loop, max(LONG // loop.schedule.chunk, 2))}
     found = draw_steady(loop, seed, reference, sizes=long if first else None)

@@ -31,6 +31,7 @@ from ..kernel.terms import (
     ix,
     parts,
 )
+from ..symbolic.equality import renamed_symbols
 from .texts import short
 
 Path = tuple[int, ...]
@@ -210,16 +211,6 @@ def replaced_role(term: Term, scope: tuple[Var, ...]) -> Iterator[Change]:
         for b in sorted(arity):
             if a != b and arity[a] == arity[b]:
                 yield f"{b} for {a}", renamed_symbols(term, {a: b})
-
-
-def renamed_symbols(node: Any, names: dict[str, str]) -> Any:
-    """The term with its symbols renamed."""
-    if isinstance(node, Atom):
-        return Atom(names.get(node.name, node.name), node.ix)
-    items = [renamed_symbols(part, names) for part in parts(node)]
-    if isinstance(node, tuple):
-        return tuple(items)
-    return type(node)(*items) if items else node
 
 
 def swapped_arguments(term: Term, scope: tuple[Var, ...]) -> Iterator[Change]:

@@ -114,8 +114,7 @@ def statement_witness(part: Part, loop: InnerLoop, *, seed: int) -> Observation:
     def reference(inputs: Inputs) -> dict[str, Tensor]:
         if name != "o":
             return {name: first_gradient(loop, inputs, weight)[None]}
-        outputs, _ = run_loop(loop, inputs.q, inputs.k, inputs.v, weights=inputs.weights,
-                              rate=inputs.rate, momentum=inputs.momentum)  # fmt: skip
+        outputs, _ = run_loop(loop, **vars(inputs))
         return {name: outputs[0, :, 0].unflatten(0, (STEPS, *tokens(loop)))}
 
     sizes, widths = sizes_of(loop)

@@ -10,7 +10,7 @@ from typing import Any
 import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
-from ..kernel.definitions import sum_over
+from ..kernel.definitions import ONE, sum_over
 from ..kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var, ix
 from ..loops.expressions import (
     RowFunction,
@@ -193,8 +193,8 @@ def loss_term(loss: sp.Expr, scope: Scope, weigh: Callable[[Place], list[Term]])
 
 def product(factors: list[Term]) -> Term:
     """The product, leaving out ones."""
-    kept = [f for f in factors if f != Num(Fraction(1))]
-    return kept[0] if len(kept) == 1 else Mul(tuple(kept)) if kept else Num(Fraction(1))
+    kept = [f for f in factors if f != ONE]
+    return kept[0] if len(kept) == 1 else Mul(tuple(kept)) if kept else ONE
 
 
 def index(expression: sp.Expr) -> Ix:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..kernel.definitions import Block, Define, DefineGradient, Equation, sum_over
 from ..kernel.proof import Proof
-from ..kernel.terms import Add, Atom, KernelError, Mul, Node, Term, at, inside, ix, parts
+from ..kernel.terms import Add, Atom, KernelError, Mul, Term, at, inside, ix, rebuild
 from ..loops import InnerLoop, Weight
 from ..loops.update import M
 from . import theory
@@ -20,16 +21,12 @@ Definitions = tuple[Block, ...]
 
 def renamed_symbols(node: Any, names: dict[str, str]) -> Any:
     """The node with its symbols renamed, also where they are defined."""
-    changed = [renamed_symbols(part, names) for part in parts(node)]
-    if isinstance(node, tuple):
-        return tuple(changed)
-    if not isinstance(node, Node):
-        return node
-    if isinstance(node, Atom | Define | DefineGradient):
-        changed[0] = names.get(node.name, node.name)
+    node = rebuild(node, lambda part: renamed_symbols(part, names))
     if isinstance(node, DefineGradient):
-        changed[2] = names[node.param]
-    return type(node)(*changed)
+        node = replace(node, param=names.get(node.param, node.param))
+    if isinstance(node, Atom | Define | DefineGradient):
+        node = replace(node, name=names.get(node.name, node.name))
+    return node
 
 
 def own_names(definitions: Definitions, tail: str) -> dict[str, str]:
@@ -67,11 +64,11 @@ def joined(*copies: Definitions) -> Definitions:
 class Comparison:
     """A proof about two loops: both are unfolded until they say the same.
 
-    The second loop's symbols end in `_b`. `entries` has each gradient as SymPy found it.
+    The second loop's symbols end in `_b`. `ours` and `theirs` are the steps that unfold each
+    loop's weights, with the gradients as SymPy found them.
     """
 
     def __init__(self, left: InnerLoop, right: InnerLoop) -> None:
-        self.left, self.right = left, right
         ours, theirs = theory.definitions(left), tagged(theory.definitions(right), "_b")
         self.prover = Prover(joined(ours, theirs))
         self.ours = unfolded(self.prover, left, "WNURG", left.trained)

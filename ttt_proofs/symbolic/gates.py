@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import sympy as sp
 
-from ..kernel.definitions import sum_over
-from ..kernel.terms import Add, App, Atom, Lam, Mul, Num, Term
+from ..kernel.definitions import ONE, sum_over
+from ..kernel.terms import Add, App, Atom, Lam, Mul, Term
 from ..loops import InnerLoop, Weight
 from ..loops.update import CLIPS, NORMS, R
 from .bridge import Place, place
@@ -31,7 +29,7 @@ def column_gate(loop: InnerLoop, weight: Weight, which: sp.Symbol, column: Lam,
     column of each weight, as it may depend on where they started.
     """
     if which == R and loop.update.clip in CLIPS:
-        return call("inverse", Add((norm(column), Num(Fraction(1)))))
+        return call("inverse", Add((norm(column), ONE)))
     if which == R:
         return App(str(loop.update.clip), (), (column,))
     if loop.update.weight_norm in NORMS:

@@ -18,6 +18,11 @@ def adjoint(symbol: sp.MatrixSymbol) -> sp.MatrixSymbol:
     return sp.MatrixSymbol(f"d{symbol.name}", *symbol.shape)
 
 
+def made(net: Net) -> sp.MatrixSymbol:
+    """What the last layer makes: F, or Z where a gate follows."""
+    return F if net.gate is None else Z
+
+
 def forward(net: Net) -> tuple[Assignment, ...]:
     """The whole net, its output F included."""
     if net.gate is None:

@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 
 import sympy as sp
 
-from ..kernel.definitions import Block, Define, DefineGradient, Equation, sum_over
+from ..kernel.definitions import (
+    MINUS_ONE,
+    ONE,
+    ZERO,
+    Block,
+    Define,
+    DefineGradient,
+    Equation,
+    sum_over,
+)
 from ..kernel.proof import Proof
 from ..kernel.terms import TIME, Add, Atom, Ix, Lam, Mul, Prod, Sum, Term, Var, at, ix
 from ..loops import InnerLoop, Weight
@@ -17,11 +26,11 @@ from ..loops.losses import F
 from ..loops.update import G, W, t
 from . import theory
 from .bridge import Entry, Place, Scope, entry, index, loss_term, place, product, scalar
-from .gradients import Z, adjoint
+from .gradients import adjoint
 from .linear_attention import PAST, Form, last_step, past_rows, sign
 from .prover import Prover
 from .recurrence import i
-from .theory import MINUS_ONE, NOW, ONE, ZERO, T
+from .theory import NOW, T
 
 J, K = Var("j", TIME), Var("K", TIME)
 INNER, LAST = ix(J), ix(K)
@@ -43,16 +52,23 @@ def inner(weight: Weight, time: Ix, step: Ix) -> Entry:
     return lambda row, col: Atom(f"{weight.name}_in", (time, step, *row, *col, LAST))
 
 
-def scope(loop: InnerLoop, data: str, time: Ix, step: Ix | None, tokens: Ix,
-          **override: Entry) -> Scope:  # fmt: skip
-    """The loop's names with the weights at that moment; without a step, between two chunks."""
-    weights = {w.name: outer(w, time) if step is None else inner(w, time, step)
-               for w in loop.trained}  # fmt: skip
-    weigh = theory.weighing(loop, loop.net.last, tokens)
-    names = theory.scope(loop, data, time, tokens, weigh, weights | override)
+def timed(names: Scope, time: Ix, step: Ix) -> Scope:
+    """The names with the parameters of functions, where they change, at that step."""
     if names.time:
-        names.time = (time, at(0) if step is None else step, LAST)
+        names.time = (time, step, LAST)
     return names
+
+
+def reading(loop: InnerLoop) -> Scope:
+    """The loop's names as chunk t is read, with the weights between two chunks."""
+    time = theory.read_time(loop)
+    return timed(theory.reading(loop, {w.name: outer(w, time) for w in loop.trained}), time, at(0))
+
+
+def storing(loop: InnerLoop, time: Ix, weight: Weight | None = None, **override: Entry) -> Scope:
+    """The loop's names at step j on chunk `time`, its loss weighed as in `theory.storing`."""
+    weights = {w.name: inner(w, time, INNER) for w in loop.trained}
+    return timed(theory.storing(loop, time, weight, weights | override), time, INNER)
 
 
 def rate(loop: InnerLoop, time: sp.Expr) -> sp.Expr:
@@ -64,12 +80,9 @@ def gradient(loop: InnerLoop, weight: Weight) -> tuple[DefineGradient, Lam]:
     """The definition of `G_W[t, j, K, ...]`, and its entry as SymPy found it."""
     row, col = theory.ends(loop, weight)
     param = f"X_{weight.name}"
-    weigh = theory.weighing(loop, weight, NOW)
-    names = scope(loop, "k", NOW, INNER, NOW, **{weight.name: theory.symbol(param)})
-    names.entries = {**names.entries, adjoint(F).name: lambda row, col: product(
-        [*weigh(row), entry(loop.loss.gradient, row, col, names)])}  # fmt: skip
+    names = storing(loop, NOW, weight, **{weight.name: theory.symbol(param)})
     now = Lam(row + col, inner(weight, NOW, INNER)(place(row), place(col)))
-    loss = loss_term(loop.loss.expression, names, weigh)
+    loss = loss_term(loop.loss.expression, names, theory.weighing(loop, weight, NOW))
     define = DefineGradient(f"G_{weight.name}", (T, J, K), param, loss, now)
     return define, Lam(row + col, entry(adjoint(weight.symbol), place(row), place(col), names))
 
@@ -89,26 +102,22 @@ def definitions(loop: InnerLoop) -> tuple[Block, ...]:
             Define(f"{weight.name}_in", (T, J, *row, *col, K), moved, outer(weight, NOW)(*cell)),
         ]  # fmt: skip
     row, col = theory.rows(loop), theory.rows(loop, "D_v")
-    names = scope(loop, theory.read_data(loop), theory.read_time(loop), None, NOW)
-    output = Define("o", (T, *row, *col, K), entry(F, place(row), place(col), names))
-    return ((*block, *gradients), (output,))
+    output = entry(F, place(row), place(col), reading(loop))
+    return ((*block, *gradients), (Define("o", (T, *row, *col, K), output),))
 
 
 def linear_attention(loop: InnerLoop) -> Form:
     """`o_t = φ(q) (W_0 + Σ_i η_i Σ_{j<K} φ_ij(k_i)ᵀ v̂_ij)`: K keys and values for each token."""
-    past, old = ix(PAST), place(past_rows(loop))
-    hidden, col = theory.ends(loop, loop.net.last)
-    row = place(theory.rows(loop))
-    read = scope(loop, theory.read_data(loop), theory.read_time(loop), None, NOW)
-    stored = scope(loop, "k", past, INNER, past)
-    made = F if loop.net.gate is None else Z
-    key = entry(loop.net.features, old, place(hidden), stored)
-    value = product([scalar(sign(loop)), entry(adjoint(made), old, place(col), stored)])
+    hidden, column = theory.ends(loop, loop.net.last)
+    row, old, col = place(theory.rows(loop)), place(past_rows(loop)), place(column)
+    read, stored = reading(loop), storing(loop, ix(PAST))
+    key = theory.features(loop, stored, old, place(hidden), col)
+    value = product([scalar(sign(loop)), theory.cotangent(loop, stored, old, col)])
     steps = Sum(J, at(0), ix(K, -1), sum_over(past_rows(loop), Mul((key, value))))
     return Form(
-        every=(T, *theory.rows(loop), *col, K),
+        every=(T, *theory.rows(loop), *column, K),
         tokens=past_rows(loop),
-        query=entry(loop.net.features, row, place(hidden), read),
+        query=theory.features(loop, read, row, place(hidden), col),
         key=key,
         value=value,
         stored=steps,
@@ -116,7 +125,7 @@ def linear_attention(loop: InnerLoop) -> Form:
         start=theory.start(loop, loop.net.last),
         last=index(last_step(loop)),
         hidden=hidden,
-        gate=ONE if loop.net.gate is None else entry(loop.net.gate, row, place(col), read),
+        gate=theory.output_gate(loop, read, row, col),
     )
 
 
@@ -193,10 +202,10 @@ class DeltaRule:
         hidden, col = theory.ends(loop, self.weight)
         self.every = (T, *hidden, *col, K)
         self.cell: tuple[Place, Place] = (place(hidden), place(col))
-        phi = theory.features(loop, "k", NOW, NOW)
+        names = theory.storing(loop, NOW)
         inside = theory.ends(loop, self.weight, 1)[0]
-        self.key = phi((), place(hidden), ())
-        other = phi((), place(inside), ())
+        self.key = theory.features(loop, names, (), place(hidden), ())
+        other = theory.features(loop, names, (), place(inside), ())
         self.square = sum_over(inside, Mul((other, other)))
         state = outer(self.weight, NOW)(place(inside), place(col))
         read = sum_over(inside, Mul((other, state)))
@@ -240,9 +249,9 @@ class DeltaRule:
         state = Equation(self.every, inner(self.weight, NOW, INNER)(*self.cell),
                          Add((outer(self.weight, NOW)(*self.cell), stored)))  # fmt: skip
         gained = prover.definition("gain")
-        weight = induct_with(prover, state, name, known.gradient, gained)
+        weight = induct_with(prover, state, name, "gain", known.gradient, gained)
         left = Equation((T,), rest, Add((ONE, Mul((MINUS_ONE, self.square, gain)))))
-        both = induct_with(prover, left, "rest", gained)
+        both = induct_with(prover, left, "rest", "gain", gained)
         powers = induct(prover, Equation((T,), rest, self.power(INNER)), J, "rest")
         each = Atom("rest", (NOW, ix(PAST)))
         total = Mul((self.eta, Sum(PAST, at(0), ix(J, -1), each)))
@@ -258,11 +267,13 @@ class DeltaRule:
         return prover.claim(prover.use(number, powers), goal)
 
 
-def induct_with(prover: Prover, claim: Equation, name: str, *theirs: int) -> int:
-    """As `induct`, over j, where `theirs` unfold what both sides of the step mention."""
-    base = prover.definition(name, start=True)
-    starts = [prover.definition("gain", start=True)]
-    base = prover.conclude(base, claim.put({J: at(0)}).right, *starts)
+def induct_with(prover: Prover, claim: Equation, name: str, other: str, *theirs: int) -> int:
+    """As `induct`, over j, for a claim that also mentions the defined symbol `other`.
+
+    `theirs` unfold what both sides of the step mention.
+    """
+    base, start = (prover.definition(symbol, start=True) for symbol in (name, other))
+    base = prover.conclude(base, claim.put({J: at(0)}).right, start)
     assumed, goal = prover.assume(claim), claim.put({J: ix(J, 1)})
     number = prover.use(prover.begin(goal.every, goal.left), prover.definition(name))
     number = prover.use(number, *theirs) if prover.applies(number, theirs[0]) else number

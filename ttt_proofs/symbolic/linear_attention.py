@@ -14,7 +14,7 @@ from typing import Any
 
 import sympy as sp
 
-from ..kernel.definitions import Equation, sum_over
+from ..kernel.definitions import ONE, Equation, sum_over
 from ..kernel.proof import Proof
 from ..kernel.terms import (
     TIME,
@@ -38,7 +38,7 @@ from .bridge import Place, index, place, product, scalar, variables
 from .gates import applied
 from .prover import Prover
 from .recurrence import Closed, i, solve
-from .theory import NOW, ONE, T
+from .theory import NOW, T
 
 PAST, EARLIER = Var("i", TIME), Var("j", TIME)
 RATE = {number(kind, "eta"): sp.Integer(1) for kind in ("constant", "per_step")}
@@ -164,16 +164,15 @@ def pieces(loop: InnerLoop, past: Ix, scale: sp.Expr | int) -> dict[str, Any]:
     """Query, key, value and gate of the loop, stored at the time `past`."""
     hidden, column = theory.ends(loop, loop.net.last)
     row, old, col = place(theory.rows(loop)), place(past_rows(loop)), place(column)
-    read = theory.features(loop, theory.read_data(loop), theory.read_time(loop), NOW)
-    value = theory.cotangent(loop, past)(old, col)
+    value = theory.cotangent(loop, theory.storing(loop, past), old, col)
     return {
         "every": (T, *theory.rows(loop), *column),
         "tokens": past_rows(loop),
-        "query": read(row, place(hidden), col),
-        "key": theory.features(loop, "k", past, past)(old, place(hidden), col),
+        "query": theory.features(loop, theory.reading(loop), row, place(hidden), col),
+        "key": theory.features(loop, theory.storing(loop, past), old, place(hidden), col),
         "value": product([scalar(sign(loop) * sp.sympify(scale)), value]),
         "hidden": hidden,
-        "gate": theory.output_gate(loop, row, col),
+        "gate": theory.output_gate(loop, theory.reading(loop), row, col),
     }
 
 

@@ -23,12 +23,29 @@ from .linear_attention import scores as scored
 from .prover import Prover
 
 
+class NotCoveredError(ValueError):
+    """The theorems do not cover the loop; the message names the assumption that it breaks."""
+
+
 def one_step_a_chunk(*loops: InnerLoop) -> None:
     """Raise `ValueError` for a loop of several steps on a chunk, which a part is not about."""
     for loop in loops:
         if loop.schedule.steps > 1:
             raise ValueError(f"`steps` must be 1 for this statement; got {loop.schedule.steps}. "
                              "Use attention_part.")  # fmt: skip
+
+
+def attention_form(loop: InnerLoop, label: str = "") -> tuple[Form, Part]:
+    """The form found for a loop of one step on a chunk or several, and the part that claims it.
+
+    Raises `NotCoveredError` for several steps that are not plain ones.
+    """
+    if loop.schedule.steps > 1:
+        form = inner_steps.linear_attention(loop)
+        return form, steps_part(loop, form, label)
+    form = linear_attention(loop)
+    goal = claim(form)
+    return form, Part(label, goal, prove_claim(loop, goal))
 
 
 def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | None = None,
@@ -40,24 +57,28 @@ def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | N
     in i, of the values. like: another loop, whose form is claimed instead. scores: whether q̂ k̂ᵀ
     is taken first, `o_t = q̂ S_0 + Σ_i C_ti (q̂ k̂_iᵀ) v̂_i`, as Appendix H has it.
     Whether it holds is decided by replaying the part's proof. For several steps on a chunk the
-    form found is the one that is claimed. Source: Theorems 5.2 and 5.3.
+    form found is the one that is claimed: `ValueError` for another, `NotCoveredError` where the
+    steps are not plain ones. Source: Theorems 5.2 and 5.3.
     """
+    if (coefficient, scale, like, scores) == (None, 1, None, False):
+        return attention_form(loop, label)[1]
     if loop.schedule.steps > 1:
-        if (coefficient, scale, like, scores) != (None, 1, None, False):
-            raise ValueError("`coefficient`, `scale`, `like` and `scores` must be left out for a "
-                             f"loop of several steps on a chunk; got {loop}. Take one step a "
-                             "chunk.")  # fmt: skip
-        return steps_part(loop, inner_steps.linear_attention(loop), label)
+        raise ValueError("`coefficient`, `scale`, `like` and `scores` must be left out for a loop "
+                         f"of several steps on a chunk; got {loop}. Take one step a chunk."
+                         )  # fmt: skip
     form = linear_attention(like or loop, coefficient=coefficient, scale=scale)
     goal = scored(form) if scores else claim(form)
     return Part(label, goal, prove_claim(loop, goal))
 
 
 def steps_part(loop: InnerLoop, form: Form, label: str) -> Part:
-    """A form of a loop that makes K update steps on each chunk, for every K."""
+    """A form of a loop that makes K update steps on each chunk, for every K.
+
+    Raises `NotCoveredError` where these are not plain gradient steps.
+    """
     if not inner_steps.covered(loop):
-        raise ValueError("several steps on a chunk must each be a plain gradient step; got "
-                         f"{loop.update}. Take one step a chunk.")  # fmt: skip
+        raise NotCoveredError("several steps on a chunk are covered where each is a plain gradient "
+                              f"step; got {loop.update}. Take one step a chunk.")  # fmt: skip
     goal = claim(form)
     return Part(label, goal, inner_steps.prove_claim(loop, goal))
 
@@ -85,6 +106,12 @@ def outer_products_part(loop: InnerLoop, label: str = "") -> Part:
     return Part(label, goal, prove_claim(loop, goal))
 
 
+def same_outputs(loop: InnerLoop) -> Equation:
+    """`o = o_b`: the loop's outputs are those of another, at all times."""
+    every = (theory.T, *theory.rows(loop), *theory.rows(loop, "D_v"))
+    return Equation(every, Atom("o", place(every)), Atom("o_b", place(every)))
+
+
 def same_outputs_part(left: InnerLoop, right: InnerLoop, label: str = "") -> Part:
     """That two loops with the same weights to start from have the same outputs at all times.
 
@@ -92,8 +119,7 @@ def same_outputs_part(left: InnerLoop, right: InnerLoop, label: str = "") -> Par
     those where just one of the two ascends and no operator has taken up the sign.
     """
     one_step_a_chunk(left, right)
-    every = (theory.T, *theory.rows(left), *theory.rows(left, "D_v"))
-    goal = Equation(every, Atom("o", place(every)), Atom("o_b", place(every)))
+    goal = same_outputs(left)
     opposite = left.update.ascent != right.update.ascent and not left.update.orthogonal
     return Part(label, goal, prove_same_outputs(left, right, goal, -1 if opposite else 1))
 
@@ -101,8 +127,7 @@ def same_outputs_part(left: InnerLoop, right: InnerLoop, label: str = "") -> Par
 def textbook_part(loop: InnerLoop, label: str = "") -> Part:
     """That a linear net's loop is textbook linear attention, with W_0 as its initial state."""
     one_step_a_chunk(loop)
-    every = (theory.T, *theory.rows(loop), *theory.rows(loop, "D_v"))
-    goal = Equation(every, Atom("o", place(every)), Atom("o_b", place(every)))
+    goal = same_outputs(loop)
     return Part(label, goal, prove_textbook(loop, goal))
 
 

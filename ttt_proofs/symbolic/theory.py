@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
 import sympy as sp
 
-from ..kernel.definitions import Block, Define, DefineGradient
-from ..kernel.terms import TIME, Atom, Ix, Lam, Mul, Num, Term, Var, ix
+from ..kernel.definitions import MINUS_ONE, ONE, ZERO, Block, Define, DefineGradient
+from ..kernel.terms import TIME, Atom, Ix, Lam, Mul, Term, Var, ix
 from ..loops import InnerLoop, Weight
 from ..loops.expressions import Windowed
 from ..loops.losses import F
@@ -28,11 +27,10 @@ from .bridge import (
     variables,
 )
 from .gates import applied, column_gate
-from .gradients import Z, adjoint, backward, forward
+from .gradients import adjoint, backward, forward, made
 
 T = Var("t", TIME)
 NOW, NEXT = ix(T), ix(T, 1)
-ZERO, ONE, MINUS_ONE = (Num(Fraction(n)) for n in (0, 1, -1))
 SEEN_TAIL = "_seen"
 
 Weigh = Callable[[Place], list[Term]]  # the factors by which a token's loss is weighed
@@ -104,30 +102,41 @@ def read_data(loop: InnerLoop) -> str:
     return "q" if loop.schedule.query == "query" else "k"
 
 
-def features(loop: InnerLoop, data: str, time: Ix,
-             tokens: Ix) -> Callable[[Place, Place, Place], Term]:  # fmt: skip
-    """`φ_time(data_tokens)` at a token, a row of the last layer, and one of its columns.
+def read_time(loop: InnerLoop) -> Ix:
+    """The time of the parameters that chunk t is read with."""
+    return NEXT if loop.schedule.read == "after_update" else NOW
+
+
+def reading(loop: InnerLoop, override: Mapping[str, Entry] = MappingProxyType({})) -> Scope:
+    """The names as chunk t is read."""
+    return scope(loop, read_data(loop), read_time(loop), NOW, override=override)
+
+
+def storing(loop: InnerLoop, time: Ix, weight: Weight | None = None,
+            override: Mapping[str, Entry] = MappingProxyType({})) -> Scope:  # fmt: skip
+    """The names as chunk `time` is stored, its loss weighed for this weight, or for the last."""
+    weigh = weighing(loop, weight or loop.net.last, time)
+    return scope(loop, "k", time, time, weigh, override)
+
+
+def features(loop: InnerLoop, names: Scope, token: Place, row: Place, col: Place) -> Term:
+    """φ of a token, at a row of the last layer's weight, for one of its columns.
 
     Only the features of a convolution depend on the column: each channel has its own window.
     """
-    names = scope(loop, data, time, tokens)
     if isinstance(loop.net.outputs, Windowed):
-        inputs = names.entries["X"]
-        return lambda row, at, col: inputs(shifted(row, at), col)
-    return lambda row, at, col: entry(loop.net.features, row, at, names)
+        return names.entries["X"](shifted(token, row), col)
+    return entry(loop.net.features, token, row, names)
 
 
-def output_gate(loop: InnerLoop, row: Place, col: Place) -> Term:
-    """The gate on what is read, 1 where the net has none."""
-    names = scope(loop, read_data(loop), read_time(loop), NOW)
-    return ONE if loop.net.gate is None else entry(loop.net.gate, row, col, names)
+def output_gate(loop: InnerLoop, names: Scope, token: Place, col: Place) -> Term:
+    """The gate on what is read of a token, 1 where the net has none."""
+    return ONE if loop.net.gate is None else entry(loop.net.gate, token, col, names)
 
 
-def cotangent(loop: InnerLoop, time: Ix) -> Entry:
-    """The loss' gradient in what the last layer makes, at `time`, weighed by the rates."""
-    names = scope(loop, "k", time, time, weighing(loop, loop.net.last, time))
-    made = F if loop.net.gate is None else Z
-    return lambda row, col: entry(adjoint(made), row, col, names)
+def cotangent(loop: InnerLoop, names: Scope, token: Place, col: Place) -> Term:
+    """The loss' gradient in what the last layer makes of a token."""
+    return entry(adjoint(made(loop.net)), token, col, names)
 
 
 def state(name: str, weight: Weight) -> str:
@@ -140,7 +149,7 @@ def start(loop: InnerLoop, weight: Weight) -> Term:
     return Atom(f"{weight.name}_0", place(cell(loop, weight)))
 
 
-def environment(loop: InnerLoop, weight: Weight, at: Place, col: Place) -> dict[sp.Basic, Any]:
+def environment(weight: Weight, at: Place, col: Place) -> dict[sp.Basic, Any]:
     """What the symbols of an update rule stand for, at one entry of a weight, at time t."""
     env: dict[sp.Basic, Any] = {
         value: Atom(state(value.name, weight), (NOW, *at)) for value in (W, M, G)
@@ -161,14 +170,14 @@ def weight_definitions(loop: InnerLoop) -> Block:
     moved: dict[sp.Symbol, list[Define | DefineGradient]] = {s: [] for s in (M, U, N, W, G, R)}
     for weight in loop.trained:
         row, col = ends(loop, weight)
-        env = environment(loop, weight, place(row + col), place(col))
+        env = environment(weight, place(row + col), place(col))
         for value, expression in loop.update.recurrence.items():
             name, term = state(value.name, weight), scalar(expression, env)
             if value == U:
                 inner = sum(ends(loop, weight, 1), ())
                 held = Lam(inner, Atom(state("M", weight), (NOW, *place(inner))))
-                made = applied(loop, place(row + col), held)
-                moved[U].append(Define(name, (T, *row, *col), made))
+                operated = applied(loop, place(row + col), held)
+                moved[U].append(Define(name, (T, *row, *col), operated))
             elif value in (R, N):
                 gate = column_gate(loop, weight, value, Lam(row, term), place(col))
                 begun = Lam(row, start(loop, weight))
@@ -210,7 +219,7 @@ def seen_definitions(loop: InnerLoop) -> Block:
     """The last layer as each token of chunk t sees it: one update by the tokens up to it."""
     weight, rule = loop.net.last, loop.update.recurrence
     at = place(cell(loop, weight))
-    env = environment(loop, weight, at, ())
+    env = environment(weight, at, ())
     env[G] = Atom(state("G", weight) + SEEN_TAIL, (NOW, *place(rows(loop)), *at))
     if M in rule:
         env[NEXT_M] = scalar(rule[M], env)
@@ -219,19 +228,14 @@ def seen_definitions(loop: InnerLoop) -> Block:
             Define(weight.name + SEEN_TAIL, every, scalar(rule[W], env)))  # fmt: skip
 
 
-def read_time(loop: InnerLoop) -> Ix:
-    """The time of the parameters that chunk t is read with."""
-    return NEXT if loop.schedule.read == "after_update" else NOW
-
-
 def output_definition(loop: InnerLoop) -> Define:
     """`o[t, l, c]`: the net at the query."""
     row, col = rows(loop), rows(loop, "D_v")
     override: dict[str, Entry] = {}
     if loop.schedule.read == "causal":
         override = {loop.net.last.name: symbol(loop.net.last.name + SEEN_TAIL, NOW, *place(row))}
-    names = scope(loop, read_data(loop), read_time(loop), NOW, override=override)
-    return Define("o", (T, *row, *col), entry(F, place(row), place(col), names))
+    output = entry(F, place(row), place(col), reading(loop, override))
+    return Define("o", (T, *row, *col), output)
 
 
 def definitions(loop: InnerLoop) -> tuple[Block, ...]:

@@ -20,7 +20,7 @@ from ..loops.expressions import Windowed, WindowedAdjoint, gelu_tanh
 from ..loops.losses import F, V
 from ..loops.nets import Assignment, Weight
 from ..loops.update import CLIPS, NEXT_M, NORMS, OPERATORS, G, M, N, R, U, W
-from .gradients import Z, adjoint, backward, forward
+from .gradients import adjoint, backward, forward, made
 from .torch_functions import FUNCTIONS
 
 CALLS = {
@@ -120,13 +120,13 @@ def weighed(lines: list[Assignment], trained: tuple[Weight, ...]) -> list[Assign
 def net_code(loop: InnerLoop) -> list[str]:
     """The functions of net and loss: features, outputs, cotangent, values, gradients."""
     net, weights = loop.net, [weight.name for weight in loop.net.weights]
-    made = F if net.gate is None else Z  # by the last layer, before any gate
+    layer = made(net)
     program, through = list(net.program), list(forward(net))
     symbols = [symbol for symbol, _ in through] + [weight.symbol for weight in net.weights]
     known = {adjoint(symbol).name: adjoint(symbol) for symbol in symbols}
     back = [(known[name], value) for name, value in backward(net).items()]
-    gated = live([line for line in through if line[0] != made], {F})
-    into = live(program + back, {adjoint(made)})
+    gated = live([line for line in through if line[0] != layer], {F})
+    into = live(program + back, {adjoint(layer)})
     lines = weighed(live(through + back, {adjoint(w.symbol) for w in loop.trained}), loop.trained)
     found = ", ".join(f"'{w.name}': {adjoint(w.symbol).name}" for w in loop.trained)
     loss = loop.loss.gradient
@@ -135,9 +135,9 @@ def net_code(loop: InnerLoop) -> list[str]:
     return [
         function_code("features", ["X", *weights], live(program, {net.features}),
                       net.features.name),
-        function_code("outputs", ["X", made.name, *weights], gated, F.name),
+        function_code("outputs", ["X", layer.name, *weights], gated, F.name),
         function_code("cotangent", [F.name, V.name], [], matrix_code(loss)),
-        function_code("values", ["X", slope, *weights], into, adjoint(made).name),
+        function_code("values", ["X", slope, *weights], into, adjoint(layer).name),
         function_code("gradients", ["X", slope, "rows", *weights], lines, f"{{{found}}}"),
     ]  # fmt: skip
 
