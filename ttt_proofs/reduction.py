@@ -11,29 +11,27 @@ from types import MappingProxyType
 import sympy as sp
 from torch import Tensor
 
-from .kernel.definitions import sum_over
+from .kernel.definitions import ONE, sum_over
 from .kernel.proof import Theorem
 from .kernel.terms import Mul, Term
 from .loops import GradientStep, InnerLoop, Schedule
 from .parallel import forms
-from .parallel.inputs import Number, Outputs, Rates, Weights, check_inputs
+from .parallel.chunks import Outputs
+from .parallel.inputs import Number, Rates, Weights, check_inputs
+from .parallel.maps import Along, fold
+from .parallel.state import State
+from .parallel.tiles import TILE
 from .render import latex, text
-from .symbolic import inner_steps
 from .symbolic.assumptions import assumptions
 from .symbolic.classes import Parallel, classify, transition
-from .symbolic.linear_attention import Form, claim, linear_attention, prove_claim
-from .symbolic.parts import gradient_part
+from .symbolic.linear_attention import Form
+from .symbolic.parts import NotCoveredError, attention_form, gradient_part
 from .symbolic.records import digest
-from .symbolic.theory import ONE
 from .symbolic.torch_code import loop_code
 
 
 class NotParallelError(ValueError):
     """The loop has no parallel form; the message names the obstruction."""
-
-
-class NotCoveredError(ValueError):
-    """The theorems do not cover the loop; the message names the assumption that it breaks."""
 
 
 @dataclass(frozen=True)
@@ -94,34 +92,42 @@ class Reduction:
         return transition(self.loop)
 
     def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights,
-                  rate: Rates = None, momentum: Number | None = None) -> Outputs:  # fmt: skip
-        """Outputs `[B, T, H, V]` and final weights `[B, H, rows, cols]`, step after step.
+                  rate: Rates = None, momentum: Number | None = None,
+                  initial_state: State | None = None) -> Outputs:  # fmt: skip
+        """Outputs `[B, T, H, V]` and the final state, step after step.
 
         q, k `[B, T, H, K]`, v `[B, T, H, V]`, weights `[H, rows, cols]`, all of one floating
         dtype; rate and momentum are numbers, `[B, N, H]` if per step, N = ceil(T / chunk), and
         `[B, T, H]` if per token, where the rate is a dict with one for each trained weight.
-        The final weights are those of all the net, trained or not. Raises `ValueError` or
+        The final `State` maps the names of all the net's weights, trained or not, to
+        `[B, H, rows, cols]`; given as `initial_state`, with the same `weights`, the next tokens go
+        on from there, at the start of a chunk. Raises `ValueError` or
         `TypeError` in one sentence if shapes, dtypes or numbers are off. Source: Section 3.
         """
-        check_inputs(self.loop, q, k, v, weights, rate, momentum)
-        return forms.recurrent(self.loop, q, k, v, weights, rate, momentum)
+        check_inputs(self.loop, q, k, v, weights, rate, momentum, initial_state)
+        return forms.recurrent(self.loop, q, k, v, weights, rate, momentum, initial_state)
 
     def parallel_form(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights,
-                      rate: Rates = None, momentum: Number | None = None) -> Outputs:  # fmt: skip
-        """The same outputs and final weights without a loop over time in the heavy part.
+                      rate: Rates = None, momentum: Number | None = None,
+                      initial_state: State | None = None, tile: int = TILE,
+                      along: Along = fold) -> Outputs:  # fmt: skip
+        """The same outputs and final state, without a loop over time in the heavy part.
 
-        Masked attention for the additive and gated classes (Section 6.2, Appendix H), a scan of
-        affine maps for the affine one; for the composed one a scan, an operator on each step, and
-        a sum.
+        Tiles of about `tile` tokens: masked attention within each (Section 6.2, Appendix H), and
+        affine maps of the state from one to the next, combined by `along`; in the composed class
+        a scan, an operator on each step, and a sum. Time and memory grow linearly with T.
         Raises `NotParallelError`, with the obstruction, for a sequential loop; otherwise as
         `recurrent`.
         """
         if self.parallel == "sequential":
             raise NotParallelError(f"a parallel form is required; this loop is sequential: "
                                    f"{self.reason}. Use .recurrent.")  # fmt: skip
-        check_inputs(self.loop, q, k, v, weights, rate, momentum)
-        runs = {"affine": forms.scanned, "composed": forms.composed}
-        return runs.get(self.parallel, forms.masked)(self.loop, q, k, v, weights, rate, momentum)
+        if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
+            raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")
+        check_inputs(self.loop, q, k, v, weights, rate, momentum, initial_state)
+        run = forms.composed if self.parallel == "composed" else forms.chunked
+        return run(self.loop, q, k, v, weights, rate, momentum, initial_state, tile=tile,
+                   along=along)  # fmt: skip
 
     def attention(self, q: Tensor, k: Tensor, *, weights: Weights, rate: Rates = None,
                   momentum: Number | None = None) -> Tensor:  # fmt: skip
@@ -224,13 +230,8 @@ def reduce(loop: InnerLoop) -> Reduction:
     if loop.net.obstacle:
         raise NotCoveredError(f"the theorems assume that {loop.net.obstacle}; "
                               f"got {loop.net}. Change the net.")  # fmt: skip
-    many = loop.schedule.steps > 1
-    if many and not inner_steps.covered(loop):
-        raise NotCoveredError("several steps on a chunk are covered where each is a plain gradient "
-                              f"step; got {loop.update}. Take one step a chunk.")  # fmt: skip
-    form = (inner_steps.linear_attention if many else linear_attention)(loop)
-    proof = (inner_steps.prove_claim if many else prove_claim)(loop, claim(form))
-    theorem = Theorem(proof)
+    form, part = attention_form(loop)
+    theorem = Theorem(part.proof)
     gradients = gradient_theorems(loop)
     parallel, reason = classify(loop, form)
     return Reduction(loop, form, theorem, gradients, loop.is_static, parallel, reason)

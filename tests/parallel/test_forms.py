@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 
+from tests.parallel.ways import CHUNKED
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
     MLP,
@@ -17,9 +18,13 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.parallel import forms
+from ttt_proofs.parallel import forms, gates
 from ttt_proofs.parallel.chunks import chunks
-from ttt_proofs.parallel.forms import attention, masked, masks, recurrent, scan, scanned
+from ttt_proofs.parallel.forms import attention, recurrent
+from ttt_proofs.parallel.gates import coefficients
+from ttt_proofs.parallel.maps import fold, scan, total
+from ttt_proofs.parallel.maps import scanned as by_scan
+from ttt_proofs.parallel.tiles import numbers
 from ttt_proofs.reference import run_loop
 
 STEPS = [
@@ -58,11 +63,6 @@ def run(form, loop: InnerLoop, x: Inputs):
     return form(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
 
 
-def parallel_forms(loop: InnerLoop):
-    """The forms that hold for the loop: masks need values that do not depend on the state."""
-    return [masked, scanned] if loop.loss == Frobenius() else [scanned]
-
-
 def same(one, other) -> bool:
     """Outputs and final weights agree, shapes included."""
     (o, w), (p, y) = one, other
@@ -82,7 +82,7 @@ def test_all_forms_agree(loop):
     for seed in range(3):
         x = sized(loop, seed)
         expected = run(run_loop, loop, x)
-        for form in (recurrent, *parallel_forms(loop)):
+        for form in (recurrent, *CHUNKED):
             assert same(run(form, loop, x), expected), form.__name__
 
 
@@ -106,7 +106,7 @@ def test_lengths_and_chunks(name, loss, read):
     loop = InnerLoop(MLP(2, "silu"), loss, STEPS[0], Schedule(chunk, read))
     x = sized(loop, 0, T=tokens, B=2, H=2)
     expected = run(run_loop, loop, x)
-    for form in (recurrent, *parallel_forms(loop)):
+    for form in (recurrent, *CHUNKED):
         assert same(run(form, loop, x), expected), form.__name__
 
 
@@ -117,7 +117,7 @@ def test_lengths_and_chunks(name, loss, read):
 def test_nothing_in_gives_nothing_out(batch, tokens, loss, read, update):
     loop = InnerLoop(SwiGLU(), loss, update, Schedule(2, read))
     x = sized(loop, 0, B=batch, T=tokens, H=3, D_v=4)
-    for form in (run_loop, recurrent, *parallel_forms(loop)):
+    for form in (run_loop, recurrent, *CHUNKED):
         outputs, final = run(form, loop, x)
         assert outputs.shape == (batch, tokens, 3, 4) and outputs.dtype == torch.float64
         assert list(final) == [w.name for w in loop.net.weights]
@@ -155,7 +155,7 @@ def test_zeros_and_ones_among_rates_and_momenta(rate, momentum, loss, read):
                     momentum=number(update.momentum, x.momentum, momentum))  # fmt: skip
         expected = run(run_loop, loop, x)
         assert torch.isfinite(expected[0]).all()
-        for form in (recurrent, *parallel_forms(loop)):
+        for form in (recurrent, *CHUNKED):
             assert same(run(form, loop, x), expected), (form.__name__, update)
 
 
@@ -163,7 +163,7 @@ def test_a_rate_of_zero_reads_the_start():
     loop = InnerLoop(Linear(), Frobenius(), STEPS[0])
     x = sized(loop, 0, T=5)
     x = replace(x, rate=torch.zeros_like(x.rate))
-    for form in (recurrent, masked, scanned):
+    for form in (recurrent, *CHUNKED):
         outputs, final = run(form, loop, x)
         assert torch.allclose(outputs, torch.einsum("bthk,hkv->bthv", x.q, x.weights["W"]))
         assert torch.equal(final["W"], x.weights["W"].expand_as(final["W"]))
@@ -183,7 +183,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("form", [recurrent, masked, scanned])
+@pytest.mark.parametrize("form", [recurrent, *CHUNKED])
 def test_a_changed_input_is_told_apart(form, change):
     """The comparison above can fail: each input matters to each form."""
     loop = InnerLoop(Linear(), Frobenius(), STEPS[0], Schedule(2))
@@ -200,7 +200,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("form", [recurrent, scanned])
+@pytest.mark.parametrize("form", [recurrent, *CHUNKED])
 @pytest.mark.parametrize("other", OTHERS, ids=str)
 def test_another_loop_is_told_apart(form, other):
     loop = InnerLoop(Linear(), Frobenius(), STEPS[0], Schedule(2))
@@ -213,14 +213,7 @@ def test_another_loop_is_told_apart(form, other):
     assert not same(run(form, stranger, x), run(run_loop, loop, x))
 
 
-def test_masked_attention_is_wrong_for_the_squared_error():
-    """Its values depend on the state; that is why the loop is not in an additive class."""
-    loop = InnerLoop(Linear(), SquaredError(), STEPS[0])
-    x = sized(loop, 0, B=1, T=6, H=1, D_k=3, D_v=2)
-    assert not same(run(masked, loop, x), run(run_loop, loop, x))
-
-
-@pytest.mark.parametrize("form", [recurrent, masked, scanned])
+@pytest.mark.parametrize("form", [recurrent, *CHUNKED])
 def test_a_later_token_changes_nothing_before_it(form):
     loop = InnerLoop(MLP(2, "tanh"), Frobenius(), STEPS[0], Schedule(2))
     x = sized(loop, 0, B=1, T=8, H=2)
@@ -232,7 +225,7 @@ def test_a_later_token_changes_nothing_before_it(form):
     assert not torch.allclose(before[:, 6:], after[:, 6:])
 
 
-@pytest.mark.parametrize("form", [recurrent, masked, scanned])
+@pytest.mark.parametrize("form", [recurrent, *CHUNKED])
 def test_inputs_are_left_as_they_were(form):
     loop = InnerLoop(SwiGLU(), Frobenius(), STEPS[0], Schedule(2))
     x, again = sized(loop, 3), sized(loop, 3)
@@ -246,9 +239,10 @@ def test_results_have_the_dtype_of_the_inputs(dtype):
     for loss in (Frobenius(), SquaredError()):
         loop = InnerLoop(MLP(2, "gelu_tanh"), loss, STEPS[0], Schedule(2))
         x = random_inputs(loop, 0, dtype=dtype)
-        for form in (recurrent, *parallel_forms(loop)):
+        for form in (recurrent, *CHUNKED):
             outputs, final = run(form, loop, x)
-            assert {outputs.dtype, *(w.dtype for w in final.values())} == {dtype}
+            assert outputs.dtype == dtype
+            assert {w.dtype for w in final.values()} == {torch.float32}
 
 
 def coefficient(loop: InnerLoop, rates, momenta, n: int, i: int) -> float:
@@ -269,9 +263,12 @@ def coefficient(loop: InnerLoop, rates, momenta, n: int, i: int) -> float:
 def test_the_mask_is_the_coefficient(update):
     loop = InnerLoop(Linear(), Frobenius(), update)
     x = sized(loop, 0, B=2, T=5, H=3)
-    found, held = masks(loop, chunks(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum))
-    assert found.shape == (2, 3, 6, 5) and held.shape == (2, 3, 5, 5)
-    assert (found[:, :, 0] == 0).all()
+    laid = chunks(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+    c = coefficients(loop, *(numbers(y, 5) for y in (laid.eta, laid.alpha)), laid.k, 5)
+    units = c.state.expand(2, 3, 1, 6, -1)[:, :, 0]
+    found = units[..., : -c.entering]
+    assert found.shape == (2, 3, 6, 5) and (found[:, :, 0] == 0).all()
+    assert (units[..., -1] == 1).all()  # nothing decays the state itself
     found = found[:, :, 1:]
     for b, h, n, i in product(range(2), range(3), range(5), range(5)):
         rates, momenta = ([y] * 5 if not isinstance(y, torch.Tensor) else y[b, :, h].tolist()
@@ -281,13 +278,6 @@ def test_the_mask_is_the_coefficient(update):
         other = coefficient(replace(loop, update=replace(update, ascent=not update.ascent)),
                             rates, momenta, n, i)  # fmt: skip
         assert i > n or float(found[b, h, n, i]) != pytest.approx(other)
-
-
-def test_the_mask_of_no_steps_is_empty():
-    loop = InnerLoop(Linear(), Frobenius(), STEPS[0])
-    x = sized(loop, 0, B=2, T=0, H=3)
-    found, held = masks(loop, chunks(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum))
-    assert found.shape == (2, 3, 1, 0) and held.shape == (2, 3, 0, 0)
 
 
 @pytest.mark.parametrize("read", READS)
@@ -318,13 +308,19 @@ def test_the_scan_composes_maps_in_order(steps):
     if steps > 1:
         wrong, shifted = scan(a.flip(2), b.flip(2))
         assert not torch.allclose(wrong[:, :, -1] @ x + shifted[:, :, -1], now)
+    for one, other in zip(fold(a, b, x), by_scan(a, b, x), strict=True):
+        assert torch.allclose(one, other)
+    assert torch.equal(fold(a, b, x)[0][:, :, 0], x)
+    gate, shift = total(a, b)
+    assert torch.allclose(gate @ x + shift, now)
 
 
 def test_a_fault_in_the_code_shows(monkeypatch):
     """With a wrong update rule, every form leaves the reference."""
     loop = InnerLoop(Linear(), Frobenius(), STEPS[0], Schedule(2))
     wrong = forms.torch_loop(replace(loop, update=replace(STEPS[0], place="inside")))
-    monkeypatch.setattr(forms, "torch_loop", lambda _: wrong)
+    for module in (forms, gates):
+        monkeypatch.setattr(module, "torch_loop", lambda _: wrong)
     x = sized(loop, 0, B=1, T=7, H=1)
-    for form in (recurrent, masked, scanned):
+    for form in (recurrent, *CHUNKED):
         assert not same(run(form, loop, x), run(run_loop, loop, x))

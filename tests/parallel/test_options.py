@@ -4,11 +4,13 @@ import inspect
 import random
 import types
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from tests.parallel.test_forms import run, same, short
+from tests.parallel.ways import CHUNKED, composed, masked, scanned, stepwise, tiled
 from ttt_proofs.evidence.sampling import Inputs, random_inputs, random_loop
 from ttt_proofs.loops import (
     GLU,
@@ -22,8 +24,8 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.parallel import chunks, forms
-from ttt_proofs.parallel.forms import attention, composed, masked, recurrent, scanned
+from ttt_proofs.parallel import chunks, forms, gates, tiles
+from ttt_proofs.parallel.forms import attention, recurrent
 from ttt_proofs.reference import run_loop
 
 STEP = GradientStep("per_step", "inside", "per_step")
@@ -74,9 +76,7 @@ def forms_of(loop: InnerLoop) -> list:
         return [recurrent]
     if rule.orthogonal:
         return [recurrent, composed]
-    if dynamic:
-        return [recurrent, scanned]
-    return [recurrent, masked] if rule.clip else [recurrent, masked, scanned]
+    return [recurrent, *CHUNKED]
 
 
 def name(loop: InnerLoop) -> str:
@@ -136,7 +136,7 @@ def test_every_form_is_the_loop(loop):
 
 def test_every_form_is_there():
     assert {form for loop in LOOPS for form in forms_of(loop)} == {
-        recurrent, masked, scanned, composed}  # fmt: skip
+        recurrent, *CHUNKED, composed}  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -185,11 +185,17 @@ def faulty(module, sound: str, wrong: str):
     return copy
 
 
-def with_chunks(sound: str, wrong: str):
-    """The forms, on a layout with a fault."""
-    copy = faulty(forms, "from .chunks import Chunks, at, chunks\n",
-                  "from .chunks import Chunks, at\n")  # fmt: skip
-    copy.__dict__["chunks"] = faulty(chunks, sound, wrong).__dict__["chunks"]
+def with_fault(module, sound: str, wrong: str):
+    """The forms, with a fault in one of their modules."""
+    copy, bad = faulty(forms, "import torch\n", "import torch\n"), faulty(module, sound, wrong)
+    if module is forms:
+        return bad
+    home = module.__name__
+    names = {name for name, x in vars(forms).items() if getattr(x, "__module__", "") == home}
+    if module is gates:  # `tiles` imports from it as well
+        copy.tiles = faulty(tiles, "import torch\n", "import torch\n").tiles
+        copy.tiles.__globals__.update(coefficients=bad.coefficients)
+    vars(copy).update({name: getattr(bad, name) for name in names})
     return copy
 
 
@@ -198,6 +204,10 @@ AFFINE = InnerLoop(Linear(), SquaredError(), TOKEN, CAUSAL)
 GATED = InnerLoop(GLU(), SquaredError(), LAST, EXCLUSIVE)
 COMPOSED = InnerLoop(Linear(), Frobenius(), MUON, TWICE)
 CLIPPED = InnerLoop(GLU(), Frobenius(), replace(VITTT, trained="last"), Schedule(3))
+ONE_RATE = GradientStep("constant", "inside", "constant")
+CONSTANT = InnerLoop(Linear(), Frobenius(), ONE_RATE, Schedule(3))
+AFTER = InnerLoop(Linear(), Frobenius(), STEP, Schedule(3))
+TWICE_AFFINE = InnerLoop(Linear(), SquaredError(), STEP, TWICE)
 IMAGES = InnerLoop(DepthwiseConv(3, 2, 3), Frobenius(), TOKEN, IMAGE)
 
 FAULTS = [
@@ -205,36 +215,43 @@ FAULTS = [
     (recurrent, AFFINE, forms, "y[:, :, -1:] for name", "y[:, :, :1] for name"),
     (recurrent, LOOPS[0], forms, "alpha, x.weights[name])", "alpha, now[name])"),
     (recurrent, LOOPS[0], forms, "for name, (_, m) in moved", "for name, (m, _) in moved"),
-    (masked, MASKED, forms, "each.tril()", "each.tril(-1)"),
-    (masked, MASKED, forms, "each.tril()", "each"),
-    (masked, MASKED, forms, "* each * rows.mT", "* each"),
-    (masked, MASKED, forms, "after[:, :, -1:]", "after[:, :, :1]"),
-    (masked, CLIPPED, forms, "sign(loop) * gates * values", "sign(loop) * values"),
-    (masked, CLIPPED, forms, "code.clip(gradients, x.eta)", "code.clip(gradients, 1)"),
-    (scanned, AFFINE, forms, "keys.mT).tril() @ stored", "keys.mT).tril(-1) @ stored"),
-    (scanned, AFFINE, forms, "queries @ idle + fresh", "queries @ past + fresh"),
-    (scanned, AFFINE, forms, "turn, shift = keys.mT @ (rows * slope * keys)",
-     "turn, shift = keys.mT @ (slope * keys)"),
-    (scanned, GATED, forms, "slope = values(zero + 1, zero) - values(zero, zero)",
-     "slope = zero + 1"),
-    (composed, COMPOSED, forms, "steps[:, :, s::each]", "steps[:, :, ::each]"),
+    (tiled, MASKED, tiles, "each.tril()", "each.tril(-1)"),
+    (tiled, MASKED, tiles, "each.tril()", "each"),
+    (tiled, MASKED, tiles, "rows * values, slope, None", "values, slope, None"),
+    (masked, MASKED, forms, "*held, now = final[", "now, *held = final["),
+    (tiled, MASKED, forms, "made = t.read(before)", "made = t.read(before.flip(2))"),
+    (tiled, CONSTANT, tiles, "c.kept(short * each)", "c.kept(-1)"),
+    (tiled, MASKED, tiles, "short * each)", "short * each - 1)"),
+    (tiled, CLIPPED, tiles, "* values), x.eta)", "* values), 1)"),
+    (stepwise, AFTER, tiles, "leaves = alone and", "leaves = not alone and"),
+    (tiled, AFFINE, tiles, "lower = slope * scores * rows.mT", "lower = slope * scores"),
+    (tiled, AFFINE, tiles, "        slope = rows * slope\n", ""),
+    (scanned, AFFINE, tiles, "self.values + self.slope @ states", "self.values"),
+    (tiled, GATED, tiles, "values(zero + 1) - values(zero)", "zero + 1"),
+    (tiled, TWICE_AFFINE, gates, "update if apart else n", "n"),
+    (tiled, AFTER, gates, "step(eta, n)", "step(eta, 0)"),
+    (tiled, AFTER, gates, "units[-2] * (count - 1)", "units[-2] * 0"),
+    (composed, COMPOSED, forms, "steps_made[:, :, s::each]", "steps_made[:, :, ::each]"),
     (composed, COMPOSED, forms, "moves.cumsum(2)", "moves"),
-    (composed, COMPOSED, forms, "code.orthogonal(combined(held, gates * gradients))",
-     "combined(held, code.orthogonal(gates * gradients)).clone()"),
+    (composed, COMPOSED, forms, "code.orthogonal(accumulators.to(keys.dtype))", "accumulators"),
+    (composed, COMPOSED, forms, "else states[:, :, 1:]", "else states[:, :, :-1]"),
+    (composed, COMPOSED, forms, "accumulated[..., -2:-1]", "accumulated[..., -1:]"),
     (recurrent, MASKED, chunks, " / there.sum(3, keepdim=True)", ""),
     (recurrent, MASKED, chunks, " / there.sum(3, keepdim=True)", " / there.shape[3]"),
     (recurrent, IMAGES, chunks, "net.height, net.width", "net.width, net.height"),
-    (recurrent, IMAGES, chunks, "w.mT.flatten(0, 1)", "w.reshape(-1, w.shape[1])"),
+    (recurrent, IMAGES, chunks, "w.mT.flatten(1, 2)", "w.reshape(len(w), -1, w.shape[2])"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("form", "loop", "module", "sound", "wrong"), FAULTS)
 def test_a_fault_in_a_form_shows(form, loop, module, sound, wrong):
-    copy = faulty(forms, sound, wrong) if module is forms else with_chunks(sound, wrong)
+    copy = with_fault(module, sound, wrong)
     x = given(loop)
     expected = run(run_loop, loop, x)
     assert same(run(form, loop, x), expected)
-    assert not same(run(getattr(copy, form.__name__), loop, x), expected)
+    form = copy.recurrent if form is recurrent else partial(form, module=copy)
+    found = run(form, loop, x)
+    assert not same(found, expected)
 
 
 def test_a_longer_chunk_is_filled_with_nothing():
@@ -264,7 +281,8 @@ def test_results_have_the_dtype_of_the_inputs(loop, dtype):
     x = random_inputs(loop, 0, dtype=dtype, sizes={"T": 6})
     for form in forms_of(loop):
         outputs, final = run(form, loop, x)
-        assert {outputs.dtype, *(w.dtype for w in final.values())} == {dtype}
+        assert outputs.dtype == dtype
+        assert {w.dtype for w in final.values()} == {torch.float32}
         assert outputs.isfinite().all()
 
 
@@ -298,6 +316,6 @@ def test_attention_weighs_the_values(net, read):
     made = code.features(laid.q, **laid.weights) @ laid.weights[net.last.name]
     made = made + (weights @ stored).unflatten(2, (2, 6))
     outputs = code.outputs(laid.q, made, **laid.weights)
-    found, _ = laid.whole(outputs, laid.weights)
+    found, _ = laid.whole(outputs, laid.now, laid.held)
     assert torch.allclose(found, run(run_loop, loop, x)[0], rtol=1e-11, atol=1e-12)
     assert (read == "after_update") != torch.equal(weights, weights.tril())

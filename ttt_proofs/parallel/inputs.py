@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from ..loops import DepthwiseConv, InnerLoop
 from ..loops.update import Rate
+from .state import State
 
 Number = Tensor | float
 Rates = Number | Mapping[str, Tensor] | None
 Weights = Mapping[str, Tensor]
-Outputs = tuple[Tensor, dict[str, Tensor]]
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of states and of what weighs them: float32 for shorter ones."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def check_inputs(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights,
-                 rate: Rates, momentum: Number | None) -> None:  # fmt: skip
+                 rate: Rates, momentum: Number | None, initial_state: State | None = None
+                 ) -> None:  # fmt: skip
     """Raise `ValueError` or `TypeError` unless the loop can run on these inputs.
 
     q, k `[B, T, H, K]`, v `[B, T, H, V]`, each weight `[H, rows, cols]`. A rate or momentum that
     the loop does not have is None, a constant one a number; one per step is `[B, N, H]` with
     N = ceil(T / chunk), one per token `[B, T, H]`: for the rate, one of them for each trained
-    weight, by name. For a convolution K = V, and T is a multiple of the chunk.
+    weight, by name. For a convolution K = V, and T is a multiple of the chunk. An initial
+    state has `[B, H, rows, cols]` for each weight, and for those trained with momentum another.
     """
     if not isinstance(weights, Mapping):
         raise TypeError("`weights` must map names to tensors; got "
@@ -46,6 +53,8 @@ def check_inputs(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weig
     check_weights(loop, k, v, weights)
     check_rate(loop, rate, k)
     check_number("momentum", momentum, loop.update.momentum, loop.schedule.chunk, k)
+    if initial_state is not None:
+        check_state(loop, initial_state, q, weights)
 
 
 def check_images(net: DepthwiseConv, k: Tensor, v: Tensor) -> None:
@@ -66,7 +75,8 @@ def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
     if x.dtype != like.dtype or x.device != like.device:
         raise TypeError(f"`{name}` must be {like.dtype} on {like.device}, as q is; got {x.dtype} "
                         f"on {x.device}. Convert it.")  # fmt: skip
-    if not torch.isfinite(x).all():
+    extremes = x.detach().aminmax() if x.numel() else ()  # NaN is both, if it is there
+    if not all(map(torch.isfinite, extremes)):
         raise ValueError(f"`{name}` must be finite; got NaN or infinity. Mask such tokens before.")
 
 
@@ -91,6 +101,26 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
             raise ValueError(f"`weights[{weight.name!r}]` must be {(k.shape[2], rows, cols)}, "
                              f"that is [heads, {weight.rows}, {weight.cols}]; got {shape}. "
                              "Make the widths match.")  # fmt: skip
+
+
+def check_state(loop: InnerLoop, state: State, like: Tensor, weights: Weights) -> None:
+    """A state such as a form returns for a batch of the same size; `like` is `[B, T, H, K]`."""
+    if not isinstance(state, State):
+        raise TypeError(f"`initial_state` must be a State; got {type(state).__name__}. Pass what "
+                        "a form has returned, and weights as `weights`.")  # fmt: skip
+    trained = {w.name for w in loop.trained} if loop.update.momentum else set()
+    both = (("weights", state, set(weights)), ("accumulators", state.accumulators, trained))
+    dtype, device = wide(like.dtype), like.device
+    for what, all_, names in both:
+        if set(all_) != names:
+            raise ValueError(f"`initial_state` must have {what} for {joined(names)}; got "
+                             f"{joined(all_)}. Pass a state of this loop.")  # fmt: skip
+        for name, x in all_.items():
+            shape = (len(like), *weights[name].shape)
+            if (tuple(x.shape), x.dtype, x.device) != (shape, dtype, device):
+                raise ValueError(f"`initial_state[{name!r}]` must be {shape}, {dtype} on {device}; "
+                                 f"got {tuple(x.shape)}, {x.dtype} on {x.device}. Pass a state of "
+                                 "the same batch.")  # fmt: skip
 
 
 def check_rate(loop: InnerLoop, rate: Rates, like: Tensor) -> None:
@@ -135,6 +165,11 @@ def check_number(name: str, number: object, kind: Rate | None, chunk: int, like:
     if not fits:  # NaN is not at most anything
         raise ValueError(f"`{name}` must be one finite number; got {got}. "
                          f"Declare {name}='per_step' for one per step.")  # fmt: skip
+
+
+def joined(names: Iterable[str]) -> str:
+    """Names in order, or "none"."""
+    return ", ".join(sorted(names)) or "none"
 
 
 def shown(x: object) -> str:

@@ -1,0 +1,56 @@
+"""Affine maps `x ↦ a_n x + b_n`, one after the other: what every parallel form comes down to.
+
+a `[..., N, r, r]`, b `[..., N, r, c]`, start `[..., r, c]`, floating; results are the states before
+each map, `[..., N, r, c]`, and after all, `[..., r, c]`. For one state r is 1 and a row of it is
+all of the state; for state and accumulator under scalar gates r is 2; for the delta rule r is the
+number of rows of the state. That maps may be combined in any grouping is what the scan rests on:
+(a₂, b₂) after (a₁, b₁) is (a₂ a₁, a₂ b₁ + b₂). Nothing is ever divided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+States = tuple[Tensor, Tensor]
+Along = Callable[[Tensor, Tensor, Tensor], States]
+
+
+def fold(a: Tensor, b: Tensor, start: Tensor) -> States:
+    """One map after the other: least work, N steps."""
+    states = [start]
+    for gate, shift in zip(a.unbind(-3), b.unbind(-3), strict=True):
+        states.append(gate @ states[-1] + shift)
+    *before, final = states
+    return torch.stack(before, dim=-3) if before else torch.empty_like(b), final
+
+
+def scan(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """All prefixes of the maps, in log2(N) rounds (Hillis and Steele, CACM 29, 1986)."""
+    reach = 1
+    while reach < b.shape[-3]:
+        later, earlier = a[..., reach:, :, :], a[..., :-reach, :, :]
+        shifted = later @ b[..., :-reach, :, :] + b[..., reach:, :, :]
+        b = torch.cat([b[..., :reach, :, :], shifted], dim=-3)
+        a = torch.cat([a[..., :reach, :, :], later @ earlier], dim=-3)
+        reach *= 2
+    return a, b
+
+
+def scanned(a: Tensor, b: Tensor, start: Tensor) -> States:
+    """The same states by a parallel scan: log2(N) rounds, and log2(N) times the work."""
+    gates, shifts = scan(a, b)
+    first = start[..., None, :, :]
+    states = torch.cat([first, gates @ first + shifts], dim=-3)
+    return states[..., :-1, :, :], states[..., -1, :, :]
+
+
+def total(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """All the maps as one: `[..., r, r]` and `[..., r, c]`."""
+    rows, columns = b.shape[-2:]
+    one = torch.eye(rows, dtype=b.dtype, device=b.device).expand(*b.shape[:-3], rows, rows)
+    start = torch.cat([b.new_zeros(*b.shape[:-3], rows, columns), one], dim=-1)
+    _, final = fold(a, torch.cat([b, torch.zeros_like(a)], dim=-1), start)
+    return final[..., columns:], final[..., :columns]

@@ -1,0 +1,211 @@
+"""Some steps of a loop as one affine map of its state, and the outputs of their tokens.
+
+All tiles are worked on at once: within a tile, attention under the mask of `gates`; from tile to
+tile, the maps that are made here and combined in `maps`. Where values depend on the state, as in
+the delta rule, those of a tile solve a unit triangular system: its chunkwise WY form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..loops import InnerLoop
+from ..loops.losses import F
+from ..symbolic.torch_code import torch_loop
+from .chunks import Chunks, filled
+from .gates import Coefficients, coefficients
+from .inputs import Number
+
+TILE = 64  # tokens
+
+
+def is_affine(loop: InnerLoop) -> bool:
+    """Whether values depend on the state: the loss' gradient is not of v alone."""
+    return loop.loss.gradient.has(F)
+
+
+def features(loop: InnerLoop, x: Chunks) -> tuple[Tensor, Tensor]:
+    """Those of what is read with and those of the keys, `[B, H, N, L, D]`; they do not change."""
+    code = torch_loop(loop)
+    return x.each(code.features, x.q), x.each(code.features, x.k)
+
+
+def constant_values(loop: InnerLoop, x: Chunks, keys: Tensor) -> Tensor:
+    """The gradients in what the last layer makes at the state 0, clipped, `[B, H, N, L, V]`."""
+    code = torch_loop(loop)
+    values = x.each(code.values, x.k, code.cotangent(torch.zeros_like(x.v), x.v))
+    if loop.update.clip:  # a gate for each column of a step's gradient
+        rows = x.rows[loop.net.last.name].to(keys.dtype)
+        values = values * code.clip(keys.mT @ (rows * values), x.eta).to(values.dtype)
+    return values
+
+
+def slopes(loop: InnerLoop, x: Chunks) -> Tensor:
+    """How those gradients grow with what the last layer makes, `[B, H, N, L, 1]`, if affine."""
+    code, zero = torch_loop(loop), torch.zeros_like(x.v[..., :1])
+
+    def values(made: Tensor) -> Tensor:
+        outputs = x.each(code.outputs, x.k, made)
+        return x.each(code.values, x.k, code.cotangent(outputs, zero))
+
+    return values(zero + 1) - values(zero)
+
+
+def tiled(x: Tensor, steps: int) -> Tensor:
+    """`[B, H, N, ...]` as `[B, H, N', steps, ...]`, filled up with zeros."""
+    x = filled(x, 2, steps)
+    return x.unflatten(2, (x.shape[2] // steps, steps))
+
+
+def repeated(x: Tensor, times: int, dim: int) -> Tensor:
+    """Each entry along dim so many times in a row; the tensor itself for one time."""
+    return x.repeat_interleave(times, dim=dim) if times > 1 else x
+
+
+def numbers(x: Number | None, steps: int) -> Number | None:
+    """Numbers of steps, `[B, H, N, 1, 1]`, by tile: `[B, H, N', steps]`."""
+    return tiled(x[..., 0, 0], steps) if isinstance(x, Tensor) and x.ndim else x
+
+
+def spread(weights: Tensor, x: Tensor) -> Tensor:
+    """Rows times each of m weights, side by side.
+
+    `[..., T, m]` and `[..., T, D]` to `[..., T, m·D]`.
+    """
+    return (weights.to(x.dtype)[..., None] * x[..., None, :]).flatten(-2)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tokens of N' tiles, P steps in each: R tokens are read with, S are learned from.
+
+    queries `[B, H, N', R, D]`, keys `[.., S, D]`; values `[.., S, V]`, what each key stores if the
+    tile starts from zero, and `slope`, `[.., S, m·D]`, what it stores beside that: slope times
+    the state, or None. `within`, `[.., R, S]`: what weighs scores, or None where tokens read no
+    more than a state: that which `leaves` the tile, or the entering one. `before` `[.., R, m]`:
+    what the state weighs for each query. `after` `[.., S, m]`, `gate` `[.., m, m]`: what each key
+    and the entering state weigh in the leaving one. S is R for one update a step.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    slope: Tensor | None
+    within: Tensor | None
+    before: Tensor
+    after: Tensor
+    gate: Tensor
+    leaves: bool
+
+    def maps(self) -> tuple[Tensor, Tensor]:
+        """Each tile's map, for `maps`: r is m if the gates are all of it, m·D if values depend."""
+        m, width = self.gate.shape[-1], self.keys.shape[-1]
+
+        def learned(values: Tensor) -> Tensor:
+            weighed = self.after.to(values.dtype)[..., None] * self.keys[..., None, :]
+            each = [keys.mT @ values for keys in weighed.unbind(-2)]
+            return torch.cat(each, dim=-2).to(self.gate.dtype)
+
+        shift = learned(self.values)
+        if self.slope is None:
+            gate = self.gate.expand(*shift.shape[:-2], m, m)
+            return gate, shift.unflatten(-2, (m, width)).flatten(-2)
+        one = torch.eye(width, dtype=self.gate.dtype, device=self.gate.device)
+        gates = (self.gate[..., :, None, :, None] * one[:, None]).flatten(-2).flatten(-3, -2)
+        return gates + learned(self.slope), shift
+
+    def read(self, states: Tensor) -> Tensor:
+        """What the last layer makes of the queries, `[.., R, V]`, of states `[.., m·D, V]`."""
+        states = states.to(self.queries.dtype)
+        made = spread(self.before, self.queries) @ states
+        if self.within is None:
+            return made
+        values = self.values if self.slope is None else self.values + self.slope @ states
+        scores = (self.queries @ self.keys.mT) * self.within
+        return made + scores.to(made.dtype) @ values
+
+
+def tiles(loop: InnerLoop, x: Chunks, tokens: int) -> Tiles:
+    """A loop's chunks, as many in a tile as have `tokens` tokens together, one at least."""
+    length, each, causal = x.k.shape[3], loop.schedule.steps, loop.schedule.read == "causal"
+    affine = is_affine(loop)
+    copies = each if affine else 1  # where values depend on the state, a step's updates differ
+    steps = max(1, min(tokens // (length * copies), x.steps))
+
+    def flat(y: Tensor, copies: int = 1) -> Tensor:
+        return repeated(tiled(y, steps), copies, 3).flatten(3, 4)
+
+    def by_token(y: Tensor) -> Tensor:
+        return repeated(y, length, -2)
+
+    queries, keys = features(loop, x)
+    rows, values = x.rows[loop.net.last.name], constant_values(loop, x, keys)
+    eta, alpha = numbers(x.eta, steps), numbers(x.alpha, steps)
+    c = coefficients(loop, eta, alpha, rows, steps, apart=affine)
+    m, count, read = c.entering, steps * each, seen(loop, c, steps)
+    within = weighed(read[..., :-m], length, loop)
+    after, gate = leaving(c, x.steps, steps, each)
+    keys, values, rows = (flat(y, copies) for y in (keys, values, rows.to(values.dtype)))
+    slope = None
+    if affine:
+        values, slope = solved(keys, values, rows, flat(slopes(loop, x), copies),
+                               by_token(c.state[..., :count, :]), m)  # fmt: skip
+        slope = rows * slope
+    alone = steps == 1 and not causal  # then a state has all that is read
+    leaves = alone and loop.schedule.read == "after_update"
+    state = torch.arange(m, device=rows.device) == m - 1
+    before = state.expand(length, m) if leaves else by_token(read[..., -m:])
+    return Tiles(flat(queries), keys, rows * values, slope, None if alone else within, before,
+                 by_token(after), gate, leaves)  # fmt: skip
+
+
+def seen(loop: InnerLoop, c: Coefficients, steps: int) -> Tensor:
+    """What each step of a tile is read with, `[B, H, N', steps, columns]`."""
+    each = loop.schedule.steps
+    if loop.schedule.read == "before_update":
+        return c.state[..., : steps * each : each, :]
+    return c.state[..., each::each, :]
+
+
+def weighed(weights: Tensor, length: int, loop: InnerLoop) -> Tensor:
+    """Weights of steps as those of tokens, `length` for each; a causal reading sees no later one.
+
+    `[..., steps, updates]` to `[..., steps · length, updates · length]`.
+    """
+    each = repeated(repeated(weights, length, -2), length, -1)
+    return each.tril() if loop.schedule.read == "causal" else each
+
+
+def leaving(c: Coefficients, steps: int, tile: int, each: int) -> tuple[Tensor, Tensor]:
+    """What gradients `[.., columns, m]` and the entering state `[.., m, m]` weigh at the end.
+
+    A last tile that is not full ends with the last step that there is.
+    """
+    last, short = c.kept(-1), steps % tile
+    if short:
+        whole = last.expand(*last.shape[:2], steps // tile + 1, *last.shape[3:])
+        last = torch.cat([whole[:, :, :-1], c.kept(short * each)[:, :, -1:]], dim=2)
+    return last[..., : -c.entering].mT, last[..., -c.entering :]
+
+
+def solved(keys: Tensor, values: Tensor, rows: Tensor, slope: Tensor, weights: Tensor, m: int
+           ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The values of a tile's tokens, each of which depends on those before: constant and slope.
+
+    value_i = values_i + slope_i keys_i W_i, and W_i = Σ weights_ij keys_jᵀ rows_j value_j + what
+    the state weighs, is unit lower triangular in the values. Source: for the delta rule, Yang et
+    al., arXiv 2406.06484, Section 3; momentum and chunks only change the weights.
+    """
+    length = weights.shape[-2] // (weights.shape[-1] - m)
+    entering = slope * spread(weights[..., -m:], keys)
+    if weights.shape[-1] - m == 1:  # one update: nothing comes before
+        return values, entering
+    scores = repeated(weights[..., :-m], length, -1) * (keys @ keys.mT)
+    lower = slope * scores * rows.mT
+    sides = torch.cat([values, entering], dim=-1).to(lower.dtype)
+    one = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    found = torch.linalg.solve_triangular(one - lower, sides, upper=False, unitriangular=True)
+    return tuple(found.to(values.dtype).split([values.shape[-1], entering.shape[-1]], dim=-1))
