@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from html import escape
 from types import MappingProxyType
 
@@ -19,6 +19,7 @@ from .parallel import forms
 from .parallel.chunks import Outputs
 from .parallel.inputs import Number, Rates, Weights, check_inputs
 from .parallel.maps import Along, fold
+from .parallel.sharding import Group, across, agreed
 from .parallel.state import State
 from .parallel.tiles import TILE
 from .render import latex, text
@@ -119,15 +120,37 @@ class Reduction:
         Raises `NotParallelError`, with the obstruction, for a sequential loop; otherwise as
         `recurrent`.
         """
-        if self.parallel == "sequential":
-            raise NotParallelError(f"a parallel form is required; this loop is sequential: "
-                                   f"{self.reason}. Use .recurrent.")  # fmt: skip
+        self.must_be_parallel()
         if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
             raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")
         check_inputs(self.loop, q, k, v, weights, rate, momentum, initial_state)
         run = forms.composed if self.parallel == "composed" else forms.chunked
         return run(self.loop, q, k, v, weights, rate, momentum, initial_state, tile=tile,
                    along=along)  # fmt: skip
+
+    def must_be_parallel(self) -> None:
+        """Raise `NotParallelError`, with the obstruction, for a sequential loop."""
+        if self.parallel == "sequential":
+            raise NotParallelError(f"a parallel form is required; this loop is sequential: "
+                                   f"{self.reason}. Use .recurrent.")  # fmt: skip
+
+    def sharded(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights, rate: Rates = None,
+                momentum: Number | None = None, initial_state: State | None = None,
+                tile: int = TILE, group: Group = None) -> Outputs:  # fmt: skip
+        """`parallel_form` of a sequence whose tokens lie, in order, on the ranks of a group.
+
+        Called by all ranks, each with its own tokens, numbers and the same weights; each has the
+        outputs of its tokens, the last rank the final state (`parallel.sharding.across`). Shards
+        may differ in length, and all but the last have whole chunks. Raises as `parallel_form`
+        does, on all ranks if on one. Needs `torch.distributed` to be initialised, and ends with
+        its error when a rank dies or the group's time-out is over.
+        """
+        self.must_be_parallel()
+        check = partial(check_inputs, self.loop, q, k, v, weights, rate, momentum, initial_state)
+        agreed(q.shape[1], self.loop.schedule.chunk, check, q.device, group)
+        return self.parallel_form(q, k, v, weights=weights, rate=rate, momentum=momentum,
+                                  initial_state=initial_state, tile=tile, along=across(group)
+                                  )  # fmt: skip
 
     def attention(self, q: Tensor, k: Tensor, *, weights: Weights, rate: Rates = None,
                   momentum: Number | None = None) -> Tensor:  # fmt: skip

@@ -127,14 +127,14 @@ def composed(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights,
     given = tiled(gradients, steps).flatten(4).to(rows.dtype)  # [B, H, N', P, D·V]
     accumulated = torch.cat(c.accumulators[1:], dim=-2)
     own = accumulated[..., : -c.entering] @ given
-    first = x.held.get(name)
-    if first is not None:
+    held = []
+    for first in x.held.values():  # where there is one
         after, gate = leaving(c, x.steps, steps, each)
         gates = gate[..., :1, :1].expand(*own.shape[:3], 1, 1)
-        before, _ = along(gates, after[..., :1].mT @ given, first.flatten(2)[:, :, None])
+        before, m = along(gates, after[..., :1].mT @ given, first.flatten(2)[:, :, None])
+        held.append(m.reshape(first.shape))
         own = own + accumulated[..., -2:-1] * before
     accumulators = own.flatten(2, 3)[:, :, : x.steps * each].unflatten(3, gradients.shape[3:])
-    held = [] if first is None else [torch.cat([first, accumulators], dim=2)[:, :, -1:]]
     steps_made = code.orthogonal(accumulators.to(keys.dtype)).to(rows.dtype)
     moves = torch.zeros_like(accumulators[:, :, ::each])
     for s in range(each):

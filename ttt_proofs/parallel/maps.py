@@ -24,7 +24,9 @@ def fold(a: Tensor, b: Tensor, start: Tensor) -> States:
     for gate, shift in zip(a.unbind(-3), b.unbind(-3), strict=True):
         states.append(gate @ states[-1] + shift)
     *before, final = states
-    return torch.stack(before, dim=-3) if before else torch.empty_like(b), final
+    # Without any map, still a function of the start: ranks exchange their gradients.
+    none = start[..., None, :, :][..., :0, :, :]
+    return torch.stack(before, dim=-3) if before else none, final
 
 
 def scan(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,5 +54,8 @@ def total(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     rows, columns = b.shape[-2:]
     one = torch.eye(rows, dtype=b.dtype, device=b.device).expand(*b.shape[:-3], rows, rows)
     start = torch.cat([b.new_zeros(*b.shape[:-3], rows, columns), one], dim=-1)
-    _, final = fold(a, torch.cat([b, torch.zeros_like(a)], dim=-1), start)
+    shifts = torch.cat([b, torch.zeros_like(a)], dim=-1)
+    # Of no maps, too, the result depends on them: a rank without tokens takes part in gradients.
+    start = start + shifts[..., :0, :, :].sum(-3)
+    _, final = fold(a, shifts, start)
     return final[..., columns:], final[..., :columns]

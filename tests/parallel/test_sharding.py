@@ -1,0 +1,39 @@
+"""Sequences in shards, by `torchrun` on the CPU: equal to one process, and no hang."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def torchrun(what: str, *, limit: float) -> tuple[int, str, float]:
+    """Exit status, output and seconds of four ranks; stopped at the limit."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4",
+         "-m", "tests.parallel.shards", what],
+        cwd=ROOT, capture_output=True, text=True, timeout=limit,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr, time.monotonic() - began
+
+
+def test_shards_are_the_whole_on_one_to_four_ranks():
+    status, told, _ = torchrun("agree", limit=300)
+    assert status == 0, told[-2000:]
+    (found,) = re.findall(r"largest difference (\S+)", told)
+    assert 0 < float(found) <= 1e-12
+    (alone,) = re.findall(r"without exchange (\S+)", told)
+    assert float(alone) > 0.01
+
+
+def test_a_rank_that_dies_ends_the_job():
+    status, told, _ = torchrun("die", limit=120)
+    assert status != 0 and "exitcode" in told.replace(" ", "").lower()
+
+
+def test_a_rank_that_hangs_ends_the_job_at_the_time_out():
+    status, told, seconds = torchrun("hang", limit=150)
+    assert status != 0 and seconds < 120, told[-2000:]

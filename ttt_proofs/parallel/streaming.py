@@ -1,0 +1,115 @@
+"""A sequence in pieces: whatever the cuts, the outputs are those of the whole.
+
+What is kept between pieces is the state after the last whole chunk and the tokens of the chunk
+that is open, fewer than `chunk`: a constant size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..loops import InnerLoop
+from .chunks import Outputs
+from .inputs import Number, Rates, Weights
+from .state import State
+
+Run = Callable[..., Outputs]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Consecutive tokens: k `[B, T, H, K]`, v `[B, T, H, V]`, rates and momenta as for a form."""
+
+    k: Tensor
+    v: Tensor
+    rate: Rates
+    momentum: Number | None
+
+    def map(self, function: Callable[..., Tensor], *others: Piece) -> Piece:
+        """A function of each tensor and of those at the same place in other pieces."""
+
+        def at(x: Any, *rest: Any) -> Any:
+            if isinstance(x, Mapping):
+                return {name: at(y, *(o[name] for o in rest)) for name, y in x.items()}
+            return function(x, *rest) if isinstance(x, Tensor) and x.ndim else x
+
+        names = [field.name for field in fields(self)]
+        return Piece(*(at(*(getattr(p, name) for p in (self, *others))) for name in names))
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Where a sequence stands: `state` after its whole chunks, and the tokens of the `open` one.
+
+    Both are None at the start.
+    """
+
+    state: State | None = None
+    open: Piece | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many tokens the open chunk has."""
+        return 0 if self.open is None else self.open.k.shape[1]
+
+
+def must_be_whole(loop: InnerLoop) -> str | None:
+    """Why pieces must end with a chunk; None where they may end anywhere."""
+    if loop.schedule.chunk == 1:
+        return None
+    if loop.net.tokens:
+        return "an image is read whole"
+    if loop.schedule.read == "after_update":
+        return "its tokens are read after the update by all of them"
+    if loop.schedule.read == "causal" and loop.update.momentum == "per_token":
+        return "its momentum is the mean over all its tokens"
+    return None
+
+
+def feed(loop: InnerLoop, run: Run, stream: Stream, q: Tensor, k: Tensor, v: Tensor, *,
+         weights: Weights, rate: Rates = None, momentum: Number | None = None,
+         last: bool = False) -> tuple[Tensor, Stream]:  # fmt: skip
+    """The outputs of the next tokens, `[B, T, H, V]`, and where the sequence then stands.
+
+    run: a form of the loop, such as `Reduction.recurrent`. q, k, v, weights, rate and momentum as
+    it has them; numbers per step are those of the chunks that begin in this piece. A piece
+    may end anywhere, unless a chunk's outputs need all of its tokens (`must_be_whole`): then it
+    must end with a chunk, or be the `last`; else `ValueError`.
+    """
+    length, waiting = loop.schedule.chunk, stream.waiting
+    early = loop.schedule.read == "before_update"
+    tokens = waiting + q.shape[1]
+    whole = tokens // length * length
+    reason = must_be_whole(loop)
+    if tokens > whole and reason and not last:
+        raise ValueError(f"a piece must end with a chunk of {length} tokens, for {reason}; got "
+                         f"{tokens - whole} tokens more. Feed whole chunks, or set last=True."
+                         )  # fmt: skip
+    piece = Piece(k, v, rate, momentum)
+    if stream.open is not None:
+        piece = stream.open.map(lambda x, y: torch.cat([x, y], dim=1), piece)
+        q = torch.cat([torch.zeros_like(stream.open.k), q], dim=1)
+
+    def cut(start: int, stop: int) -> Piece:
+        steps = slice(start // length, -(-stop // length))
+        return piece.map(lambda x: x[:, start:stop] if x.shape[1] == tokens else x[:, steps])
+
+    outputs, state = [], stream.state
+    # What is read before the update of an open chunk needs no token of it but those asked for.
+    done = skipped = waiting if whole == 0 and early and not last else 0
+    for stop in dict.fromkeys((whole, tokens)):
+        if stop > done:
+            part = cut(done, stop)
+            made, after = run(q[:, done:stop], part.k, part.v, weights=weights, rate=part.rate,
+                              momentum=part.momentum, initial_state=state)  # fmt: skip
+            outputs.append(made)
+            state = after if stop == whole or last else state
+            done = stop
+    found = torch.cat(outputs, dim=1) if outputs else v[:, :0]
+    open_ = None if tokens == whole or last else cut(whole, tokens)
+    return found[:, waiting - skipped :], Stream(state, open_)
