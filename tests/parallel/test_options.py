@@ -191,11 +191,12 @@ def with_fault(module, sound: str, wrong: str):
     if module is forms:
         return bad
     home = module.__name__
-    names = {name for name, x in vars(forms).items() if getattr(x, "__module__", "") == home}
+    names = {name: x.__name__ for name, x in vars(forms).items()
+             if getattr(x, "__module__", "") == home and hasattr(x, "__name__")}  # fmt: skip
     if module is gates:  # `tiles` imports from it as well
         copy.tiles = faulty(tiles, "import torch\n", "import torch\n").tiles
         copy.tiles.__globals__.update(coefficients=bad.coefficients)
-    vars(copy).update({name: getattr(bad, name) for name in names})
+    vars(copy).update({name: getattr(bad, own) for name, own in names.items()})
     return copy
 
 

@@ -23,8 +23,8 @@ from .maps import Along, fold
 from .state import State
 from .tiles import (
     TILE,
+    Features,
     constant_values,
-    features,
     is_affine,
     leaving,
     numbers,
@@ -33,6 +33,7 @@ from .tiles import (
     tiles,
     weighed,
 )
+from .tiles import features as featured
 
 
 def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
@@ -77,17 +78,18 @@ def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights
 
 def chunked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
             momentum: Number | None, initial_state: State | None = None, *, tile: int = TILE,
-            along: Along = fold) -> Outputs:  # fmt: skip
+            along: Along = fold, features: Features | None = None) -> Outputs:  # fmt: skip
     """Masked attention in tiles of about `tile` tokens, and states carried from tile to tile.
 
     For the classes additive, gated and affine: memory and time linear in T, and all but the
     passage from tile to tile in large products. `along` combines the tiles' maps: `maps.fold` one
-    after the other, `maps.scanned` by a parallel scan. One tile for all is the matrix form
+    after the other, `maps.scanned` by a parallel scan. `features` makes the features in place of
+    the derived code (`tiles.features`). One tile for all is the matrix form
     `O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V̂` of Section 6.2.
     """
     gated = loop.net.gate is not None and is_affine(loop)  # another map for each column
     x = chunks(loop, q, k, v, weights, rate, momentum, initial_state, apart=gated)
-    name, t = loop.net.last.name, tiles(loop, x, tile)
+    name, t = loop.net.last.name, tiles(loop, x, tile, features)
     start = torch.cat([*x.held.values(), x.now[name]], dim=2)  # [B, H, m, D, V]
     a, b = t.maps()
     before, final = along(a, b, start.reshape(*b.shape[:2], *b.shape[3:]))
@@ -109,7 +111,7 @@ def finished(loop: InnerLoop, x: Chunks, made: Tensor, now: Tensor, held: list[T
 
 def composed(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
              momentum: Number | None, initial_state: State | None = None, *, tile: int = TILE,
-             along: Along = fold) -> Outputs:  # fmt: skip
+             along: Along = fold, features: Features | None = None) -> Outputs:  # fmt: skip
     """A scan, a map on each chunk, a scan: an operator on accumulators that data alone make.
 
     The accumulators of all chunks come from their gradients, tile by tile; the operator takes
@@ -119,7 +121,7 @@ def composed(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights,
     """
     code, x = torch_loop(loop), chunks(loop, q, k, v, weights, rate, momentum, initial_state)
     name, each = loop.net.last.name, loop.schedule.steps
-    queries, keys = features(loop, x)
+    queries, keys = featured(loop, x, features)
     rows = x.rows[name]
     gradients = keys.mT @ (rows.to(keys.dtype) * constant_values(loop, x, keys))
     steps = max(1, min(tile // x.k.shape[3], x.steps))
@@ -161,6 +163,6 @@ def attention(loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Rat
     steps, rows = max(1, x.steps), x.rows[loop.net.last.name].flatten(2, 3)
     c = coefficients(loop, numbers(x.eta, steps), numbers(x.alpha, steps), rows, steps)
     within = weighed(seen(loop, c, steps)[..., : -c.entering], x.k.shape[3], loop)[:, :, 0]
-    queries, keys = (y.flatten(2, 3) for y in features(loop, x))
+    queries, keys = (y.flatten(2, 3) for y in featured(loop, x))
     scores = (queries @ keys.mT) * (sign(loop) * within * rows.mT).to(queries.dtype)
     return scores[..., :tokens, :tokens]

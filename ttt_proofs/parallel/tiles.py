@@ -7,6 +7,7 @@ the delta rule, those of a tile solve a unit triangular system: its chunkwise WY
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,10 +28,16 @@ def is_affine(loop: InnerLoop) -> bool:
     return loop.loss.gradient.has(F)
 
 
-def features(loop: InnerLoop, x: Chunks) -> tuple[Tensor, Tensor]:
-    """Those of what is read with and those of the keys, `[B, H, N, L, D]`; they do not change."""
-    code = torch_loop(loop)
-    return x.each(code.features, x.q), x.each(code.features, x.k)
+Features = Callable[..., Tensor]
+
+
+def features(loop: InnerLoop, x: Chunks, made: Features | None = None) -> tuple[Tensor, Tensor]:
+    """Those of what is read with and those of the keys, `[B, H, N, L, D]`; they do not change.
+
+    `made` makes them in place of the derived code, of `[B, H, 1, N·L, K]` and the weights.
+    """
+    made = made or torch_loop(loop).features
+    return x.each(made, x.q), x.each(made, x.k)
 
 
 def constant_values(loop: InnerLoop, x: Chunks, keys: Tensor) -> Tensor:
@@ -128,7 +135,7 @@ class Tiles:
         return made + scores.to(made.dtype) @ values
 
 
-def tiles(loop: InnerLoop, x: Chunks, tokens: int) -> Tiles:
+def tiles(loop: InnerLoop, x: Chunks, tokens: int, made: Features | None = None) -> Tiles:
     """A loop's chunks, as many in a tile as have `tokens` tokens together, one at least."""
     length, each, causal = x.k.shape[3], loop.schedule.steps, loop.schedule.read == "causal"
     affine = is_affine(loop)
@@ -141,7 +148,7 @@ def tiles(loop: InnerLoop, x: Chunks, tokens: int) -> Tiles:
     def by_token(y: Tensor) -> Tensor:
         return repeated(y, length, -2)
 
-    queries, keys = features(loop, x)
+    queries, keys = features(loop, x, made)
     rows, values = x.rows[loop.net.last.name], constant_values(loop, x, keys)
     eta, alpha = numbers(x.eta, steps), numbers(x.alpha, steps)
     c = coefficients(loop, eta, alpha, rows, steps, apart=affine)
