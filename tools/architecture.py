@@ -20,7 +20,7 @@ SOURCES = (PACKAGE, "derivations", "tools")
 # Each layer imports itself and those before it, never one after it.
 LAYERS = (
     "kernel", "loops", "symbolic", "render", "parallel",
-    "reduction", "reference", "kernels", "evidence", "cli",
+    "reduction", "reference", "kernels", "layer", "evidence", "bench", "cli",
 )
 
 # What these import besides themselves and the standard library; nothing else.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .evidence.report import prove, refute, verify
     from .evidence.types import Evidence, Observation, Refutation
     from .kernel.proof import Theorem
+    from .layer import TTTLayer
     from .loops import InnerLoop
     from .reduction import Reduction, reduce
 
@@ -24,6 +25,7 @@ _HOME = {
     "Observation": "evidence.types",
     "Reduction": "reduction",
     "Refutation": "evidence.types",
+    "TTTLayer": "layer",
     "Theorem": "kernel.proof",
     "check": "evidence.check",
     "prove": "evidence.report",
@@ -38,6 +40,7 @@ __all__ = [
     "Observation",
     "Reduction",
     "Refutation",
+    "TTTLayer",
     "Theorem",
     "check",
     "prove",

@@ -1,0 +1,239 @@
+"""`TTTLayer`: an inner loop as a layer of a network, in whichever form runs best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, silu
+
+from .loops import DepthwiseConv, InnerLoop
+from .loops.update import Rate
+from .parallel import forms
+from .parallel.chunks import Outputs
+from .parallel.inputs import Number, Rates, wide
+from .parallel.streaming import Stream, feed
+from .reduction import NotParallelError, Reduction, reduce
+
+Mode = Literal["recurrent", "parallel", "kernel", "auto"]
+
+
+class TTTLayer(nn.Module):
+    """Test-time training as a sequence layer: x `[B, T, width]` to y of the same shape and dtype.
+
+        q, k = normalised silu(x W_q), silu(x W_k)     v = silu(x W_v)     y = RMSNorm(o) W_o
+
+    with o the reading of the inner loop, which starts anew for each sequence, from learned weights.
+    Numbers of the loop are learned, in (0, 1): a constant one is one number; per token they are
+    projected from the token, for each head (rates for each trained weight as well); per step, from
+    the chunk's first token. Rates are divided by the chunk's length, as the loss sums over tokens.
+
+    loop: a concrete `InnerLoop` that the theorems cover. width: of x. heads: H. key_width,
+    value_width: K and V of a head, width / heads by default. hidden_width: of all hidden layers
+    of the net, key_width by default. mode: "recurrent" takes one step after the other; "parallel"
+    is the chunked form; "kernel" the Triton kernels, on CUDA or in the interpreter; "auto" the
+    kernels on CUDA where the loop has one, else the parallel form where it has one, else the
+    recurrence. The same parameters give the same outputs, to rounding, in every mode. `mode` may
+    be assigned at any time. tile: tokens that the parallel form treats at once.
+    Parameters are float32; under `torch.autocast`, or with the layer in another dtype, tokens
+    have that one and states float32.
+
+    Raises `ValueError` or `TypeError` for sizes or modes that cannot be, `NotParallelError` for
+    mode "parallel" with a sequential loop, `NotCoveredError` as `reduce` does.
+    Source: Section 3 and Appendix E of arXiv 2602.21204.
+    """
+
+    def __init__(self, loop: InnerLoop, width: int, *, heads: int = 1,
+                 key_width: int | None = None, value_width: int | None = None,
+                 hidden_width: int | None = None, mode: Mode = "auto", tile: int = forms.TILE
+                 ) -> None:  # fmt: skip
+        super().__init__()
+        check_sizes(width=width, heads=heads, key_width=key_width, value_width=value_width,
+                    hidden_width=hidden_width, tile=tile)  # fmt: skip
+        reduced(loop)  # it is what is covered, or this raises
+        key = key_width or width // heads
+        value = value_width or (key if key_width else width // heads)
+        if not key or (isinstance(loop.net, DepthwiseConv) and key != value):
+            raise ValueError(f"`key_width` and `value_width` must be at least 1, and equal for a "
+                             f"convolution; got {key} and {value}. Give them.")  # fmt: skip
+        self.loop, self.width, self.heads, self.tile = loop, width, heads, tile
+        self.queries = nn.Linear(width, heads * key, bias=False)
+        self.keys = nn.Linear(width, heads * key, bias=False)
+        self.values = nn.Linear(width, heads * value, bias=False)
+        self.norm = nn.RMSNorm(value)
+        self.out = nn.Linear(heads * value, width, bias=False)
+        sizes = {"D_k": key, "D_v": value, "D_w": getattr(loop.net, "size", 0) ** 2}
+        self.weights = nn.ParameterDict()
+        for weight in loop.net.weights:
+            rows, cols = (sizes.get(side.name, hidden_width or key)
+                          for side in (weight.rows, weight.cols))  # fmt: skip
+            self.weights[weight.name] = nn.Parameter(torch.randn(heads, rows, cols) * rows**-0.5)
+        kind, kinds = loop.update.rate, len(loop.trained)
+        kinds = kinds if kind == "per_token" else 1
+        self.rates = Numbers(kind, width, heads, kinds) if kind else None
+        kind = loop.update.momentum
+        self.momenta = Numbers(kind, width, heads, 1) if kind else None
+        self.mode = mode
+
+    @property
+    def reduction(self) -> Reduction:
+        """The loop as linear attention, with its theorem."""
+        return reduced(self.loop)
+
+    @property
+    def mode(self) -> Mode:
+        """In which form the layer runs."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        if mode not in get_args(Mode):
+            raise ValueError(f"`mode` must be one of {', '.join(get_args(Mode))}; got {mode!r}. "
+                             "Use 'auto'.")  # fmt: skip
+        if mode == "parallel":
+            self.reduction.must_be_parallel()
+        if mode == "kernel" and (reason := without_kernel(self.loop)):
+            raise NotParallelError(f"a kernel is required; this loop has none: {reason}. "
+                                   "Use mode='auto'.")  # fmt: skip
+        self._mode: Mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y `[B, T, width]` of whole sequences x `[B, T, width]`."""
+        q, k, v, rate, momentum = self.project(x, waiting=0)
+        form = self.form(x.is_cuda)
+        with torch.autocast(x.device.type, enabled=False):  # states stay as wide as they are
+            o, _ = form(self.loop, q, k, v, self.initial(q.dtype), rate, momentum)
+        return self.read(o, x)
+
+    def feed(self, x: Tensor, state: Stream | None = None, *, last: bool = False
+             ) -> tuple[Tensor, Stream]:  # fmt: skip
+        """The next tokens x `[B, T, width]` of sequences: y, and the state to go on from.
+
+        The state has a constant size (`parallel.streaming.Stream`). Pieces may end anywhere where
+        a token's output needs no later one, else with a chunk or with the `last` token: see there.
+        """
+        stream = state or Stream()
+        q, k, v, rate, momentum = self.project(x, stream.waiting)
+        form = self.form(x.is_cuda) if x.shape[1] > 1 else forms.recurrent
+
+        def run(q: Tensor, k: Tensor, v: Tensor, **given) -> Outputs:
+            return form(self.loop, q, k, v, *(given[name] for name in (
+                "weights", "rate", "momentum", "initial_state")))  # fmt: skip
+
+        with torch.autocast(x.device.type, enabled=False):
+            o, stream = feed(self.loop, run, stream, q, k, v, weights=self.initial(q.dtype),
+                             rate=rate, momentum=momentum, last=last)  # fmt: skip
+        return self.read(o, x), stream
+
+    def step(self, x: Tensor, state: Stream | None = None) -> tuple[Tensor, Stream]:
+        """One token of each sequence, x `[B, width]`: y `[B, width]` and the next state."""
+        y, state = self.feed(x[:, None], state)
+        return y[:, 0], state
+
+    def form(self, cuda: bool) -> Callable[..., Outputs]:
+        """The form that the mode asks for, on that kind of device."""
+        mode = self.mode
+        if mode == "auto":
+            kernel = cuda and without_kernel(self.loop) is None
+            parallel = self.reduction.parallel != "sequential"
+            mode = "kernel" if kernel else "parallel" if parallel else "recurrent"
+        if mode == "recurrent":
+            return forms.recurrent
+        if mode == "kernel":
+            from .kernels.run import kernel_form
+
+            return partial(kernel_form, tile=self.tile)
+        composed = self.reduction.parallel == "composed"
+        return partial(forms.composed if composed else forms.chunked, tile=self.tile)
+
+    def initial(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The weights that every sequence starts from, `[H, rows, cols]`."""
+        return {name: w.to(dtype) for name, w in self.weights.items()}
+
+    def project(self, x: Tensor, waiting: int
+                ) -> tuple[Tensor, Tensor, Tensor, Rates, Number | None]:  # fmt: skip
+        """q, k `[B, T, H, K]`, v `[B, T, H, V]` and the loop's numbers, of x.
+
+        waiting: how many tokens of an open chunk came before.
+        """
+        if x.ndim != 3 or x.shape[-1] != self.width:
+            raise ValueError(f"`x` must be [batch, time, {self.width}]; got shape "
+                             f"{tuple(x.shape)}. Project it to the layer's width.")  # fmt: skip
+        q, k, v = (silu(each(x)).unflatten(-1, (self.heads, -1))
+                   for each in (self.queries, self.keys, self.values))  # fmt: skip
+        q, k = (normalize(y, dim=-1).to(v.dtype) for y in (q, k))
+        chunk = self.loop.schedule.chunk
+        rate: Rates = None
+        if self.rates is not None:
+            learned = self.rates(x, waiting, chunk) / chunk
+            rate = learned[..., 0] if learned.ndim else learned
+            if self.rates.kind == "per_token":
+                names = [w.name for w in self.loop.trained]
+                rate = dict(zip(names, learned.unbind(-1), strict=True))
+        momentum = None
+        if self.momenta is not None:
+            learned = self.momenta(x, waiting, chunk)
+            momentum = learned[..., 0] if learned.ndim else learned
+        return q, k, v, rate, momentum
+
+    def read(self, o: Tensor, x: Tensor) -> Tensor:
+        """y of the loop's outputs `[B, T, H, V]`."""
+        normed = self.norm(o.to(self.norm.weight.dtype)).to(o.dtype)
+        return self.out(normed.flatten(-2)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """What was chosen."""
+        return f"{self.loop}, heads={self.heads}, mode={self.mode!r}, {self.reduction.parallel}"
+
+
+@cache
+def reduced(loop: InnerLoop) -> Reduction:
+    """`reduce`, once for all layers with that loop; copies of a layer have no proof to carry."""
+    return reduce(loop)
+
+
+def check_sizes(**sizes: int | None) -> None:
+    """Raise `ValueError` unless each is a positive integer, or left out."""
+    for name, size in sizes.items():
+        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise ValueError(f"`{name}` must be a positive integer; got {size!r}. Correct it.")
+
+
+def without_kernel(loop: InnerLoop) -> str | None:
+    """Why no kernel runs the loop here; None where one does."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    from .kernels.run import obstacle
+
+    return obstacle(loop)
+
+
+class Numbers(nn.Module):
+    """A rate or momentum of a loop, learned: numbers in (0, 1), ½ at first or near it.
+
+    kind: "constant", one number; "per_step" or "per_token", projected from tokens: `each` of them
+    for every head.
+    """
+
+    def __init__(self, kind: Rate, width: int, heads: int, each: int) -> None:
+        super().__init__()
+        self.kind, self.shape = kind, (heads, each)
+        if kind == "constant":
+            self.number = nn.Parameter(torch.zeros(()))
+        else:
+            self.projection = nn.Linear(width, heads * each)
+
+    def forward(self, x: Tensor, waiting: int, chunk: int) -> Tensor:
+        """Of tokens x `[B, T, width]`, `waiting` of the first one's chunk having come before.
+
+        A number, `[B, T, H, each]` per token, `[B, N, H, each]` for the N chunks that begin here.
+        """
+        if self.kind == "constant":
+            return torch.sigmoid(self.number)
+        x = x[:, -waiting % chunk :: chunk] if self.kind == "per_step" else x
+        found = self.projection(x).unflatten(-1, self.shape)
+        return torch.sigmoid(found.to(wide(found.dtype)))
