@@ -38,7 +38,7 @@ $(READY): pyproject.toml constraints.txt
 		% sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install \
-		--quiet --disable-pip-version-check --editable '.[dev,notebooks]'
+		--quiet --disable-pip-version-check --editable '.[dev,notebooks,triton]'
 	@touch $@
 
 clean:  ## remove everything that make made

@@ -91,6 +91,7 @@ class TTTLayer(nn.Module):
 
     @mode.setter
     def mode(self, mode: Mode) -> None:
+        """Choose another form; `ValueError` or `NotParallelError` where the loop has it not."""
         if mode not in get_args(Mode):
             raise ValueError(f"`mode` must be one of {', '.join(get_args(Mode))}; got {mode!r}. "
                              "Use 'auto'.")  # fmt: skip

@@ -48,20 +48,21 @@ def summary(done: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
 def print_table(done: list[dict[str, Any]], seconds: float) -> None:
     """The table at the end, and the counterexamples below it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("derivation", "outcome", "steps", "exact", "autograd", "gpu", "mutants", ""):
+    for column in ("derivation", "outcome", "steps", "exact", "autograd", "kernel", "mutants", ""):
         table.add_column(column, no_wrap=True)
     for e in done:
         bound, steps = e["exact"].get("error_bound_log2"), e["proof"]["steps"]
         error, m = e["autograd"].get("max_relative_error"), e["mutants"]
         killed = min(m["killed_by_proof"], m["killed_by_exact"])
-        agrees = e["autograd"]["status"] == "agrees"
+        agrees, kernel = e["autograd"]["status"] == "agrees", e["kernel"]
         table.add_row(
             e["name"],
             e["outcome"],
             f"{steps}" if e["proof"]["status"] == "proved" else short(e["proof"]["status"]),
             f"2^{bound:.0f}" if bound is not None else short(e["exact"]["status"]),
             f"{error:.0e}" if agrees else short(e["autograd"]["status"]),
-            short(e["kernel"]["status"]),
+            f"{kernel['max_relative_error']:.0e}" if kernel["status"] == "agrees"
+            else short(kernel["status"]),
             f"{killed}/{m['total']}{equivalent(m)}" if m["total"] else short(m["status"]),
             "[green]as stated[/]" if e["as_stated"] else "[red]NOT as stated[/]",
         )

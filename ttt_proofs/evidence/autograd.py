@@ -82,11 +82,11 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     for trial in range(trials):
         sizes = {"B": 2, "T": ragged(loop, 2), "H": 2} if trial == 0 else None
         start, draw = rng.getrandbits(63), rng.getrandbits(63)
-        reference = partial(_measured, partial(run_loop, loop), draw)
+        reference = partial(measured, partial(run_loop, loop), draw)
         inputs, expected, _ = draw_steady(loop, start, reference, sizes=sizes)
         longest = max(longest, inputs.q.shape[1])
         for form, run in forms.items():
-            found = _measured(run, draw, inputs)
+            found = measured(run, draw, inputs)
             for name, error in relative_errors(found, expected, smallest).items():
                 what = f"{form}: {name}"
                 errors[what] = max(errors.get(what, 0.0), error)
@@ -104,7 +104,7 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     )
 
 
-def _measured(run: Run, draw: int, inputs: Inputs) -> dict[str, Tensor]:
+def measured(run: Run, draw: int, inputs: Inputs) -> dict[str, Tensor]:
     """The outputs, final weights and gradients of one program, by name, on its own copies."""
     leaves: dict[str, Tensor] = {}
 
@@ -123,7 +123,8 @@ def _measured(run: Run, draw: int, inputs: Inputs) -> dict[str, Tensor]:
     slopes: list[Tensor | None] = [None] * len(leaves)
     if out.requires_grad:
         generator = torch.Generator().manual_seed(draw)
-        linear, square = torch.randn((2, *out.shape), generator=generator, dtype=torch.float64)
+        drawn = torch.randn((2, *out.shape), generator=generator, dtype=torch.float64)
+        linear, square = drawn.to(out.device)
         functional = (linear * out + square * out * out / 2).sum()
         slopes = list(torch.autograd.grad(functional, list(leaves.values()), allow_unused=True))
     found = {"outputs": out} | {f"final {name}": weight for name, weight in final.items()}

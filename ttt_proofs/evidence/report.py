@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -12,14 +11,20 @@ from typing import Any
 from ..kernel.definitions import Equation
 from ..kernel.proof import Proof, Theorem
 from ..kernel.terms import KernelError
-from ..reduction import Reduction, reduce
+from ..reduction import reduce
 from ..render.text import statement_text
 from ..symbolic.assumptions import assumptions
 from ..symbolic.derivation import Derivation, Part
 from ..symbolic.records import digest
-from .exact import exact_witness
 from .exact import refute as find_counterexample
-from .score import score
+from .status import (
+    autograd_status,
+    exact_status,
+    kernel_status,
+    mutant_status,
+    parallel_status,
+    skipped,
+)
 from .types import Refutation
 
 WITNESSES = ("proof", "exact", "autograd", "kernel")
@@ -117,8 +122,8 @@ def verify(derivation: Derivation, *, witnesses: Iterable[str] = WITNESSES, seed
     """All witnesses (or those named) on a derivation, and the mutants of its statements.
 
     derivation: a `Derivation`, as `derive()` in each file of derivations/ returns it. witnesses:
-    names among "proof", "exact", "autograd", "kernel". seed: fixes all random draws. device: the
-    one for GPU kernels; all else runs on the CPU.
+    names among "proof", "exact", "autograd", "kernel". seed: fixes all random draws. device: "cpu",
+    where kernels run in Triton's interpreter, or "cuda"; all else runs on the CPU.
     Deterministic for a seed, `seconds` aside. Raises `ValueError` for an unknown witness and
     `TypeError` for anything but a derivation.
     """
@@ -140,23 +145,23 @@ def verify(derivation: Derivation, *, witnesses: Iterable[str] = WITNESSES, seed
     autograd = skipped()
     if "autograd" in asked:
         autograd = autograd_status(derivation, reductions, seed)
+    kernel = kernel_status(derivation, seed, device) if "kernel" in asked else skipped(
+        device=device)  # fmt: skip
     both = {"proof", "exact"} <= asked
     mutants = mutant_status(parts, seed) if both else skipped(
         total=0, killed_by_proof=0, killed_by_exact=0, equivalent=[], survivors=[])  # fmt: skip
-    outcome, parallel = decide(proof, exact, autograd), parallel_status(derivation, reductions)
+    parallel = parallel_status(derivation, reductions)
     return Report(
         name=derivation.name,
         title=derivation.title,
         statement=statements(parts),
         expects=derivation.expects,
-        outcome=outcome,
-        as_stated=expected(derivation, proof, exact, autograd, mutants, parallel),
+        outcome=decide(proof, exact, autograd),
+        as_stated=expected(derivation, proof, exact, autograd, mutants, parallel, kernel),
         proof=proof,
         exact=exact,
         autograd=autograd,
-        kernel=not_applicable("no operation of this statement has a GPU kernel", device=device)
-        if "kernel" in asked
-        else skipped(device=device),
+        kernel=kernel,
         mutants=mutants,
         parallel=parallel,
         counterexample=counterexample,
@@ -168,16 +173,6 @@ def statements(parts: tuple[Part, ...]) -> str:
     """The statements as text, each with its label if there are several."""
     told = [(part.label, statement_text(part.statement, part.proof.definitions)) for part in parts]
     return "\n".join(f"{label}: {text}" if label else text for label, text in told)
-
-
-def skipped(**rest: Any) -> dict[str, Any]:
-    """A witness that was not asked for."""
-    return {"status": "skipped", **rest}
-
-
-def not_applicable(why: str, **rest: Any) -> dict[str, Any]:
-    """A witness that has nothing to say here, and why."""
-    return {"status": "not_applicable", "reason": why, **rest}
 
 
 def proof_status(parts: tuple[Part, ...]) -> dict[str, Any]:
@@ -196,74 +191,6 @@ def proof_status(parts: tuple[Part, ...]) -> dict[str, Any]:
             "steps": sum(len(part.proof.steps) for part in parts)}  # fmt: skip
 
 
-def exact_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
-    """Agreement at random points of prime fields, with the bound on being wrong."""
-    found = [exact_witness(part.statement, part.proof.definitions, seed=seed) for part in parts]
-    agrees = all(evidence.agrees for evidence in found)
-    bounds = [evidence.error_bound_log2 for evidence in found]
-    return {
-        "status": "agrees" if agrees else "refuted",
-        "trials": sum(evidence.trials for evidence in found),
-        "error_bound_log2": round(max(bounds), 1) if agrees else None,
-        "primes": sorted({prime for evidence in found for prime in evidence.primes}),
-        "seed": seed,
-    }
-
-
-def autograd_status(derivation: Derivation, reductions: list[Reduction],
-                    seed: int) -> dict[str, Any]:  # fmt: skip
-    """The real inner loop, run by PyTorch, against each instance's reduction and statements."""
-    if not derivation.loops:
-        return not_applicable("no loop is an instance of this statement", device="cpu")
-    from .autograd import autograd_witness  # these need torch, which the other witnesses do not
-    from .statement import statement_witness
-
-    seen = [autograd_witness(reduction, seed=seed) for reduction in reductions]
-    seen += [statement_witness(part, loop, seed=seed)
-             for loop in derivation.loops for part in derivation.restate(loop)]  # fmt: skip
-    worst = max(seen, key=lambda o: math.inf if math.isnan(o.max_relative_error)
-                else o.max_relative_error)  # fmt: skip
-    error = worst.max_relative_error
-    return {
-        "status": "agrees" if all(o.agrees for o in seen) else "disagrees",
-        "max_relative_error": error if math.isfinite(error) else None,
-        "tolerance": worst.tolerance,
-        "trials": sum(o.trials for o in seen),
-        "compared": sorted({name for o in seen for name in o.what}),
-        "device": "cpu",
-    }
-
-
-def parallel_status(derivation: Derivation, reductions: list[Reduction]) -> dict[str, Any]:
-    """Whether `reduce` puts each loop in the parallel class that the derivation says."""
-    if not derivation.parallel:
-        return not_applicable("no parallel class is claimed")
-    if not reductions:
-        return skipped()
-    found = [reduction.parallel for reduction in reductions]
-    agrees = set(found) == {derivation.parallel}
-    return {"status": "agrees" if agrees else "disagrees", "claimed": derivation.parallel,
-            "found": found}  # fmt: skip
-
-
-def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
-    """How many mutants of the statements each of proof and exact witness refuses."""
-    scores = [
-        (part.label, score(part.statement, part.proof.definitions, part.proof, seed=seed))
-        for part in parts
-        if part.proof.steps
-    ]
-    return {
-        "status": "killed" if not any(s.survivors for _, s in scores) else "survived",
-        "total": sum(s.total for _, s in scores),
-        "killed_by_proof": sum(s.killed_by_proof for _, s in scores),
-        "killed_by_exact": sum(s.killed_by_exact for _, s in scores),
-        "equivalent": [[f"{label} {n}".strip(), why] for label, s in scores
-                       for n, why in s.equivalent],
-        "survivors": [f"{label} {name}".strip() for label, s in scores for name in s.survivors],
-    }  # fmt: skip
-
-
 def decide(proof: dict, exact: dict, autograd: dict) -> str:
     """What is known: a proof that nothing contradicts, or a counterexample; else undecided."""
     if exact["status"] == "refuted":
@@ -273,17 +200,17 @@ def decide(proof: dict, exact: dict, autograd: dict) -> str:
 
 
 def expected(derivation: Derivation, proof: dict, exact: dict, autograd: dict,
-             mutants: dict, parallel: dict) -> bool:  # fmt: skip
+             mutants: dict, parallel: dict, kernel: dict) -> bool:  # fmt: skip
     """Whether some witness spoke, and each says what the derivation expects of it."""
     holds = derivation.expects == "holds"
     neutral = ("skipped", "not_applicable")
     wanted = (("proved", "agrees", "agrees") if holds else ("refused", "refuted", "disagrees"))
     said = [witness["status"] for witness in (proof, exact, autograd)]
     # That no proof was found is no reason to call a claim false.
-    spoke = [s for s in said if s not in neutral and s != "refused"]
+    spoke = [s for s in (*said, kernel["status"]) if s not in neutral and s != "refused"]
     return (
         bool(spoke)
-        and parallel["status"] != "disagrees"
+        and "disagrees" not in (parallel["status"], kernel["status"])
         and all(s in (word, *neutral) for s, word in zip(said, wanted, strict=True))
         and mutants["status"] in ("killed", *neutral)
         and (mutants["total"] > 0 or mutants["status"] in neutral)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
+
 from ..loops import InnerLoop
 
 UNIT = {"float64": 2.0**-52, "float32": 2.0**-23}
@@ -19,6 +21,7 @@ SMALLEST_SCALE = 1e-3
 # Precisions without an entry above are judged against what plain PyTorch makes of them: an error
 # against float64 of at most this many times the plain form's, forward and each gradient.
 PLAIN_FACTOR = 2.0
+FEW_UNITS = 4  # in the last place of float32, the precision that kernels sum in
 
 
 def tolerance(precision: str, length: int) -> float:
@@ -39,6 +42,16 @@ def tolerance(precision: str, length: int) -> float:
         raise ValueError(f"`length` must be a number of terms, 0 or more; got {length!r}. "
                          "Count the longest sum.")  # fmt: skip
     return UNITS_ALLOWED * UNIT[precision] * max(1.0, length / SHORT)
+
+
+def budget(dtype: torch.dtype, plain: float) -> float:
+    """The largest relative error of a kernel's tensor that passes, a pure number.
+
+    Twice the error that plain PyTorch makes in the same dtype, and for one that happens to be
+    exact a few units in the last place of float32 (of float64 for float64).
+    """
+    unit = UNIT["float64" if dtype == torch.float64 else "float32"]
+    return max(PLAIN_FACTOR * plain, FEW_UNITS * unit)
 
 
 # Muon's five steps `x ↦ a x + b x³ + c x⁵` have slope Π a = 494 at small singular values, and the

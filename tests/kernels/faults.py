@@ -1,0 +1,37 @@
+"""Copies of the kernels with one text changed: what a test must see."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ttt_proofs import kernels
+
+HOME = Path(kernels.__file__).parent
+FILES = ("__init__", "arguments", "tiles", "gated", "gated_backward", "gated_numbers", "launches",
+         "scan", "additive", "momentum")  # fmt: skip
+
+
+@contextmanager
+def faulty(folder: Path, module: str, old: str, new: str) -> Iterator[Any]:
+    """The package of kernels, in the folder and under another name, with `old` replaced once."""
+    package = folder / "planted"
+    package.mkdir()
+    for name in FILES:
+        text = (HOME / f"{name}.py").read_text("utf-8")
+        if name == module:
+            if text.count(old) != 1:
+                raise ValueError(f"{old!r} occurs {text.count(old)} times in {module}")
+            text = text.replace(old, new)
+        (package / f"{name}.py").write_text(text, "utf-8")
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module("planted")
+    finally:
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name.split(".")[0] == "planted"]:
+            del sys.modules[name]

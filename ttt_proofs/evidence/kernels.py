@@ -1,0 +1,130 @@
+"""The kernel witness: Triton kernels against the real inner loop, in the precisions they run in."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..loops import InnerLoop
+from ..parallel import forms
+from ..reference.oracle import run_loop
+from .autograd import Run, measured
+from .conditioning import relative_errors
+from .sampling import Inputs, random_inputs
+from .tolerances import SMALLEST_SCALE, budget, is_normalised
+from .types import Observation
+
+DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16, torch.float16)}
+TOKENS = {"cpu": 67, "cuda": 1003}  # more than a tile of any kernel, and no multiple of one
+
+
+def without_kernel(loop: InnerLoop, device: str) -> str | None:
+    """Why the witness has nothing to say of a loop, in words; None where it has.
+
+    On the CPU it switches Triton's interpreter on, if triton was not imported before.
+    """
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if device == "cpu" and "triton" not in sys.modules:
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+    from ..kernels.arguments import INTERPRETED
+    from ..kernels.run import obstacle
+
+    if device == "cpu" and not INTERPRETED:
+        return "Triton was imported before its interpreter was switched on"
+    if is_normalised(loop):
+        return "norms and Muon enlarge rounding, so that short floats say nothing"
+    return obstacle(loop)
+
+
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Memory that is allocated without a value holds NaN, so what nobody writes shows."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        memory.fill_uninitialized_memory = filled
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+
+
+def kernel_witness(loop: InnerLoop, *, seed: int, device: str = "cpu") -> Observation:
+    """Whether the loop's kernel is as exact as plain PyTorch is in the same precision.
+
+    Three programs run on the same inputs: the loop itself in float64 (`reference.run_loop`), the
+    parallel form in the precision, and the kernel, interpreted on the CPU and compiled on CUDA,
+    on memory that is poisoned. Compared are outputs, final weights, and the gradients of the
+    functional of `autograd_witness`. The error of each of the kernel's tensors may be twice that
+    of the plain form's, or a few units in the last place if that is more (`tolerances.budget`).
+    Of the Observation, `max_relative_error` and `tolerance` are those of the tensor that uses
+    most of its budget; `trials` counts precisions.
+
+    loop: one for which `without_kernel` is None. seed: an integer. device: "cpu" or "cuda".
+    Source: the error budget is the field's usual one, for kernels that sum in another order.
+    """
+    worst, names, used = (0.0, 1.0, "outputs"), {}, -1.0
+    for dtype in DTYPES[device]:
+        for name, (error, allowed) in errors(loop, dtype, seed, device).items():
+            what = f"{str(dtype).removeprefix('torch.')}: {name}"
+            names[what] = None
+            if error / allowed > used:
+                used, worst = error / allowed, (error, allowed, what)
+    error, allowed, what = worst
+    dtypes = "+".join(str(dtype).removeprefix("torch.") for dtype in DTYPES[device])
+    return Observation(agrees=error <= allowed, max_relative_error=error, tolerance=allowed,
+                       trials=len(DTYPES[device]), device=device, dtype=dtypes,
+                       what=tuple(names), worst=what)  # fmt: skip
+
+
+def errors(loop: InnerLoop, dtype: torch.dtype, seed: int, device: str
+           ) -> dict[str, tuple[float, float]]:  # fmt: skip
+    """The kernel's error of each tensor, relative to the reference, and what it may be."""
+    from ..kernels.run import kernel_form
+
+    rng = random.Random(seed)
+    start, draw = rng.getrandbits(63), rng.getrandbits(63)
+    sizes = {"B": 1, "H": 2, "T": max(TOKENS[device], 2 * loop.schedule.chunk + 1)}
+    inputs = random_inputs(loop, start, dtype=dtype, device=device, sizes=sizes)
+    expected = measured(partial(run_loop, loop), draw, widened(inputs))
+    plain = measured(called(forms.chunked, loop), draw, inputs)
+    with poisoned():
+        found = measured(called(kernel_form, loop), draw, inputs)
+    allowed = relative_errors(plain, expected, SMALLEST_SCALE)
+    made = relative_errors(found, expected, SMALLEST_SCALE)
+    return {name: (error, budget(dtype, allowed.get(name, 0.0))) for name, error in made.items()}
+
+
+def called(form: Any, loop: InnerLoop) -> Run:
+    """A form of the loop, called as those of a reduction are."""
+
+    def run(q: Tensor, k: Tensor, v: Tensor, *, weights: Mapping[str, Tensor], rate: Any,
+            momentum: Any) -> tuple[Tensor, Mapping[str, Tensor]]:  # fmt: skip
+        return form(loop, q, k, v, weights, rate, momentum)
+
+    return run
+
+
+def widened(inputs: Inputs) -> Inputs:
+    """The same numbers in float64, on the CPU."""
+
+    def wide(x: Any) -> Any:
+        if isinstance(x, Mapping):
+            return {name: wide(y) for name, y in x.items()}
+        return x.detach().to("cpu", torch.float64) if isinstance(x, Tensor) else x
+
+    return replace(inputs, **{name: wide(x) for name, x in vars(inputs).items()})

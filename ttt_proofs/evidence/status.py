@@ -1,0 +1,113 @@
+"""What each witness says of a derivation, as plain data; `report` puts it together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..reduction import Reduction
+from ..symbolic.derivation import Derivation, Part
+from .exact import exact_witness
+from .score import score
+
+
+def skipped(**rest: Any) -> dict[str, Any]:
+    """A witness that was not asked for."""
+    return {"status": "skipped", **rest}
+
+
+def not_applicable(why: str, **rest: Any) -> dict[str, Any]:
+    """A witness that has nothing to say here, and why."""
+    return {"status": "not_applicable", "reason": why, **rest}
+
+
+def exact_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
+    """Agreement at random points of prime fields, with the bound on being wrong."""
+    found = [exact_witness(part.statement, part.proof.definitions, seed=seed) for part in parts]
+    agrees = all(evidence.agrees for evidence in found)
+    bounds = [evidence.error_bound_log2 for evidence in found]
+    return {
+        "status": "agrees" if agrees else "refuted",
+        "trials": sum(evidence.trials for evidence in found),
+        "error_bound_log2": round(max(bounds), 1) if agrees else None,
+        "primes": sorted({prime for evidence in found for prime in evidence.primes}),
+        "seed": seed,
+    }
+
+
+def autograd_status(derivation: Derivation, reductions: list[Reduction],
+                    seed: int) -> dict[str, Any]:  # fmt: skip
+    """The real inner loop, run by PyTorch, against each instance's reduction and statements."""
+    if not derivation.loops:
+        return not_applicable("no loop is an instance of this statement", device="cpu")
+    from .autograd import autograd_witness  # these need torch, which the other witnesses do not
+    from .statement import statement_witness
+
+    seen = [autograd_witness(reduction, seed=seed) for reduction in reductions]
+    seen += [statement_witness(part, loop, seed=seed)
+             for loop in derivation.loops for part in derivation.restate(loop)]  # fmt: skip
+    worst = max(seen, key=lambda o: math.inf if math.isnan(o.max_relative_error)
+                else o.max_relative_error)  # fmt: skip
+    error = worst.max_relative_error
+    return {
+        "status": "agrees" if all(o.agrees for o in seen) else "disagrees",
+        "max_relative_error": error if math.isfinite(error) else None,
+        "tolerance": worst.tolerance,
+        "trials": sum(o.trials for o in seen),
+        "compared": sorted({name for o in seen for name in o.what}),
+        "device": "cpu",
+    }
+
+
+def kernel_status(derivation: Derivation, seed: int, device: str) -> dict[str, Any]:
+    """The Triton kernel of each loop that has one, in the precisions that it runs in."""
+    if derivation.expects == "fails":
+        return not_applicable("kernels run loops, and the claim about them is false", device=device)
+    from .kernels import kernel_witness, without_kernel
+
+    reasons = {loop: without_kernel(loop, device) for loop in derivation.loops}
+    loops = [loop for loop, reason in reasons.items() if reason is None]
+    if not loops:
+        told = "; ".join(dict.fromkeys(filter(None, reasons.values())))
+        return not_applicable(told or "no loop is an instance of this statement", device=device)
+    seen = [kernel_witness(loop, seed=seed, device=device) for loop in loops]
+    worst = max(seen, key=lambda o: o.max_relative_error / o.tolerance)
+    error = worst.max_relative_error
+    return {
+        "status": "agrees" if all(o.agrees for o in seen) else "disagrees",
+        "device": device,
+        "dtype": worst.dtype,
+        "max_relative_error": error if math.isfinite(error) else None,
+        "tolerance": worst.tolerance,
+        "loops": len(seen),
+    }
+
+
+def parallel_status(derivation: Derivation, reductions: list[Reduction]) -> dict[str, Any]:
+    """Whether `reduce` puts each loop in the parallel class that the derivation says."""
+    if not derivation.parallel:
+        return not_applicable("no parallel class is claimed")
+    if not reductions:
+        return skipped()
+    found = [reduction.parallel for reduction in reductions]
+    agrees = set(found) == {derivation.parallel}
+    return {"status": "agrees" if agrees else "disagrees", "claimed": derivation.parallel,
+            "found": found}  # fmt: skip
+
+
+def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
+    """How many mutants of the statements each of proof and exact witness refuses."""
+    scores = [
+        (part.label, score(part.statement, part.proof.definitions, part.proof, seed=seed))
+        for part in parts
+        if part.proof.steps
+    ]
+    return {
+        "status": "killed" if not any(s.survivors for _, s in scores) else "survived",
+        "total": sum(s.total for _, s in scores),
+        "killed_by_proof": sum(s.killed_by_proof for _, s in scores),
+        "killed_by_exact": sum(s.killed_by_exact for _, s in scores),
+        "equivalent": [[f"{label} {n}".strip(), why] for label, s in scores
+                       for n, why in s.equivalent],
+        "survivors": [f"{label} {name}".strip() for label, s in scores for name in s.survivors],
+    }  # fmt: skip
