@@ -229,8 +229,8 @@ FAULTS = [
     (tiled, AFFINE, tiles, "        slope = rows * slope\n", ""),
     (scanned, AFFINE, tiles, "self.values + self.slope @ states", "self.values"),
     (tiled, GATED, tiles, "values(zero + 1) - values(zero)", "zero + 1"),
-    (tiled, TWICE_AFFINE, gates, "update if apart else n", "n"),
-    (tiled, AFTER, gates, "step(eta, n)", "step(eta, 0)"),
+    (tiled, TWICE_AFFINE, gates, "units[update if apart else n]", "units[n]"),
+    (tiled, AFTER, gates, "rates[n]", "rates[0]"),
     (tiled, AFTER, gates, "units[-2] * (count - 1)", "units[-2] * 0"),
     (composed, COMPOSED, forms, "steps_made[:, :, s::each]", "steps_made[:, :, ::each]"),
     (composed, COMPOSED, forms, "moves.cumsum(2)", "moves"),
@@ -320,3 +320,20 @@ def test_attention_weighs_the_values(net, read):
     found, _ = laid.whole(outputs, laid.now, laid.held)
     assert torch.allclose(found, run(run_loop, loop, x)[0], rtol=1e-11, atol=1e-12)
     assert (read == "after_update") != torch.equal(weights, weights.tril())
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=name)
+def test_segments_are_the_whole(loop, monkeypatch):
+    """On a CPU long sequences go a segment after the other; here each is as short as can be."""
+    x = given(loop)
+    if tiled not in forms_of(loop):
+        return
+    expected, slope = run(run_loop, loop, x), slopes(run_loop, loop, x)
+    monkeypatch.setattr(forms, "CACHED", 1)
+    calls = []
+    whole = forms.in_segments
+    monkeypatch.setattr(forms, "in_segments", lambda *a, **k: calls.append(a) or whole(*a, **k))
+    for form in (stepwise, scanned):
+        assert same(run(form, loop, x), expected), form.__name__
+        assert departs(slopes(form, loop, x), slope) < 1e-11, form.__name__
+    assert calls

@@ -10,6 +10,9 @@ outputs `[B, T, H, V]` in the dtype of v and the `State`, and differentiate in e
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -20,6 +23,7 @@ from .chunks import Chunks, Outputs, at, chunks
 from .gates import coefficients
 from .inputs import Number, Rates, Weights, wide
 from .maps import Along, fold
+from .pieces import Piece
 from .state import State
 from .tiles import (
     TILE,
@@ -34,6 +38,8 @@ from .tiles import (
     weighed,
 )
 from .tiles import features as featured
+
+CACHED = 2**18  # numbers of a tensor
 
 
 def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
@@ -84,9 +90,14 @@ def chunked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, 
     For the classes additive, gated and affine: memory and time linear in T, and all but the
     passage from tile to tile in large products. `along` combines the tiles' maps: `maps.fold` one
     after the other, `maps.scanned` by a parallel scan. `features` makes the features in place of
-    the derived code (`tiles.features`). One tile for all is the matrix form
+    the derived code (`tiles.features`). On a CPU, long sequences go in segments that fit into its
+    cache. One tile for all is the matrix form
     `O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V̂` of Section 6.2.
     """
+    size = segment(loop, k, v, tile)
+    if along is fold and k.shape[1] > size:
+        return in_segments(chunked, size, loop, Piece(q, k, v, rate, momentum), weights,
+                           initial_state, tile=tile, features=features)  # fmt: skip
     gated = loop.net.gate is not None and is_affine(loop)  # another map for each column
     x = chunks(loop, q, k, v, weights, rate, momentum, initial_state, apart=gated)
     name, t = loop.net.last.name, tiles(loop, x, tile, features)
@@ -101,6 +112,26 @@ def chunked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, 
     made = made.flatten(2, 3)[:, :, : x.steps * x.k.shape[3]].unflatten(2, x.k.shape[2:4])
     *held, now = final[:, :, None].unbind(3)
     return finished(loop, x, made, now, held)
+
+
+def in_segments(run: Callable[..., Outputs], size: int, loop: InnerLoop, piece: Piece,
+                weights: Weights, state: State | None, **options: Any) -> Outputs:  # fmt: skip
+    """A form on `size` tokens after the other, each from the state that the last one left."""
+    parts = [piece.cut(n, n + size, loop.schedule.chunk) for n in range(0, piece.k.shape[1], size)]
+    made = []
+    for x in parts:
+        made.append(run(loop, x.q, x.k, x.v, weights, x.rate, x.momentum, state, **options))
+        state = made[-1][1]
+    return torch.cat([o for o, _ in made], dim=1), made[-1][1]
+
+
+def segment(loop: InnerLoop, k: Tensor, v: Tensor, tile: int) -> int:
+    """How many tokens to work on at once: on a CPU, as many as its cache holds."""
+    if k.device.type != "cpu":
+        return k.shape[1]
+    unit = max(tile // loop.schedule.chunk, 1) * loop.schedule.chunk
+    batch, _, heads, width = k.shape
+    return unit * max(1, CACHED // max(1, batch * heads * max(width, v.shape[-1]) * unit))
 
 
 def finished(loop: InnerLoop, x: Chunks, made: Tensor, now: Tensor, held: list[Tensor]) -> Outputs:

@@ -8,6 +8,7 @@ and 1 are as good as others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,9 +54,11 @@ def linear(code: TorchLoop, g: Tensor, w: Tensor, m: Tensor, eta: Number | None,
     return code.move(w, m, 1, eta, None), m
 
 
-def step(x: Number | None, n: int) -> Number | None:
-    """The number of step n of every tile, `[B, H, N, 1, 1]`; one for all steps as it is."""
-    return x[..., n, None, None] if isinstance(x, Tensor) and x.ndim else x
+def each_step(x: Number | None, steps: int) -> Sequence[Number | None]:
+    """The number of each step of every tile, `[B, H, N, 1, 1]`; or as often as needed the one."""
+    if isinstance(x, Tensor) and x.ndim:
+        return x[..., None, None].unbind(3)
+    return [x] * steps
 
 
 def coefficients(loop: InnerLoop, eta: Number | None, alpha: Number | None, like: Tensor,
@@ -71,11 +74,13 @@ def coefficients(loop: InnerLoop, eta: Number | None, alpha: Number | None, like
     shape = (*(tiles[0] if tiles else (1, 1, 1)), 1, columns + count)
     units = torch.eye(columns + count, dtype=like.dtype, device=like.device)
     w, m = units[-1].expand(shape), (units[-2] * (count - 1)).expand(shape)
+    rates, momenta = each_step(eta, steps), each_step(alpha, steps)
     states, accumulators = [w], [m]
     for update in range(steps * each):
         n = update // each
-        w, m = linear(code, units[update if apart else n].expand(shape), w, m, step(eta, n),
-                      step(alpha, n))  # fmt: skip
+        unit = units[update if apart else n].expand(shape)
+        w, m = linear(code, unit, w, m, rates[n], momenta[n])
         states.append(w)
         accumulators.append(m)
-    return Coefficients(torch.cat(states, dim=-2), tuple(accumulators), count)
+    rows = torch.cat([w.movedim(-2, 0) for w in states])  # the fastest way to lay them side by side
+    return Coefficients(rows.movedim(0, -2), tuple(accumulators), count)

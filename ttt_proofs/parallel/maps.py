@@ -9,6 +9,7 @@ number of rows of the state. That maps may be combined in any grouping is what t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,13 +21,17 @@ Along = Callable[[Tensor, Tensor, Tensor], States]
 
 def fold(a: Tensor, b: Tensor, start: Tensor) -> States:
     """One map after the other: least work, N steps."""
-    states = [start]
-    for gate, shift in zip(a.unbind(-3), b.unbind(-3), strict=True):
-        states.append(gate @ states[-1] + shift)
+    batch, (count, rows, columns) = b.shape[:-3], b.shape[-3:]
+    many = math.prod(batch)
+    maps = zip(a.expand(*batch, count, rows, rows).reshape(many, count, rows, rows).unbind(1),
+               b.reshape(many, count, rows, columns).unbind(1), strict=True)  # fmt: skip
+    states = [start.reshape(many, rows, columns)]
+    for gate, shift in maps:
+        states.append(torch.baddbmm(shift, gate, states[-1]))
     *before, final = states
     # Without any map, still a function of the start: ranks exchange their gradients.
-    none = start[..., None, :, :][..., :0, :, :]
-    return torch.stack(before, dim=-3) if before else none, final
+    stacked = torch.stack(before, dim=1) if before else final[:, None][:, :0]
+    return stacked.reshape(b.shape), final.reshape(start.shape)
 
 
 def scan(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,8 @@ that is open, fewer than `chunk`: a constant size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,30 +15,10 @@ from torch import Tensor
 from ..loops import InnerLoop
 from .chunks import Outputs
 from .inputs import Number, Rates, Weights
+from .pieces import Piece
 from .state import State
 
 Run = Callable[..., Outputs]
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """Consecutive tokens: k `[B, T, H, K]`, v `[B, T, H, V]`, rates and momenta as for a form."""
-
-    k: Tensor
-    v: Tensor
-    rate: Rates
-    momentum: Number | None
-
-    def map(self, function: Callable[..., Tensor], *others: Piece) -> Piece:
-        """A function of each tensor and of those at the same place in other pieces."""
-
-        def at(x: Any, *rest: Any) -> Any:
-            if isinstance(x, Mapping):
-                return {name: at(y, *(o[name] for o in rest)) for name, y in x.items()}
-            return function(x, *rest) if isinstance(x, Tensor) and x.ndim else x
-
-        names = [field.name for field in fields(self)]
-        return Piece(*(at(*(getattr(p, name) for p in (self, *others))) for name in names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,26 +69,20 @@ def feed(loop: InnerLoop, run: Run, stream: Stream, q: Tensor, k: Tensor, v: Ten
         raise ValueError(f"a piece must end with a chunk of {length} tokens, for {reason}; got "
                          f"{tokens - whole} tokens more. Feed whole chunks, or set last=True."
                          )  # fmt: skip
-    piece = Piece(k, v, rate, momentum)
+    piece = Piece(q, k, v, rate, momentum)
     if stream.open is not None:
         piece = stream.open.map(lambda x, y: torch.cat([x, y], dim=1), piece)
-        q = torch.cat([torch.zeros_like(stream.open.k), q], dim=1)
-
-    def cut(start: int, stop: int) -> Piece:
-        steps = slice(start // length, -(-stop // length))
-        return piece.map(lambda x: x[:, start:stop] if x.shape[1] == tokens else x[:, steps])
-
     outputs, state = [], stream.state
     # What is read before the update of an open chunk needs no token of it but those asked for.
     done = skipped = waiting if whole == 0 and early and not last else 0
     for stop in dict.fromkeys((whole, tokens)):
         if stop > done:
-            part = cut(done, stop)
-            made, after = run(q[:, done:stop], part.k, part.v, weights=weights, rate=part.rate,
+            part = piece.cut(done, stop, length)
+            made, after = run(part.q, part.k, part.v, weights=weights, rate=part.rate,
                               momentum=part.momentum, initial_state=state)  # fmt: skip
             outputs.append(made)
             state = after if stop == whole or last else state
             done = stop
     found = torch.cat(outputs, dim=1) if outputs else v[:, :0]
-    open_ = None if tokens == whole or last else cut(whole, tokens)
+    open_ = None if tokens == whole or last else piece.cut(whole, tokens, length)
     return found[:, waiting - skipped :], Stream(state, open_)

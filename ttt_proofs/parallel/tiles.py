@@ -7,8 +7,9 @@ the delta rule, those of a tile solve a unit triangular system: its chunkwise WY
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -85,6 +86,11 @@ def spread(weights: Tensor, x: Tensor) -> Tensor:
     return (weights.to(x.dtype)[..., None] * x[..., None, :]).flatten(-2)
 
 
+def sum_of(terms: Iterable[Tensor]) -> Tensor:
+    """Their sum, of one or more."""
+    return reduce(torch.add, terms)
+
+
 @dataclass(frozen=True)
 class Tiles:
     """The tokens of N' tiles, P steps in each: R tokens are read with, S are learned from.
@@ -112,9 +118,8 @@ class Tiles:
         m, width = self.gate.shape[-1], self.keys.shape[-1]
 
         def learned(values: Tensor) -> Tensor:
-            weighed = self.after.to(values.dtype)[..., None] * self.keys[..., None, :]
-            each = [keys.mT @ values for keys in weighed.unbind(-2)]
-            return torch.cat(each, dim=-2).to(self.gate.dtype)
+            each = (by[..., None].to(values.dtype) * values for by in self.after.unbind(-1))
+            return torch.cat([self.keys.mT @ x for x in each], dim=-2).to(self.gate.dtype)
 
         shift = learned(self.values)
         if self.slope is None:
@@ -127,7 +132,8 @@ class Tiles:
     def read(self, states: Tensor) -> Tensor:
         """What the last layer makes of the queries, `[.., R, V]`, of states `[.., m·D, V]`."""
         states = states.to(self.queries.dtype)
-        made = spread(self.before, self.queries) @ states
+        kept = zip(self.before.unbind(-1), states.chunk(self.before.shape[-1], dim=-2), strict=True)
+        made = sum_of(by[..., None].to(states.dtype) * (self.queries @ s) for by, s in kept)
         if self.within is None:
             return made
         values = self.values if self.slope is None else self.values + self.slope @ states
