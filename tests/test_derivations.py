@@ -49,8 +49,8 @@ HOLD = {
     "single_step", "unrolled", "momentum", "momentum_rate_outside", "momentum_rate_inside",
     "mlp_gradients", "swiglu_gradients", "sum_order", "ascent_is_negated_values", "inner_steps",
     "lact", "lact_muon_on_momentum", "lact_weight_norm", "mask_recurrences", "parallel_form",
-    "query_replaced_by_key", "squared_error_is_affine", "vittt", "vittt_depthwise_conv",
-    "vittt_glu", *(f"ladder_v{n}" for n in range(1, 7)),
+    "query_replaced_by_key", "scan_is_associative", "squared_error_is_affine", "vittt",
+    "vittt_depthwise_conv", "vittt_glu", *(f"ladder_v{n}" for n in range(1, 7)),
 }  # fmt: skip
 FAIL = {
     "ascent_is_negated_values_squared_error", "dynamic_kernel_not_affine",
@@ -279,7 +279,7 @@ def test_the_parallel_classes_are_as_the_paper_has_them():
 
 
 def test_all_about_a_loop_have_loops():
-    without = {"sum_order", "mask_recurrences", "squared_error_is_affine",
+    without = {"sum_order", "mask_recurrences", "scan_is_associative", "squared_error_is_affine",
                "squared_error_not_additive", "weight_norm_not_affine",
                "dynamic_kernel_not_affine"}  # fmt: skip
     assert {name for name, _ in LOOPS} == set(NAMES) - without
@@ -423,6 +423,26 @@ def test_the_exchange_of_sums_is_one():
     for side in (part.statement.left, part.statement.right):
         assert model.of(side, {now: NOW}) == pytest.approx(expected, rel=1e-12)
         assert model.of(side, {now: NOW + 1}) != pytest.approx(expected, rel=1e-6)
+
+
+def test_the_scan_combines_affine_maps():
+    """Both sides of each statement are the matrix products that they stand for, and no others."""
+    gates, shifts, one = DERIVED["scan_is_associative"].parts
+    x = {name: draw(2, 2) for name in "ABC"} | {name: draw(2, 3) for name in "XYZS"}
+    second = x["B"] @ x["X"] + x["Y"]
+    wanted = {
+        gates: x["C"] @ x["B"] @ x["A"],
+        shifts: x["C"] @ second + x["Z"],
+        one: x["B"] @ x["A"] @ x["S"] + second,
+    }
+    model = Meaning({"D_h": 2, "D_v": 3}, x)
+    for part, matrix in wanted.items():
+        every = part.statement.every
+        for side in (part.statement.left, part.statement.right):
+            found = [model.of(side, dict(zip(every, at, strict=True)))
+                     for at in np.ndindex(matrix.shape)]  # fmt: skip
+            np.testing.assert_allclose(found, matrix.flatten(), rtol=1e-12)
+            assert not np.allclose(found, (matrix + x["A" if part == gates else "S"]).flatten())
 
 
 def act(x: torch.Tensor) -> torch.Tensor:

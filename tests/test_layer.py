@@ -121,7 +121,7 @@ def test_a_chunk_that_is_read_after_its_update_cannot_be_stepped():
 @pytest.mark.parametrize("name", ["momentum", "delta rule", "v2"])
 def test_lower_precision_is_near(name):
     made, x = layer(name), tokens()
-    expected = made(x)
+    expected = made(x).detach()
     made = made.float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = made(x.float())
@@ -129,7 +129,7 @@ def test_lower_precision_is_near(name):
     short = made.bfloat16()(x.bfloat16())
     assert short.dtype == torch.bfloat16
     for y in (mixed, short):
-        assert 1e-6 < float((y - expected).detach().abs().max() / expected.abs().max()) < 0.2
+        assert 1e-6 < float((y.detach() - expected).abs().max() / expected.abs().max()) < 0.2
 
 
 def test_a_layer_can_be_copied_saved_and_trained():
@@ -152,7 +152,8 @@ def test_a_layer_can_be_copied_saved_and_trained():
 
 WRONG = [
     ({"width": 0}, ValueError, "`width` must be a positive integer"),
-    ({"heads": 13}, ValueError, "`key_width` and `value_width` must be at least 1"),
+    ({"heads": 5}, ValueError, "`width` must be a multiple of `heads` unless key_width"),
+    ({"loop": LOOPS["images"], "key_width": 3}, ValueError, "`key_width` must be value_width"),
     ({"tile": 2.5}, ValueError, "`tile` must be a positive integer"),
     ({"mode": "fast"}, ValueError, "`mode` must be one of recurrent, parallel, kernel, auto"),
 ]
@@ -174,3 +175,12 @@ def test_wrong_tokens_and_modes_are_refused():
         made(torch.zeros(2, 3))
     with pytest.raises(TypeError, match="`loop` must be an InnerLoop"):
         TTTLayer(None, 12)
+
+
+def test_a_state_is_of_the_same_sequences():
+    made = layer("momentum")
+    _, state = made.step(tokens()[:, 0])
+    with pytest.raises(ValueError, match=r"`initial_state..W..` must be \(1, 2, 6, 6\)"):
+        made.step(tokens()[:1, 1], state)
+    with pytest.raises(TypeError, match="`state` must be what step or feed has returned"):
+        made.step(tokens()[:, 1], {"W": None})

@@ -51,8 +51,8 @@ def test_each_example_runs(block):
 
 
 def test_what_reduce_is_said_to_print_is_what_it_prints():
-    """The printed block follows from the example above it."""
-    (example,) = [block for kind, block in BLOCKS if kind == "python"]
+    """The printed block follows from the first example."""
+    example = next(block for kind, block in BLOCKS if kind == "python")
     done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, text=True,
                           capture_output=True, timeout=300, check=False)  # fmt: skip
     shown = [block for kind, block in BLOCKS if kind == "text" and block.startswith("o[t]")]
@@ -88,3 +88,13 @@ def test_the_claims_are_those_of_the_command():
 
 def test_the_table_names_nothing_else():
     assert set(ROWS) == set(names(folder(None)))
+
+
+def test_the_performance_section_is_that_of_the_command():
+    """Generated from the committed results, and from nothing else."""
+    words = [sys.executable, "-m", "ttt_proofs", "bench", "--show", "--format", "md"]
+    done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=300,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = README.partition("<!-- performance -->\n")[2].partition("\n<!-- /performance -->")[0]
+    assert shown == done.stdout.strip()

@@ -15,9 +15,10 @@ from .loops import DepthwiseConv, InnerLoop
 from .loops.update import Rate
 from .parallel import forms
 from .parallel.chunks import Outputs
-from .parallel.inputs import Number, Rates, wide
+from .parallel.inputs import Number, Rates, check_state, wide
 from .parallel.streaming import Stream, feed
 from .reduction import NotParallelError, Reduction, reduce
+from .symbolic.torch_code import torch_loop
 
 Mode = Literal["recurrent", "parallel", "kernel", "auto"]
 
@@ -54,12 +55,18 @@ class TTTLayer(nn.Module):
         super().__init__()
         check_sizes(width=width, heads=heads, key_width=key_width, value_width=value_width,
                     hidden_width=hidden_width, tile=tile)  # fmt: skip
-        reduced(loop)  # it is what is covered, or this raises
-        key = key_width or width // heads
-        value = value_width or (key if key_width else width // heads)
-        if not key or (isinstance(loop.net, DepthwiseConv) and key != value):
-            raise ValueError(f"`key_width` and `value_width` must be at least 1, and equal for a "
-                             f"convolution; got {key} and {value}. Give them.")  # fmt: skip
+        if not isinstance(loop, InnerLoop):
+            raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
+        torch_loop(loop)  # it can run, and is covered, or these raise
+        reduced(loop)
+        if width % heads and not (key_width and value_width):
+            raise ValueError(f"`width` must be a multiple of `heads` unless key_width and "
+                             f"value_width are given; got {width} and {heads}. Give them."
+                             )  # fmt: skip
+        key, value = key_width or width // heads, value_width or width // heads
+        if isinstance(loop.net, DepthwiseConv) and key != value:
+            raise ValueError(f"`key_width` must be value_width for a convolution; got {key} and "
+                             f"{value}. Make them equal.")  # fmt: skip
         self.loop, self.width, self.heads, self.tile = loop, width, heads, tile
         self.queries = nn.Linear(width, heads * key, bias=False)
         self.keys = nn.Linear(width, heads * key, bias=False)
@@ -115,13 +122,20 @@ class TTTLayer(nn.Module):
         """The next tokens x `[B, T, width]` of sequences: y, and the state to go on from.
 
         The state has a constant size (`parallel.streaming.Stream`). Pieces may end anywhere where
-        a token's output needs no later one, else with a chunk or with the `last` token: see there.
+        a token's output needs no later one, else with a chunk or with the `last` token: see there,
+        and the `ValueError`; a state is for the same batch. Single tokens go by the recurrence,
+        in whatever mode. In a causal chunk each piece reads the chunk's tokens again.
         """
-        stream = state or Stream()
+        stream = Stream() if state is None else state
+        if not isinstance(stream, Stream):
+            raise TypeError(f"`state` must be what step or feed has returned; got "
+                            f"{type(stream).__name__}. Pass None to begin.")  # fmt: skip
         q, k, v, rate, momentum = self.project(x, stream.waiting)
-        form = self.form(x.is_cuda) if x.shape[1] > 1 else forms.recurrent
+        if stream.state is not None:
+            check_state(self.loop, stream.state, q, self.initial(q.dtype))
 
         def run(q: Tensor, k: Tensor, v: Tensor, **given) -> Outputs:
+            form = self.form(x.is_cuda) if q.shape[1] > 1 else forms.recurrent
             return form(self.loop, q, k, v, *(given[name] for name in (
                 "weights", "rate", "momentum", "initial_state")))  # fmt: skip
 
@@ -161,9 +175,13 @@ class TTTLayer(nn.Module):
 
         waiting: how many tokens of an open chunk came before.
         """
-        if x.ndim != 3 or x.shape[-1] != self.width:
-            raise ValueError(f"`x` must be [batch, time, {self.width}]; got shape "
-                             f"{tuple(x.shape)}. Project it to the layer's width.")  # fmt: skip
+        if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[-1] != self.width:
+            got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"`x` must be [batch, time, {self.width}]; got {got}. "
+                             "Project it to the layer's width.")  # fmt: skip
+        if (size := self.loop.net.tokens) and x.shape[1] % size:
+            raise ValueError(f"`x` must have whole images of {size} tokens; got {x.shape[1]} "
+                             "tokens. Complete or drop the last image.")  # fmt: skip
         q, k, v = (silu(each(x)).unflatten(-1, (self.heads, -1))
                    for each in (self.queries, self.keys, self.values))  # fmt: skip
         q, k = (normalize(y, dim=-1).to(v.dtype) for y in (q, k))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from html import escape
 from types import MappingProxyType
 
 import sympy as sp
+import torch
 from torch import Tensor
 
 from .kernel.definitions import ONE, sum_over
@@ -121,12 +122,24 @@ class Reduction:
         `recurrent`.
         """
         self.must_be_parallel()
+        self.check(q, k, v, weights, rate, momentum, initial_state, tile)
+        return self.tiled(q, k, v, weights, rate, momentum, initial_state, tile=tile, along=along)
+
+    @property
+    def tiled(self) -> Callable[..., Outputs]:
+        """The parallel form of the class, on inputs that have been checked."""
+        form = forms.composed if self.parallel == "composed" else forms.chunked
+        return partial(form, self.loop)
+
+    def check(self, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
+              momentum: Number | None, initial_state: State | None, tile: int
+              ) -> tuple[object, ...]:  # fmt: skip
+        """Tokens, then sizes, dtype and tile; raises as `parallel_form` does for wrong inputs."""
         if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
             raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")
         check_inputs(self.loop, q, k, v, weights, rate, momentum, initial_state)
-        run = forms.composed if self.parallel == "composed" else forms.chunked
-        return run(self.loop, q, k, v, weights, rate, momentum, initial_state, tile=tile,
-                   along=along)  # fmt: skip
+        batch, tokens, heads, key = q.shape
+        return tokens, batch, heads, key, v.shape[-1], str(q.dtype), tile
 
     def must_be_parallel(self) -> None:
         """Raise `NotParallelError`, with the obstruction, for a sequential loop."""
@@ -146,11 +159,10 @@ class Reduction:
         its error when a rank dies or the group's time-out is over.
         """
         self.must_be_parallel()
-        check = partial(check_inputs, self.loop, q, k, v, weights, rate, momentum, initial_state)
-        agreed(q.shape[1], self.loop.schedule.chunk, check, q.device, group)
-        return self.parallel_form(q, k, v, weights=weights, rate=rate, momentum=momentum,
-                                  initial_state=initial_state, tile=tile, along=across(group)
-                                  )  # fmt: skip
+        check = partial(self.check, q, k, v, weights, rate, momentum, initial_state, tile)
+        agreed(check, self.loop.schedule.chunk, getattr(q, "device", torch.device("cpu")), group)
+        return self.tiled(q, k, v, weights, rate, momentum, initial_state, tile=tile,
+                          along=across(group))  # fmt: skip
 
     def attention(self, q: Tensor, k: Tensor, *, weights: Weights, rate: Rates = None,
                   momentum: Number | None = None) -> Tensor:  # fmt: skip

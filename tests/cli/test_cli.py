@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.kernels.interpreter  # noqa: F401  # switches it on, before triton is imported
 from ttt_proofs.cli import main
 from ttt_proofs.cli.library import RequestError, folder, load, names
 
@@ -147,6 +148,30 @@ def test_only_the_witnesses_asked_for_run(call, tmp_path):
     assert code == 0
     assert entry["proof"]["status"] == entry["mutants"]["status"] == "skipped"
     assert entry["outcome"] == "undecided"  # agreement at random points proves nothing
+
+
+def test_the_table_has_a_column_for_kernels(call, tmp_path):
+    """Its entry is the error of the tensor nearest to its budget, or that there is none."""
+    pytest.importorskip("triton")
+    report = tmp_path / "report.json"
+    code, out, _ = call("verify", "momentum", "sum_order", "--witness", "kernel",
+                        "--jobs", "1", "--json", str(report))  # fmt: skip
+    entries = {e["name"]: e for e in json.loads(report.read_text())["derivations"]}
+    head, _, kernel, none = (line.split() for line in out.splitlines()[1:6] if line.strip())
+    assert head == ["derivation", "outcome", "steps", "exact", "autograd", "kernel", "mutants"]
+    assert entries["momentum"]["kernel"]["status"] == "agrees"
+    shown = f"{entries['momentum']['kernel']['max_relative_error']:.0e}"
+    assert kernel == ["momentum", "undecided", "-", "-", "-", shown, "-", "as", "stated"]
+    assert none == ["sum_order", "undecided", "-", "-", "-", "n/a", "-", "NOT", "as", "stated"]
+    assert entries["sum_order"]["kernel"]["status"] == "not_applicable"
+    assert code == 1  # nothing was asked that has anything to say of sum_order
+
+
+def test_the_kernel_witness_works_alone(call):
+    pytest.importorskip("triton")
+    code, out, _ = call("verify", "momentum", "--witness", "kernel")
+    assert code == 0
+    assert "1 of 1 as stated" in out
 
 
 def test_reduce_prints_form_class_and_evidence(call):

@@ -7,6 +7,7 @@ import pytest
 from derivations import momentum, momentum_rates_agree, sum_order, swiglu_gradients
 from ttt_proofs import Evidence, Refutation, Theorem, prove, refute, verify
 from ttt_proofs.evidence import report as report_module
+from ttt_proofs.evidence import status as status_module
 from ttt_proofs.evidence.report import Report, decide
 from ttt_proofs.kernel.definitions import Equation
 from ttt_proofs.kernel.proof import Assume, Proof, Sequent, Step
@@ -96,12 +97,12 @@ def test_agreement_alone_never_makes_a_claim_hold():
 
 
 def test_a_surviving_mutant_is_not_as_stated(monkeypatch):
-    real = report_module.score
+    real = status_module.score
 
     def careless(*args, **kwargs):
         return replace(real(*args, **kwargs), survivors=("planted",))
 
-    monkeypatch.setattr(report_module, "score", careless)
+    monkeypatch.setattr(status_module, "score", careless)
     report = verify(sum_order.derive())
     assert not report.as_stated
     assert report.mutants["survivors"] == ["planted"]
@@ -111,7 +112,7 @@ def test_a_blind_exact_witness_shows_in_the_mutants(monkeypatch):
     def blind(*_args, **_kwargs):
         return Evidence(True, 1, (2,), -1.0, 0)
 
-    monkeypatch.setattr(report_module, "exact_witness", blind)
+    monkeypatch.setattr(status_module, "exact_witness", blind)
     assert not verify(momentum_rates_agree.derive()).as_stated
 
 

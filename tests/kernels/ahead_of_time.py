@@ -112,6 +112,8 @@ def launches(operator: str, dtype: str, width: int, segments: int = 2) -> list[L
     """Every launch of an operator and its gradients, at one width for all."""
     from ttt_proofs import kernels
 
+    made: Any
+
     def leaf(*shape: int, of: torch.dtype = DTYPES[dtype]) -> torch.Tensor:
         return torch.empty(*shape, dtype=of, device="meta", requires_grad=True)
 
@@ -122,8 +124,8 @@ def launches(operator: str, dtype: str, width: int, segments: int = 2) -> list[L
     with recorded() as found:
         if operator == "momentum":
             options |= {"segments": segments, "initial_state": (state, state)}
-            o, last = kernels.momentum_attention(x, x, x, numbers, numbers, **options)
-            made = [o, *last]
+            made = kernels.momentum_attention(x, x, x, numbers, numbers, **options)
+            made = [made[0], *made[1]]
         elif operator == "delta":
             made = kernels.delta_rule(x, x, x, numbers, **options)
         elif operator == "swiglu":

@@ -1,12 +1,17 @@
-"""Kernels run in Triton's interpreter where there is no CUDA device.
+"""Kernels run in Triton's interpreter where there is no CUDA device."""
 
-Triton reads the switch when a kernel is decorated, so it is set before anything imports triton.
-"""
+from importlib.util import find_spec
 
-import os
-import sys
+import pytest
 
-import torch
+from tests.kernels.interpreter import patched_once_a_launch  # switches it on
 
-if not torch.cuda.is_available() and "triton" not in sys.modules:
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_interpreter():
+    """See `patched_once_a_launch`."""
+    if find_spec("triton") is None:
+        yield
+        return
+    with patched_once_a_launch():
+        yield

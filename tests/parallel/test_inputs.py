@@ -216,7 +216,7 @@ STEPS = [
     ("rate", FULL, lambda x: x.repeat(2, 1, 1), "got (2, 3, 2)"),
     ("rate", FULL, lambda x: torch.ones(1, 5, 2, dtype=x.dtype), "got (1, 5, 2)"),  # per token
     ("rate", FULL, lambda x: x.tolist(), "got [["),
-    ("momentum", FULL, None, "got None. Declare momentum='per_step'"),
+    ("momentum", FULL, None, "got None. Pass a float"),
     ("momentum", FULL, "0.9", "got '0.9'"),
     ("momentum", FULL, True, "got True"),
     ("momentum", FULL, [0.9], "got [0.9]"),

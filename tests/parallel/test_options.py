@@ -234,7 +234,7 @@ FAULTS = [
     (tiled, AFTER, gates, "units[-2] * (count - 1)", "units[-2] * 0"),
     (composed, COMPOSED, forms, "steps_made[:, :, s::each]", "steps_made[:, :, ::each]"),
     (composed, COMPOSED, forms, "moves.cumsum(2)", "moves"),
-    (composed, COMPOSED, forms, "code.orthogonal(accumulators.to(keys.dtype))", "accumulators"),
+    (composed, COMPOSED, forms, "code.orthogonal(accumulators)", "accumulators"),
     (composed, COMPOSED, forms, "else states[:, :, 1:]", "else states[:, :, :-1]"),
     (composed, COMPOSED, forms, "accumulated[..., -2:-1]", "accumulated[..., -1:]"),
     (recurrent, MASKED, chunks, " / there.sum(3, keepdim=True)", ""),

@@ -128,3 +128,37 @@ def test_a_fault_shows(sound, wrong, monkeypatch):
         except (ValueError, RuntimeError):
             seen.append(True)
     assert any(seen)
+
+
+def test_what_cannot_follow_is_refused():
+    """Nothing is cut off without a word, and nothing follows a chunk that was ended short."""
+    loop = LOOPS[3]
+    x = random_inputs(loop, 1, sizes={"B": 2, "H": 2, "T": 8})
+    run = next(iter(runs(loop)))
+
+    def fed(stream, tokens, values, numbers, last=False):
+        rate = {name: r[:, :numbers] for name, r in x.rate.items()}
+        return feed(loop, run, stream, x.q[:, :tokens], x.k[:, :tokens], x.v[:, :values],
+                    weights=x.weights, rate=rate, momentum=x.momentum[:, :tokens], last=last
+                    )  # fmt: skip
+
+    for values, numbers, told in ((8, 5, "`v` must have 5"), (5, 6, "`rate W0` must have 5")):
+        with pytest.raises(ValueError, match=told):
+            fed(Stream(), 5, values, numbers)
+    _, stream = fed(Stream(), 5, 5, 5, last=True)
+    with pytest.raises(ValueError, match="a stream must not go on after its last piece"):
+        fed(stream, 2, 2, 2)
+
+
+def test_a_stream_keeps_nothing_of_the_caller():
+    """Neither a reused buffer nor an optimiser's step changes what is kept."""
+    loop = LOOPS[2]
+    x = random_inputs(loop, 1, sizes={"B": 1, "H": 2, "T": 5})
+    run = next(iter(runs(loop)))
+    _, stream = feed(loop, run, Stream(), x.q, x.k, x.v, weights=x.weights, rate=x.rate,
+                     momentum=x.momentum)  # fmt: skip
+    kept = [*stream.state.values(), stream.open.k, *stream.open.rate.values()]
+    before = [y.clone() for y in kept]
+    for y in (x.k, *x.weights.values(), *x.rate.values()):
+        y.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))

@@ -21,6 +21,7 @@ from ttt_proofs.symbolic import (
     attention_part,
     gradient_part,
     identity_part,
+    matrix_identity_part,
     single_step_part,
 )
 
@@ -111,6 +112,35 @@ def test_identities(name):
     part = identity_part(left, right, (t,), name)
     assert part.label == name and holds(part) is true
     assert part.statement.every == (Var("t", TIME),)
+
+
+A, B, C = (sp.MatrixSymbol(name, sp.Symbol(rows), sp.Symbol(cols))
+           for name, rows, cols in (("A", "D_k", "D_h"), ("B", "D_h", "D_v"), ("C", "D_v", "D_k"))
+           )  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "true"), [
+    (sp.MatMul(A, sp.MatMul(B, C, evaluate=False), evaluate=False), True),
+    ((C.T * B.T * A.T).T, True),
+    (2 * A * B * C, False),
+    (A * B * C + A * A.T, False),
+    ((A * B * C).T, False),
+])  # fmt: skip
+def test_an_identity_between_matrices_is_of_each_entry(right, true):
+    part = matrix_identity_part(A * B * C, right, "products")
+    assert part.label == "products" and holds(part) is true
+    assert [v.sort for v in part.statement.every] == ["D_k", "D_k"]
+
+
+def test_the_grouping_of_products_is_kept():
+    nested = sp.MatMul(A, sp.MatMul(B, C, evaluate=False), evaluate=False)
+    statement = matrix_identity_part(A * B * C, nested).statement
+    assert statement.left != statement.right
+
+
+def test_matrices_of_two_shapes_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        matrix_identity_part(A, A.T)
 
 
 def test_a_derivation_is_data():

@@ -1,4 +1,4 @@
-"""The command line `ttt-proofs`: list, show, verify, reduce."""
+"""The command line `ttt-proofs`: list, show, verify, reduce, bench."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from ..kernel.terms import KernelError
+from .bench import bench
 from .library import RequestError, folder, load, load_file, names, require_names
 from .tables import environment, err, out, print_table, summary
 
@@ -220,6 +221,9 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
     typer.echo(f"autograd: {'agrees' if seen.agrees else 'DISAGREES'}, largest relative error "
                f"{seen.max_relative_error:.1e} over {seen.trials} random inputs")  # fmt: skip
     raise typer.Exit(0 if seen.agrees else 1)
+
+
+app.command()(bench)
 
 
 def not_affine(loop: Any, seed: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
@@ -43,7 +44,7 @@ def without_kernel(loop: InnerLoop, device: str) -> str | None:
     if device == "cpu" and not INTERPRETED:
         return "Triton was imported before its interpreter was switched on"
     if is_normalised(loop):
-        return "norms and Muon enlarge rounding, so that short floats say nothing"
+        return "norms and Muon enlarge rounding, so that short floats say nothing of it"
     return obstacle(loop)
 
 
@@ -77,18 +78,22 @@ def kernel_witness(loop: InnerLoop, *, seed: int, device: str = "cpu") -> Observ
     loop: one for which `without_kernel` is None. seed: an integer. device: "cpu" or "cuda".
     Source: the error budget is the field's usual one, for kernels that sum in another order.
     """
-    worst, names, used = (0.0, 1.0, "outputs"), {}, -1.0
+    found: dict[str, tuple[float, float]] = {}
     for dtype in DTYPES[device]:
-        for name, (error, allowed) in errors(loop, dtype, seed, device).items():
-            what = f"{str(dtype).removeprefix('torch.')}: {name}"
-            names[what] = None
-            if error / allowed > used:
-                used, worst = error / allowed, (error, allowed, what)
-    error, allowed, what = worst
-    dtypes = "+".join(str(dtype).removeprefix("torch.") for dtype in DTYPES[device])
-    return Observation(agrees=error <= allowed, max_relative_error=error, tolerance=allowed,
-                       trials=len(DTYPES[device]), device=device, dtype=dtypes,
-                       what=tuple(names), worst=what)  # fmt: skip
+        label = str(dtype).removeprefix("torch.")
+        for name, each in errors(loop, dtype, seed, device).items():
+            found[f"{label}: {name}"] = each
+    worst = max(found, key=lambda name: used(*found[name]))
+    error, allowed = found[worst]
+    return Observation(agrees=used(error, allowed) <= 1, max_relative_error=error,
+                       tolerance=allowed, trials=len(DTYPES[device]), device=device,
+                       dtype="+".join(str(d).removeprefix("torch.") for d in DTYPES[device]),
+                       what=tuple(found), worst=worst)  # fmt: skip
+
+
+def used(error: float, allowed: float) -> float:
+    """How much of its budget an error takes; infinite where either is no finite number."""
+    return error / allowed if math.isfinite(error) and math.isfinite(allowed) else math.inf
 
 
 def errors(loop: InnerLoop, dtype: torch.dtype, seed: int, device: str

@@ -63,7 +63,7 @@ def kernel_status(derivation: Derivation, seed: int, device: str) -> dict[str, A
     """The Triton kernel of each loop that has one, in the precisions that it runs in."""
     if derivation.expects == "fails":
         return not_applicable("kernels run loops, and the claim about them is false", device=device)
-    from .kernels import kernel_witness, without_kernel
+    from .kernels import kernel_witness, used, without_kernel
 
     reasons = {loop: without_kernel(loop, device) for loop in derivation.loops}
     loops = [loop for loop, reason in reasons.items() if reason is None]
@@ -71,7 +71,7 @@ def kernel_status(derivation: Derivation, seed: int, device: str) -> dict[str, A
         told = "; ".join(dict.fromkeys(filter(None, reasons.values())))
         return not_applicable(told or "no loop is an instance of this statement", device=device)
     seen = [kernel_witness(loop, seed=seed, device=device) for loop in loops]
-    worst = max(seen, key=lambda o: o.max_relative_error / o.tolerance)
+    worst = max(seen, key=lambda o: used(o.max_relative_error, o.tolerance))
     error = worst.max_relative_error
     return {
         "status": "agrees" if all(o.agrees for o in seen) else "disagrees",

@@ -18,8 +18,8 @@ SHORT = 1024  # terms in a sum; the allowance grows with what is longer
 # is that of the larger ones.
 SMALLEST_SCALE = 1e-3
 
-# Precisions without an entry above are judged against what plain PyTorch makes of them: an error
-# against float64 of at most this many times the plain form's, forward and each gradient.
+# A kernel is judged by what plain PyTorch makes of the same inputs in the same precision: an
+# error against float64 of at most this many times the plain form's, forward and each gradient.
 PLAIN_FACTOR = 2.0
 FEW_UNITS = 4  # in the last place of float32, the precision that kernels sum in
 
@@ -48,10 +48,17 @@ def budget(dtype: torch.dtype, plain: float) -> float:
     """The largest relative error of a kernel's tensor that passes, a pure number.
 
     Twice the error that plain PyTorch makes in the same dtype, and for one that happens to be
-    exact a few units in the last place of float32 (of float64 for float64).
+    exact, or is not finite, a few units in the last place of float32 (of float64 for float64).
     """
     unit = UNIT["float64" if dtype == torch.float64 else "float32"]
-    return max(PLAIN_FACTOR * plain, FEW_UNITS * unit)
+    return max(PLAIN_FACTOR * plain if math.isfinite(plain) else 0.0, FEW_UNITS * unit)
+
+
+# Two forms of a loop in one precision, ‖a - b‖ / ‖b‖ for whole tensors of long sequences: an error
+# above these is a fault. float32 keeps products to 1e-6, and sums of thousands of them lose two
+# digits; operands in bfloat16 lose between two and three.
+BETWEEN_FORMS = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 5e-2,
+                 torch.float16: 1e-2}  # fmt: skip
 
 
 # Muon's five steps `x ↦ a x + b x³ + c x⁵` have slope Π a = 494 at small singular values, and the

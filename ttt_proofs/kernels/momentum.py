@@ -27,6 +27,8 @@ def momentum_attention(q: Tensor, k: Tensor, v: Tensor, eta: Tensor, alpha: Tens
     exclusive: read W_{t-1} in place of W_t.
     scale: a compile-time number of the kernel; each value is compiled once.
     segments: into how many parts time is cut to fill the device; None chooses.
+    NaN and infinity are not hidden, and may reach earlier tokens of their tile of up to 64; in
+    float16 a state above 65504 is infinite to the tokens that read it.
     Returns o `[B, T, H, V]` in the dtype of q, and the last (W, M) if `output_final_state`, else
     None.
     Raises TypeError or ValueError for inputs that do not fit, RuntimeError where Triton has no

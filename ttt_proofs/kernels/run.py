@@ -144,8 +144,8 @@ def additive(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights,
     """Linear attention, with the features made in the kernel where they fit there."""
     from . import linear_attention, swiglu_attention
 
-    if is_swiglu(loop) and max(weights[w.name].shape[-1] for w in loop.net.weights[:-1]) <= 128:
-        gate, up = (weights[w.name] for w in loop.net.weights[:-1])
+    gate, up, *_ = (weights[w.name] for w in (*loop.net.weights, loop.net.last))
+    if is_swiglu(loop) and max(gate.shape[1:]) <= 128:
         return swiglu_attention(q, k, v, gate, up, initial_state=state, **options)
     return linear_attention(fused(loop, q, weights), fused(loop, k, weights), v,
                             initial_state=state, **options)  # fmt: skip

@@ -69,7 +69,8 @@ class Chunks:
             x = x.squeeze(2).to(wide(x.dtype))
             return x.reshape(batch, heads, width, x.shape[-2]).mT if self.apart else x
 
-        return joined, State(self.weights | dict(now), dict(held)).map(back)
+        # Copies: a state must not change with the weights that it is made from.
+        return joined, State(self.weights | dict(now), dict(held)).map(lambda x: back(x).clone())
 
 
 def at(x: Number | None, n: int) -> Number | None:

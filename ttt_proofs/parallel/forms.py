@@ -10,7 +10,6 @@ outputs `[B, T, H, V]` in the dtype of v and the `State`, and differentiate in e
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ from .tiles import (
 )
 from .tiles import features as featured
 
-CACHED = 2**18  # numbers of a tensor
+CACHED = 2**18  # numbers of a segment's tensor: 1 MiB in float32, as a core's cache
 
 
 def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
@@ -96,8 +95,8 @@ def chunked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, 
     """
     size = segment(loop, k, v, tile)
     if along is fold and k.shape[1] > size:
-        return in_segments(chunked, size, loop, Piece(q, k, v, rate, momentum), weights,
-                           initial_state, tile=tile, features=features)  # fmt: skip
+        return in_segments(size, loop, Piece(q, k, v, rate, momentum), weights, initial_state,
+                           tile=tile, features=features)  # fmt: skip
     gated = loop.net.gate is not None and is_affine(loop)  # another map for each column
     x = chunks(loop, q, k, v, weights, rate, momentum, initial_state, apart=gated)
     name, t = loop.net.last.name, tiles(loop, x, tile, features)
@@ -114,13 +113,13 @@ def chunked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, 
     return finished(loop, x, made, now, held)
 
 
-def in_segments(run: Callable[..., Outputs], size: int, loop: InnerLoop, piece: Piece,
-                weights: Weights, state: State | None, **options: Any) -> Outputs:  # fmt: skip
-    """A form on `size` tokens after the other, each from the state that the last one left."""
+def in_segments(size: int, loop: InnerLoop, piece: Piece, weights: Weights, state: State | None,
+                **options: Any) -> Outputs:  # fmt: skip
+    """`chunked` on `size` tokens after the other, each from the state that the last one left."""
     parts = [piece.cut(n, n + size, loop.schedule.chunk) for n in range(0, piece.k.shape[1], size)]
     made = []
     for x in parts:
-        made.append(run(loop, x.q, x.k, x.v, weights, x.rate, x.momentum, state, **options))
+        made.append(chunked(loop, x.q, x.k, x.v, weights, x.rate, x.momentum, state, **options))
         state = made[-1][1]
     return torch.cat([o for o, _ in made], dim=1), made[-1][1]
 
@@ -168,7 +167,7 @@ def composed(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights,
         held.append(m.reshape(first.shape))
         own = own + accumulated[..., -2:-1] * before
     accumulators = own.flatten(2, 3)[:, :, : x.steps * each].unflatten(3, gradients.shape[3:])
-    steps_made = code.orthogonal(accumulators.to(keys.dtype)).to(rows.dtype)
+    steps_made = code.orthogonal(accumulators)
     moves = torch.zeros_like(accumulators[:, :, ::each])
     for s in range(each):
         moves = code.move(moves, steps_made[:, :, s::each], 1, x.eta, None)
@@ -190,6 +189,8 @@ def attention(loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Rat
     its chunk if it is clipped. A convolution has a matrix for each channel: `[B, H·V, T, T]`.
     """
     tokens, like = q.shape[1], q.new_zeros(*q.shape[:3], weights[loop.net.last.name].shape[-1])
+    if not tokens:
+        return like.new_zeros(*chunks(loop, q, k, like, weights, rate, momentum).q.shape[:2], 0, 0)
     x = chunks(loop, q, k, like, weights, rate, momentum)
     steps, rows = max(1, x.steps), x.rows[loop.net.last.name].flatten(2, 3)
     c = coefficients(loop, numbers(x.eta, steps), numbers(x.alpha, steps), rows, steps)

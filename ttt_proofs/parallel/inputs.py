@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +13,8 @@ from torch import Tensor
 from ..loops import DepthwiseConv, InnerLoop
 from ..loops.update import Rate
 from .state import State
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 Number = Tensor | float
 Rates = Number | Mapping[str, Tensor] | None
@@ -45,6 +50,9 @@ def check_inputs(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weig
     if q.shape != k.shape:
         raise ValueError(f"`q` and `k` must have one shape; got {tuple(q.shape)} and "
                          f"{tuple(k.shape)}. Project them to the same width.")  # fmt: skip
+    if not (k.shape[3] and v.shape[3]):
+        raise ValueError(f"`k` and `v` must have widths of at least 1; got {k.shape[3]} and "
+                         f"{v.shape[3]}. Give them a column.")  # fmt: skip
     if v.shape[:3] != k.shape[:3]:
         raise ValueError(f"`v` must have k's batch, time and heads {tuple(k.shape[:3])}; got "
                          f"{tuple(v.shape[:3])}. Match the leading dimensions.")  # fmt: skip
@@ -69,7 +77,7 @@ def check_images(net: DepthwiseConv, k: Tensor, v: Tensor) -> None:
 
 def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
     """A finite floating-point tensor, of the dtype and on the device of the others."""
-    if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+    if not isinstance(x, Tensor) or x.dtype not in DTYPES or x.layout != torch.strided:
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(f"`{name}` must be a floating-point tensor; got {kind}. Convert it.")
     if x.dtype != like.dtype or x.device != like.device:
@@ -161,10 +169,12 @@ def check_number(name: str, number: object, kind: Rate | None, chunk: int, like:
         shown(number)
     )
     most = torch.finfo(like.dtype).max
-    fits = isinstance(number, int | float) and not isinstance(number, bool) and abs(number) <= most
+    known: Any = number if isinstance(number, Real) and not isinstance(number, bool) else math.nan
+    fits = abs(known) <= most
     if not fits:  # NaN is not at most anything
-        raise ValueError(f"`{name}` must be one finite number; got {got}. "
-                         f"Declare {name}='per_step' for one per step.")  # fmt: skip
+        cure = (f"Declare {name}='per_step' for one per step" if isinstance(number, Tensor)
+                else "Pass a float")  # fmt: skip
+        raise ValueError(f"`{name}` must be one finite number; got {got}. {cure}.")
 
 
 def joined(names: Iterable[str]) -> str:

@@ -7,7 +7,8 @@ gradients of the entering states are exchanged in the same way, once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -61,12 +62,12 @@ class Enter(torch.autograd.Function):
 def across(group: Group = None) -> Along:
     """What `maps.fold` is within a process, for a sequence that lies on the ranks of a group.
 
-    For `Reduction.parallel_form(..., along=across())`, called by all ranks, each with its tokens.
-    The outputs are those of its tokens, the final state that after them: the last rank has that
-    of the sequence. All ranks must take gradients if one does; those in tensors that every rank
-    has, such as the weights, are then to be added up over the ranks, as data-parallel training
-    does. Communication is one `all_gather` forward and one backward, of the state's size; the
-    time-out is the group's.
+    `Reduction.sharded` is `parallel_form` with this, called by all ranks, each with its tokens,
+    once they have agreed on their inputs. The outputs are those of its tokens, the final state
+    that after them: the last rank has that of the sequence. All ranks must take gradients if one
+    does; those in tensors that every rank has, such as the weights, are then to be added up over
+    the ranks, as data-parallel training does. Communication is one `all_gather` forward and one
+    backward, of the state's size; the time-out is the group's.
     """
 
     def along(a: Tensor, b: Tensor, start: Tensor) -> States:
@@ -75,24 +76,29 @@ def across(group: Group = None) -> Along:
     return along
 
 
-def agreed(tokens: int, chunk: int, check: Callable[[], None], device: torch.device,
+def agreed(check: Callable[[], Sequence[Any]], chunk: int, device: torch.device,
            group: Group = None) -> None:  # fmt: skip
     """Raise on every rank if one refuses its inputs, or has part of a chunk before the last token.
 
-    So that none waits for a rank that has raised. Raises what `check` raises, else `ValueError`.
+    So that none waits for a rank that has raised. `check` returns how many tokens this rank has
+    and what must be the same on all. Raises what it raises, else `ValueError`.
     """
-    refusal = None
+    refusal, tokens, rest = None, 0, ()
     try:
-        check()
+        tokens, *rest = check()
     except (TypeError, ValueError) as error:
         refusal = error
-    mine = torch.tensor([tokens, refusal is not None], device=device)
-    lengths, refused = torch.stack(gathered(mine, group)).unbind(-1)
+    same = zlib.crc32(repr(rest).encode())
+    mine = torch.tensor([tokens, refusal is not None, same], device=device)
+    lengths, refused, same = torch.stack(gathered(mine, group)).unbind(-1)
     if refusal is not None:
         raise refusal
     if refused.any():
         raise ValueError("every rank's inputs must be as the loop requires; "
                          f"rank {int(refused.nonzero()[0])} refused its own. See there.")
+    if (same != same[0]).any():
+        raise ValueError("all ranks must have one batch, heads, widths, dtype and tile; rank "
+                         f"{dist.get_rank(group)} has {rest}. Make them equal.")
     for rank, length in enumerate(lengths.tolist()):
         if length % chunk and lengths[rank + 1 :].any():
             raise ValueError(f"each rank but the last must have whole chunks of {chunk} tokens; "

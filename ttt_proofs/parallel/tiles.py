@@ -7,9 +7,8 @@ the delta rule, those of a tile solve a unit triangular system: its chunkwise WY
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -86,11 +85,6 @@ def spread(weights: Tensor, x: Tensor) -> Tensor:
     return (weights.to(x.dtype)[..., None] * x[..., None, :]).flatten(-2)
 
 
-def sum_of(terms: Iterable[Tensor]) -> Tensor:
-    """Their sum, of one or more."""
-    return reduce(torch.add, terms)
-
-
 @dataclass(frozen=True)
 class Tiles:
     """The tokens of N' tiles, P steps in each: R tokens are read with, S are learned from.
@@ -132,13 +126,17 @@ class Tiles:
     def read(self, states: Tensor) -> Tensor:
         """What the last layer makes of the queries, `[.., R, V]`, of states `[.., m·D, V]`."""
         states = states.to(self.queries.dtype)
-        kept = zip(self.before.unbind(-1), states.chunk(self.before.shape[-1], dim=-2), strict=True)
-        made = sum_of(by[..., None].to(states.dtype) * (self.queries @ s) for by, s in kept)
+        *others, last = zip(self.before.to(states.dtype)[..., None].unbind(-2),
+                            states.chunk(self.before.shape[-1], dim=-2), strict=True)  # fmt: skip
+        made = last[0] * (self.queries @ last[1])
+        for by, state in others:
+            made = torch.addcmul(made, by, self.queries @ state)
         if self.within is None:
             return made
         values = self.values if self.slope is None else self.values + self.slope @ states
-        scores = (self.queries @ self.keys.mT) * self.within
-        return made + scores.to(made.dtype) @ values
+        scores = ((self.queries @ self.keys.mT) * self.within).to(made.dtype)
+        batches = (x.flatten(0, 2) for x in (made, scores, values))
+        return torch.baddbmm(*batches).reshape(made.shape)
 
 
 def tiles(loop: InnerLoop, x: Chunks, tokens: int, made: Features | None = None) -> Tiles:

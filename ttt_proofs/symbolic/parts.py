@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import sympy as sp
 
 from ..kernel.definitions import Equation
 from ..kernel.terms import TIME, Atom, Var
 from ..loops import InnerLoop, Weight
 from . import affinity, inner_steps, theory
-from .bridge import index, place, scalar
+from .bridge import Place, Scope, entry, index, place, scalar
 from .derivation import Part
 from .equality import prove_same_outputs, prove_textbook
 from .linear_attention import (
@@ -187,3 +189,26 @@ def identity_part(left: sp.Expr, right: sp.Expr, times: tuple[sp.Symbol, ...], l
     prover = Prover(())
     at = None if peel is None else index(peel)
     return Part(label, goal, prover.claim(prover.begin(every, goal.left), goal, at))
+
+
+def matrix_identity_part(left: sp.MatrixExpr, right: sp.MatrixExpr, label: str = "") -> Part:
+    """An identity between two expressions in matrix symbols, entry by entry, for all widths.
+
+    SymPy forgets how products are grouped; one made with `evaluate=False` keeps it. Raises
+    `ValueError` for two shapes.
+    """
+    if left.shape != right.shape:
+        raise ValueError(f"both sides must have one shape; got {left.shape} and {right.shape}. "
+                         "Transpose or multiply one.")  # fmt: skip
+    names = {s.name for side in (left, right) for s in side.atoms(sp.MatrixSymbol)}
+    scope = Scope({name: partial(symbol_entry, name) for name in names})
+    row, col = (scope.fresh(size.name) for size in left.shape)
+    sides = (entry(side, place(row), place(col), scope) for side in (left, right))
+    goal = Equation(row + col, *sides)
+    prover = Prover(())
+    return Part(label, goal, prover.claim(prover.begin(goal.every, goal.left), goal))
+
+
+def symbol_entry(name: str, row: Place, col: Place) -> Atom:
+    """The entry of a matrix that is a symbol."""
+    return Atom(name, row + col)

@@ -1,0 +1,253 @@
+"""Loops on the kernels against the real loop, in float64; what has no kernel; planted faults."""
+
+import importlib.util
+import random
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+
+from tests.kernels.whole_loops import called, halves, inputs_of, wrong
+from ttt_proofs.evidence.conditioning import relative_errors
+from ttt_proofs.evidence.sampling import random_loop
+from ttt_proofs.kernels import run as real
+from ttt_proofs.loops import (
+    GLU,
+    MLP,
+    DepthwiseConv,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Schedule,
+    SquaredError,
+    SwiGLU,
+)
+from ttt_proofs.parallel import forms
+
+
+def step(rate: Any = "constant", momentum: Any = None, **rest: Any) -> GradientStep:
+    """An update of the last weight; a rate per token is inside."""
+    place = "inside" if rate == "per_token" else "outside"
+    return GradientStep(**{"rate": rate, "place": place, "momentum": momentum, "trained": "last",
+                           **rest})  # fmt: skip
+
+
+def loop(net: Any = None, update: Any = None, loss: Any = None, **schedule: Any) -> InnerLoop:
+    """A linear net, Frobenius' loss and one token a step, where nothing else is said."""
+    return InnerLoop(net or Linear(), loss or Frobenius(), update or step(), Schedule(**schedule))
+
+
+SILU, ERROR = SwiGLU("silu"), SquaredError()
+LOOPS = {
+    "additive": [
+        loop(), loop(update=step(None)), loop(update=step("per_step", ascent=True)),
+        loop(update=step("per_step", place="inside"), read="before_update"),
+        loop(update=step("per_token"), query="key", negate_values=True),
+        loop(SILU), loop(SILU, step("per_token"), read="before_update"),
+        loop(SILU, step(place="inside", ascent=True), negate_values=True),
+        loop(SwiGLU("gelu_tanh"), step("per_step")), loop(MLP(2, "tanh"), step("per_token")),
+        loop(GLU("silu"), step("per_step")), loop(GLU("tanh"), step(None), query="key"),
+        loop(chunk=4, read="causal"), loop(SILU, step("per_token"), chunk=4, read="causal"),
+        loop(MLP(1, "relu"), step(None), chunk=3, read="causal"), loop(chunk=1, read="causal"),
+    ],
+    "momentum": [
+        loop(update=step("constant", "constant")), loop(update=step(None, "per_token")),
+        loop(update=step("per_step", "per_step", ascent=True), read="before_update"),
+        loop(update=step("per_step", "per_token", place="inside"), query="key"),
+        loop(SILU, step("per_token", "per_step"), negate_values=True),
+        loop(SILU, step("constant", "per_token", place="inside"), read="before_update"),
+        loop(MLP(2, "gelu_tanh"), step("per_token", "constant")),
+        loop(GLU("silu"), step("per_step", "per_token"), read="causal"),
+    ],
+    "delta": [
+        loop(loss=ERROR), loop(loss=ERROR, update=step(None)),
+        loop(loss=ERROR, update=step("per_step", ascent=True), read="before_update"),
+        loop(loss=ERROR, update=step("per_token"), query="key", negate_values=True),
+        loop(SILU, step("per_step", place="inside"), ERROR, read="causal"),
+        loop(MLP(2, "tanh"), step("per_token"), ERROR),
+    ],
+    "features": [
+        loop(SILU, chunk=3), loop(SILU, step("per_step", "per_token"), chunk=3, query="key"),
+        loop(SILU, step("per_token"), ERROR, chunk=3, read="before_update"),
+        loop(SILU, step("per_step", "per_step", ascent=True), ERROR, chunk=3, steps=2),
+        loop(SILU, step(clip="column_norm"), chunk=3, negate_values=True),
+        loop(SILU, step("per_step", "constant", orthogonal="muon"), chunk=3),
+        loop(SILU, step("per_step", "per_token"), chunk=3, read="causal"),
+    ],
+}  # fmt: skip
+CASES = [(operator, case) for operator, cases in LOOPS.items() for case in cases]
+
+
+@pytest.mark.parametrize(("operator", "case"), CASES, ids=str)
+def test_a_loop_on_its_kernel_is_the_loop(operator, case):
+    assert real.plan(case) == operator and real.obstacle(case) is None
+    assert wrong(called(real.kernel_form, case), case) == {}
+
+
+@pytest.mark.parametrize("widths", [{"D_h": 129}, {"D_k": 129}, {"D_k": 129, "D_h": 130}])
+def test_swiglu_wider_than_its_kernel_makes_features_first(widths):
+    assert wrong(called(real.kernel_form, loop(SILU)), loop(SILU), **widths, T=2, B=1) == {}
+
+
+def test_random_loops():
+    """Those that have a kernel among loops drawn anew."""
+    draw = random.Random(0)
+    drawn = (random_loop(draw) for _ in range(2000))
+    found = list(islice((x for x in drawn if real.obstacle(x) is None), 8))
+    assert len(found) == 8 and len({real.plan(x) for x in found}) > 1
+    for case in found:
+        assert wrong(called(real.kernel_form, case), case, T=2 * case.schedule.chunk + 1) == {}
+
+
+CONTINUED = [cases[n] for cases in LOOPS.values() for n in (0, 2, 4)]
+CONTINUED += [LOOPS["additive"][13], LOOPS["features"][5]]
+
+
+@pytest.mark.parametrize("case", CONTINUED, ids=str)
+def test_the_second_half_continues_the_first(case):
+    at = 4 if case.schedule.chunk in (1, 4) else 3
+    assert wrong(halves(real.kernel_form, case, at), case, B=1) == {}
+
+
+@pytest.mark.parametrize("case", [*LOOPS["momentum"], LOOPS["features"][1]], ids=str)
+def test_the_accumulators_are_those_of_the_recurrence(case):
+    x = inputs_of(case)
+    given = (case, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+    _, found = real.kernel_form(*given)
+    _, expected = forms.recurrent(*given)
+    last = case.net.last.name
+    assert set(found.accumulators) == set(expected.accumulators) == {last}
+    assert max(relative_errors(found.accumulators, expected.accumulators).values()) <= 1e-12
+    assert set(real.kernel_form(*given)[1]) == set(expected)
+
+
+def test_without_momentum_there_are_no_accumulators():
+    x = inputs_of(loop())
+    assert real.kernel_form(loop(), x.q, x.k, x.v, x.weights, x.rate, None)[1].accumulators == {}
+
+
+SCAN, PLAIN = "its state is no scan of maps that data alone give", "kernels take one plain step"
+NONE = [
+    (loop(SILU, step(trained="all")), SCAN), (loop(MLP(2, "tanh"), step(trained="all")), SCAN),
+    (loop(SILU, step(weight_norm="initial_norm")), SCAN),
+    (loop(update=step(weight_norm="initial_norm")), SCAN),
+    (loop(DepthwiseConv(3, 2, 2), chunk=4), "a convolution has small matrices for each channel"),
+    (loop(chunk=2), PLAIN), (loop(steps=2), PLAIN), (loop(loss=ERROR, steps=2), PLAIN),
+    (loop(update=step(orthogonal="muon")), PLAIN), (loop(update=step(clip="column_norm")), PLAIN),
+    (loop(GLU("silu"), chunk=3), PLAIN), (loop(SwiGLU("gelu_tanh"), chunk=3), PLAIN),
+    (loop(update=step(momentum="constant"), chunk=3, read="causal"), PLAIN),
+    (loop(update=step("per_step"), chunk=3, read="causal"), PLAIN),
+    (loop(loss=ERROR, chunk=3, read="causal"), PLAIN),
+    (loop(SILU, step(clip="column_norm"), ERROR), PLAIN),
+    (loop(SILU, step(orthogonal="muon"), ERROR), PLAIN),
+    (loop(loss=ERROR, update=step(momentum="constant")), "neither momentum nor an output gate"),
+    (loop(GLU("silu"), loss=ERROR), "neither momentum nor an output gate"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "words"), NONE, ids=str)
+def test_what_has_no_kernel_is_told_why(case, words):
+    assert words in str(real.obstacle(case))
+    x = inputs_of(case, T=4)
+    with pytest.raises(ValueError, match=f"this loop has none: .*{words}.* Use the parallel") as e:
+        real.kernel_form(case, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+    assert str(e.value).count(". ") == 1 and "\n" not in str(e.value)
+
+
+def copied(folder: Path, old: str, new: str) -> Any:
+    """The module `run`, in a file of its own, with one text replaced."""
+    text = Path(str(real.__file__)).read_text("utf-8")
+    assert text.count(old) == 1, (text.count(old), old)
+    path = folder / "planted_run.py"
+    path.write_text(text.replace(old, new), "utf-8")
+    spec = importlib.util.spec_from_file_location("ttt_proofs.kernels.planted_run", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+BEFORE = loop(read="before_update")
+FAULTS = [
+    # queries, rates, and what the rule makes of them
+    ("        q = k\n", "        pass\n", loop(query="key")),
+    ("own = own * each[last] if each else own", "own = own", loop(update=step("per_token"))),
+    ("weighed(values, own * moved)", "weighed(values, own)", loop()),
+    ("weighed(values, own * moved)", "weighed(values, moved)", loop(update=step("per_token"))),
+    ("weighed(values, own),\n", "values,\n", LOOPS["momentum"][4]),
+    ("numbers(moved, q), numbers(kept, q)", "numbers(kept, q), numbers(moved, q)",
+     LOOPS["momentum"][0]),
+    ("-values / slope", "values / slope", loop(loss=ERROR)),
+    ("-numbers(own * moved, q)", "-numbers(moved, q)", LOOPS["delta"][3]),
+    ("x.expand(like.shape[:3])", "x.detach().expand(like.shape[:3])", LOOPS["delta"][2]),
+    ("(values * by).to(", "(values.detach() * by).to(", loop()),
+    # when the state is read, and where it starts and ends
+    ('== "before_update"', '== "after_update"', BEFORE),
+    ("first if initial_state is None else initial_state[last]", "first", BEFORE),
+    ("else initial_state.accumulators[last]", "else 0 * state", LOOPS["momentum"][2]),
+    ("initial_state=(state, m)", "initial_state=(m, state)", LOOPS["momentum"][0]),
+    ("final, held[last] = final", "held[last], final = final", LOOPS["momentum"][0]),
+    ("every | {last: final}", "every", loop()),
+    ("return o, State(every | {last: final}, held)", "return o, State({last: final}, held)",
+     LOOPS["additive"][9]),
+    # the net
+    ("if loop.net.gate is not None:\n        o", "if False:\n        o", LOOPS["additive"][10]),
+    ('and loop.net.activation == "silu"', "", LOOPS["additive"][8]),
+    ("return swiglu_features(x, gate, up)", "return swiglu_features(x, up, gate)",
+     LOOPS["momentum"][5]),
+    ("swiglu_attention(q, k, v, gate, up", "swiglu_attention(q, k, v, up, gate", loop(SILU)),
+    ("linear_attention(fused(loop, q, weights)", "linear_attention(fused(loop, k, weights)",
+     LOOPS["additive"][9]),
+    ("fused(loop, x.squeeze(2)", "fused(loop, -x.squeeze(2)", LOOPS["features"][0]),
+    ("forms.composed if loop.update.orthogonal else forms.chunked", "forms.chunked",
+     LOOPS["features"][5]),
+]  # fmt: skip
+
+
+SMALL = {"B": 1, "T": 5}
+
+
+@lru_cache
+def sound(case: InnerLoop) -> bool:
+    """Whether the module itself runs the case, in two parts, as the real loop does."""
+    return wrong(halves(real.kernel_form, case, 3), case, **SMALL) == {}
+
+
+@pytest.mark.parametrize(("old", "new", "case"), FAULTS, ids=str)
+def test_planted_fault_is_seen(old, new, case, tmp_path):
+    planted = copied(tmp_path, old, new)
+    assert sound(case)
+    assert wrong(halves(planted.kernel_form, case, 3), case, **SMALL)
+
+
+FAULTS_OF_PLAN = [
+    ("not loop.is_static or rule.weight_norm", "not loop.is_static"),
+    ("not loop.is_static or rule.weight_norm", "rule.weight_norm"),
+    ("if loop.net.tokens:", "if False:"),
+    ("and not rule.momentum and rule.rate", "and rule.rate"),
+    (' and rule.rate != "per_step"', ""),
+    ("(reads_alone and not is_affine(loop))", "reads_alone"),
+    ("or schedule.steps > 1", ""), ("or rule.orthogonal or rule.clip:", "or rule.orthogonal:"),
+    ("or rule.orthogonal or rule.clip:", "or rule.clip:"),
+    (" and not (is_affine(loop) and (rule.orthogonal or rule.clip))", ""),
+    ("if rule.momentum or loop.net.gate is not None:", "if loop.net.gate is not None:"),
+    ("if rule.momentum or loop.net.gate is not None:", "if rule.momentum:"),
+    ("not tokens or schedule.steps", "schedule.steps"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new"), FAULTS_OF_PLAN)
+def test_planted_fault_in_the_plan_is_seen(old, new, tmp_path):
+    planted = copied(tmp_path, old, new)
+    assert any(words not in str(planted.obstacle(case)) for case, words in NONE)
+
+
+def test_copy_without_a_fault_passes(tmp_path):
+    planted = copied(tmp_path, "-values / slope", "-values / slope")
+    assert wrong(called(planted.kernel_form, LOOPS["delta"][3]), LOOPS["delta"][3]) == {}
+    assert all(words in str(planted.obstacle(case)) for case, words in NONE)

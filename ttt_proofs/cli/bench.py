@@ -1,0 +1,146 @@
+"""The command `bench`: measure, write what was found, show what has been committed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .library import RequestError
+from .tables import environment, err
+
+if TYPE_CHECKING:
+    from ..bench.benchmark import Benchmark, Settings
+
+
+def bench(
+    chosen: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    report: Annotated[Path | None, typer.Option("--json", help="Write the results here.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Which benchmarks there are.")] = False,
+    quick: Annotated[bool, typer.Option(help="A dry run at small sizes.")] = False,
+    seconds: Annotated[float, typer.Option(help="Start nothing later; 0 for no limit.")] = 0,
+    commit: Annotated[str, typer.Option(help="The commit, if there is no checkout.")] = "",
+    show: Annotated[bool, typer.Option(help="Print results that are there.")] = False,
+    results: Annotated[Path | None, typer.Option(help="With --show: file or directory.")] = None,
+    form: Annotated[str, typer.Option("--format", help="With --show: md or text.")] = "md",
+) -> None:
+    """Measure the forms and kernels (or the benchmarks named), or show what was measured.
+
+    Exit code 0: done. 1: a result was wrong or a part failed. 2: the request is wrong.
+    """
+    if listed:
+        from ..bench.registry import BENCHMARKS
+
+        for each in BENCHMARKS.values():
+            typer.echo(f"{each.name} ({', '.join(each.devices)}): {each.what}")
+        return
+    if show:
+        typer.echo(shown(results, form, chosen))
+        return
+    if results is not None:
+        raise RequestError(f"`--results` goes with --show; got {results} alone. Add --show.")
+    raise typer.Exit(measure(chosen or [], device, report, quick, seconds, commit))
+
+
+def shown(path: Path | None, form: str, chosen: list[str] | None) -> str:
+    """The performance section, of committed results or of those at a path."""
+    from ..bench.results import HOME, ResultsError, read
+    from ..bench.show import FORMATS, section
+
+    if form not in FORMATS:
+        raise RequestError(f"`--format` must be one of {', '.join(FORMATS)}; got {form!r}. "
+                           "Choose one.")  # fmt: skip
+    if chosen:
+        raise RequestError(f"`--show` prints all results; got {', '.join(chosen)}. Use --results "
+                           "for the file to print.")  # fmt: skip
+    if path is None and not HOME.parent.is_dir():
+        raise RequestError("`--show` without --results needs a checkout with benchmarks/results; "
+                           "there is none. Name a file.")  # fmt: skip
+    try:
+        found = [] if path is None and not HOME.is_dir() else list(read(path or HOME))
+    except ResultsError as error:
+        raise RequestError(str(error)) from error
+    return section(found, form)
+
+
+def wanted(chosen: list[str], device: str, quick: bool) -> list[Benchmark]:
+    """The benchmarks named, or all that suit the device."""
+    from ..bench.registry import BENCHMARKS, suiting
+
+    for name in chosen:
+        if name not in BENCHMARKS:
+            close = get_close_matches(name, BENCHMARKS, 1)
+            hint = f"Did you mean {close[0]}?" if close else f"Known are {', '.join(BENCHMARKS)}."
+            raise RequestError(f"a benchmark's name is required; got {name!r}. {hint}")
+        fits = BENCHMARKS[name].devices
+        if device not in fits and not (quick and device == "cpu"):
+            raise RequestError(f"`{name}` must be run on {' or '.join(fits)}; got {device}. Use "
+                               f"--device {fits[0]}"
+                               + (", or --quick for a dry run." if device == "cpu" else ".")
+                               )  # fmt: skip
+    return [BENCHMARKS[name] for name in dict.fromkeys(chosen)] or list(suiting(device))
+
+
+def measure(chosen: list[str], device: str, report: Path | None, quick: bool, seconds: float,
+            commit: str) -> int:  # fmt: skip
+    """Run, print and write; the exit code."""
+    from . import check_device, check_writable
+
+    check_device(device)
+    if not seconds >= 0:
+        raise RequestError(f"`--seconds` must be 0 or more; got {seconds}. Use 0 for no limit.")
+    if report is not None:
+        check_writable(report)
+    if quick and device == "cpu" and "triton" not in sys.modules:
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
+    from ..bench.benchmark import Settings
+    from ..bench.machine import all_cores, machine
+    from ..bench.results import SCHEMA, problems
+
+    found = wanted(chosen, device, quick)
+    settings = Settings(device, quick, time.monotonic() + seconds if seconds else None)
+    with all_cores():
+        about = environment(device, 0) | machine(device)
+        about |= {"quick": quick, "commit": about["commit"] or commit or None,
+                  "command": shlex.join(["ttt-proofs", *sys.argv[1:]])}  # fmt: skip
+        data: dict[str, Any] = {"schema": SCHEMA, "environment": about, "benchmarks": []}
+        for each in found:
+            collect(each, settings, data, report)
+    if report is not None:
+        pictures(data, report)
+    wrong = problems(data)
+    for line in wrong:
+        err.print(f"problem: {line}", highlight=False, markup=False, soft_wrap=True)
+    return 1 if wrong else 0
+
+
+def collect(each: Benchmark, settings: Settings, data: dict[str, Any], report: Path | None
+            ) -> None:  # fmt: skip
+    """Run one benchmark; the file is written anew after each row, so that no row is lost."""
+    from ..bench.results import write
+    from ..bench.show import entry_text
+
+    entry: dict[str, Any] = {"name": each.name, "what": each.what, "rows": []}
+    data["benchmarks"].append(entry)
+    for row in each.run(settings):
+        entry["rows"].append(row)
+        if report is not None:
+            write(data, report)
+    typer.echo(entry_text(entry, "text") + "\n")
+
+
+def pictures(data: dict[str, Any], report: Path) -> None:
+    """Draw what can be drawn, next to the results."""
+    from ..bench.plots import available, draw
+
+    if available():
+        draw(data, report)
+    else:
+        err.print("no plots were drawn: they need matplotlib", highlight=False, markup=False)
