@@ -129,14 +129,14 @@ class Tiles:
         *others, last = zip(self.before.to(states.dtype)[..., None].unbind(-2),
                             states.chunk(self.before.shape[-1], dim=-2), strict=True)  # fmt: skip
         made = last[0] * (self.queries @ last[1])
-        for by, state in others:
-            made = torch.addcmul(made, by, self.queries @ state)
+        for by, state in others:  # in place, which no gradient minds: sums are not needed again
+            made.addcmul_(by, self.queries @ state)
         if self.within is None:
             return made
         values = self.values if self.slope is None else self.values + self.slope @ states
         scores = ((self.queries @ self.keys.mT) * self.within).to(made.dtype)
-        batches = (x.flatten(0, 2) for x in (made, scores, values))
-        return torch.baddbmm(*batches).reshape(made.shape)
+        made.flatten(0, 2).baddbmm_(scores.flatten(0, 2), values.flatten(0, 2))
+        return made
 
 
 def tiles(loop: InnerLoop, x: Chunks, tokens: int, made: Features | None = None) -> Tiles:
