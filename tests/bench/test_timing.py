@@ -24,9 +24,24 @@ def test_a_ratio_is_the_median_of_each_rounds_quotient():
 def test_ways_take_turns_and_each_is_first_in_its_turn():
     called = []
     ways = {name: (lambda name=name: called.append(name)) for name in "abc"}
-    found = interleaved(ways, 3, host_clock, warmup=1)
+    found = interleaved(ways, 3, lambda way: way() or 1.0, warmup=1)
     assert "".join(called) == "abc" + "abc" + "bca" + "cab"
     assert [len(found.rounds[name]) for name in "abc"] == [3, 3, 3]
+
+
+def test_what_is_short_is_run_again_and_its_mean_counts(monkeypatch):
+    """The first run, after something else, does not count; what is long enough is run once."""
+    now, lengths = [0.0], iter([0.1, 0.02, 0.02, 0.02, 0.02, 0.2])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def way():
+        now[0] += next(lengths)
+
+    monkeypatch.setattr(timing, "SHORT", 150.0)
+    assert host_clock(way) == pytest.approx(20.0)
+    assert next(lengths) == 0.02  # of the four, two were needed
+    assert next(lengths) == 0.02
+    assert host_clock(way) == pytest.approx(200.0)
 
 
 def test_warm_up_is_not_counted():

@@ -81,7 +81,7 @@ def forms_cases(settings: Settings, functions: Mapping[str, Callable[..., Tensor
                 ) -> Iterator[Case]:  # fmt: skip
     """The forward pass, then forward and backward with gradients in all inputs."""
     tokens = settings.pick(4096, 96)
-    width, repeats = settings.pick(WIDTH, 8), settings.pick(7, 2)
+    width, repeats = settings.pick(WIDTH, 8), settings.pick(9, 2)
     common = {"B": 1, "T": tokens, "H": HEADS, "d": width, "dtype": "float32", "tile": TILE}
 
     def measure(which: str) -> Iterator[Row]:

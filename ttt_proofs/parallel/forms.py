@@ -38,7 +38,7 @@ from .tiles import (
 )
 from .tiles import features as featured
 
-CACHED = 2**20  # numbers of a segment's tensor: 4 MiB in float32, some of a cache
+CACHED = 2**19  # numbers of a tensor in a segment: 2 MiB in float32, which allocators keep
 
 
 def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
