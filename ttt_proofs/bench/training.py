@@ -146,7 +146,7 @@ TRAINING = Benchmark(
     (("mixer", "mixer"), ("layers", "layers"), ("width", "width"), ("heads", "heads"),
      ("tokens", "T"), ("chunk", "chunk"), ("dtype", "dtype"), ("median_ms", "ms"),
      ("spread_ms", "IQR ms"), ("repeats", "repeats"), ("tokens_per_s", "tok/s"),
-     ("ratio", "× LaCT"), ("paper_ratio", "paper × LaCT"), ("loss", "loss"),
+     ("ratio", "× LaCT"), ("paper_ratio", "paper × LaCT"),
      ("error", "error")),
     Plot("bars", ("mixer",), "dtype", (("median_ms", "milliseconds"),)),
 )  # fmt: skip
