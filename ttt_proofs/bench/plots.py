@@ -76,8 +76,11 @@ def bars(axes: Any, plot: Plot, panel: Column, rows: list[Row]) -> None:
     for n, name in enumerate(series):
         mine = [row for row in rows if str(row[plot.series]) == name]
         x = [places.index(at(plot, row)) + (n - (len(series) - 1) / 2) * width for row in mine]
-        axes.bar(x, [row[key] for row in mine], width, label=name)
-    axes.set_xticks(range(len(places)), places, fontsize="x-small")
+        drawn = axes.bar(x, [row[key] for row in mine], width, label=name)
+        axes.bar_label(drawn, fmt=lambda x: f"{x:,.0f}" if x >= 100 else f"{x:.3g}",
+                       fontsize="x-small")  # fmt: skip
+    axes.set_xticks(range(len(places)), places, fontsize="small")
+    axes.margins(y=0.1)
     axes.set_ylabel(label)
     axes.legend()
 
