@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module `{__name__}` has no `{name}`; it has {', '.join(__all__)}.")
     if find_spec("triton") is None:
         raise ImportError(f"`{name}` needs Triton, which is not installed. "
-                          "Install it with `pip install ttt-proofs[triton]`.")  # fmt: skip
+                          "Install it with `pip install triton`.")  # fmt: skip
     # A module of the same name is an attribute once loaded: the operator takes its place.
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
