@@ -27,6 +27,7 @@ from .types import Observation
 
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16, torch.float16)}
 TOKENS = {"cpu": 67, "cuda": 1003}  # more than a tile of any kernel, and no multiple of one
+WIDTHS = {"cpu": 16, "cuda": 64}  # the least; kernels treat narrow ones with more care than wide
 
 
 def without_kernel(loop: InnerLoop, device: str) -> str | None:
@@ -104,6 +105,8 @@ def errors(loop: InnerLoop, dtype: torch.dtype, seed: int, device: str
     rng = random.Random(seed)
     start, draw = rng.getrandbits(63), rng.getrandbits(63)
     sizes = {"B": 1, "H": 2, "T": max(TOKENS[device], 2 * loop.schedule.chunk + 1)}
+    names = sorted({side.name for w in loop.net.weights for side in (w.rows, w.cols)})
+    sizes |= {name: WIDTHS[device] + 8 * n for n, name in enumerate(names)}  # all different
     inputs = random_inputs(loop, start, dtype=dtype, device=device, sizes=sizes)
     expected = measured(partial(run_loop, loop), draw, widened(inputs))
     plain = measured(called(forms.chunked, loop), draw, inputs)
