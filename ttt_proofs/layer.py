@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, silu
 
+from .kernels.run import kernel_form, obstacle
 from .loops import DepthwiseConv, InnerLoop
 from .loops.update import Rate
 from .parallel import forms
@@ -104,7 +104,7 @@ class TTTLayer(nn.Module):
                              "Use 'auto'.")  # fmt: skip
         if mode == "parallel":
             self.reduction.must_be_parallel()
-        if mode == "kernel" and (reason := without_kernel(self.loop)):
+        if mode == "kernel" and (reason := obstacle(self.loop)):
             raise NotParallelError(f"a kernel is required; this loop has none: {reason}. "
                                    "Use mode='auto'.")  # fmt: skip
         self._mode: Mode = mode
@@ -153,17 +153,14 @@ class TTTLayer(nn.Module):
         """The form that the mode asks for, on that kind of device."""
         mode = self.mode
         if mode == "auto":
-            kernel = cuda and without_kernel(self.loop) is None
+            kernel = cuda and obstacle(self.loop) is None
             parallel = self.reduction.parallel != "sequential"
             mode = "kernel" if kernel else "parallel" if parallel else "recurrent"
         if mode == "recurrent":
             return forms.recurrent
         if mode == "kernel":
-            from .kernels.run import kernel_form
-
             return partial(kernel_form, tile=self.tile)
-        composed = self.reduction.parallel == "composed"
-        return partial(forms.composed if composed else forms.chunked, tile=self.tile)
+        return partial(forms.parallel(self.loop), tile=self.tile)
 
     def initial(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The weights that every sequence starts from, `[H, rows, cols]`."""
@@ -220,15 +217,6 @@ def check_sizes(**sizes: int | None) -> None:
     for name, size in sizes.items():
         if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise ValueError(f"`{name}` must be a positive integer; got {size!r}. Correct it.")
-
-
-def without_kernel(loop: InnerLoop) -> str | None:
-    """Why no kernel runs the loop here; None where one does."""
-    if find_spec("triton") is None:
-        return "Triton is not installed"
-    from .kernels.run import obstacle
-
-    return obstacle(loop)
 
 
 class Numbers(nn.Module):

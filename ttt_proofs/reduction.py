@@ -128,8 +128,7 @@ class Reduction:
     @property
     def tiled(self) -> Callable[..., Outputs]:
         """The parallel form of the class, on inputs that have been checked."""
-        form = forms.composed if self.parallel == "composed" else forms.chunked
-        return partial(form, self.loop)
+        return partial(forms.parallel(self.loop), self.loop)
 
     def check(self, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
               momentum: Number | None, initial_state: State | None, tile: int

@@ -204,7 +204,7 @@ FAULTS = [
     ("linear_attention(fused(loop, q, weights)", "linear_attention(fused(loop, k, weights)",
      LOOPS["additive"][9]),
     ("fused(loop, x.squeeze(2)", "fused(loop, -x.squeeze(2)", LOOPS["features"][0]),
-    ("forms.composed if loop.update.orthogonal else forms.chunked", "forms.chunked",
+    ("forms.parallel(loop)(", "forms.chunked(",
      LOOPS["features"][5]),
 ]  # fmt: skip
 

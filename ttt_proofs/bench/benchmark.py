@@ -112,6 +112,11 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
+def worst_error(found: Iterable[torch.Tensor], wanted: Iterable[torch.Tensor]) -> float:
+    """The largest relative error of tensors in pairs; NaN if there is one."""
+    return max(map(relative_error, found, wanted), key=lambda e: (e != e, e))
+
+
 def error_row(error: float, dtype: torch.dtype) -> Row:
     """The error, and a problem if it is over the dtype's limit. NaN is over every limit."""
     limit = BETWEEN_FORMS[dtype]

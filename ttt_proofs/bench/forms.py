@@ -12,7 +12,7 @@ from ..evidence.sampling import Inputs, random_inputs
 from ..loops import Frobenius, GradientStep, InnerLoop, Linear
 from ..parallel.maps import scanned
 from ..reduction import Reduction, reduce
-from .benchmark import Benchmark, Case, Plot, Settings, error_row, relative_error
+from .benchmark import Benchmark, Case, Plot, Settings, error_row, worst_error
 from .differentiate import both, forward, leaves, like
 from .peak import peak_bytes
 from .timing import Clock, Row, Times, Way, host_clock, interleaved
@@ -71,9 +71,8 @@ def compared(ways: Mapping[str, Callable[[], tuple[Tensor, ...]]], times: Times,
     for name, way in ways.items():
         row = times.row(name)
         if wanted is not None and "problem" not in row:
-            errors = map(relative_error, way(), wanted)
-            worst = max(errors, key=lambda e: (e != e, e))  # NaN is the worst
-            row = {**row, "ratio": times.ratio(base, name), **error_row(worst, dtype)}
+            error = worst_error(way(), wanted)
+            row |= {"ratio": times.ratio(base, name), **error_row(error, dtype)}
         yield name, row
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..evidence.kernels import poisoned, used
 from ..evidence.tolerances import budget
-from .benchmark import Benchmark, Case, NotRunError, Settings, relative_error
+from .benchmark import Benchmark, Case, NotRunError, Settings, relative_error, worst_error
 from .differentiate import both, leaves, like
 from .operators import OPERATORS, Operator, Sizes, require_device
 from .timing import Row
@@ -83,7 +83,7 @@ def compiled_as(function: Callable[..., Tensor], operator: Operator, sizes: Size
 def same(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> Row:
     """The largest error, a problem above one rounding of the dtype."""
     limit = torch.finfo(wanted[0].dtype).eps
-    error = max(map(relative_error, found, wanted), key=lambda e: (e != e, e))
+    error = worst_error(found, wanted)
     row: Row = {"error": error, "equal": all(map(torch.equal, found, wanted))}
     if not error <= limit:
         row["problem"] = f"differs by {error:.1e}"

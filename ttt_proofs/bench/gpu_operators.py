@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from .benchmark import Benchmark, Case, NotRunError, Plot, Settings, error_row, relative_error
+from .benchmark import Benchmark, Case, NotRunError, Plot, Settings, error_row, worst_error
 from .differentiate import both, forward, leaves, like
 from .operators import OPERATORS, Operator, Pass, Sizes, fla_version, require_device
 from .timing import Clock, Row, Times, Way, clock_of, interleaved
@@ -140,16 +140,11 @@ def measure(target: Target, settings: Settings, clock: Clock, ceilings: Ceilings
                 if not all(bool(x.isfinite().all()) for x in found["ours"]):
                     row["problem"] = "the output or a gradient is not finite"
             elif name != "additive" and "ours" in found:
-                row |= error_row(worst(found["ours"], found[name]), torch.bfloat16)
+                row |= error_row(worst_error(found["ours"], found[name]), torch.bfloat16)
             row |= {"ratio": times.ratio(name, "ours")}
         yield row
     for name, why in missing.items():
         yield {**common, "by": name, "not_run": why}
-
-
-def worst(found: tuple[torch.Tensor, ...], wanted: tuple[torch.Tensor, ...]) -> float:
-    """The largest relative error, NaN if there is one."""
-    return max(map(relative_error, found, wanted), key=lambda e: (e != e, e))
 
 
 def speeds(ms: float, target: Target, sizes: Sizes, moved: int, ceilings: Ceilings) -> Row:

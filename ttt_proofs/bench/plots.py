@@ -9,8 +9,7 @@ from typing import Any
 from .benchmark import Column, Plot
 from .registry import BENCHMARKS
 from .results import Results
-
-Row = dict[str, Any]
+from .timing import Row
 
 
 def available() -> bool:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .benchmark import Column
 from .machine import ROOT
 from .plots import plot_file
 from .registry import BENCHMARKS
 from .results import Results
+from .timing import Row
 
 FORMATS = ("md", "text")
-Row = dict[str, Any]
-
 
 def cell(key: str, value: object) -> str:
     """A value for a table: shares as percentages, errors with an exponent, three digits."""

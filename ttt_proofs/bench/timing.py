@@ -35,8 +35,8 @@ class Times:
     def ratio(self, slow: str, fast: str) -> float | None:
         """How many times faster `fast` is: the median of each round's quotient; None if unknown.
 
-        Both times of a quotient were taken next to each other, so that what slows the machine
-        down for a while slows both.
+        Both times of a quotient are of one round, so that what slows the machine down for long
+        slows both.
         """
         if any(x in self.failures or not self.rounds.get(x) for x in (slow, fast)):
             return None

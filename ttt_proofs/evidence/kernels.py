@@ -109,7 +109,7 @@ def errors(loop: InnerLoop, dtype: torch.dtype, seed: int, device: str
     sizes |= {name: WIDTHS[device] + 8 * n for n, name in enumerate(names)}  # all different
     inputs = random_inputs(loop, start, dtype=dtype, device=device, sizes=sizes)
     expected = measured(partial(run_loop, loop), draw, widened(inputs))
-    plain = measured(called(forms.chunked, loop), draw, inputs)
+    plain = measured(called(forms.parallel(loop), loop), draw, inputs)
     with poisoned():
         found = measured(called(kernel_form, loop), draw, inputs)
     allowed = relative_errors(plain, expected, SMALLEST_SCALE)

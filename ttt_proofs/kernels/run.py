@@ -7,6 +7,7 @@ operators do the rest. So a kernel is checked against the loop, not against anot
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -25,6 +26,8 @@ Operator = Literal["additive", "momentum", "delta", "features"]
 
 def obstacle(loop: InnerLoop) -> str | None:
     """Why no kernel runs the loop, in words; None where one does."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
     found = plan(loop)
     return None if found in ("additive", "momentum", "delta", "features") else found
 
@@ -83,9 +86,8 @@ def kernel_form(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weigh
         def features(x: Tensor, **of: Tensor) -> Tensor:  # of joined chunks, `[B, H, 1, T, K]`
             return fused(loop, x.squeeze(2).transpose(1, 2), weights).transpose(1, 2)[:, :, None]
 
-        run = forms.composed if loop.update.orthogonal else forms.chunked
-        return run(loop, q, k, v, weights, rate, momentum, initial_state, tile=tile,
-                   features=features)  # fmt: skip
+        return forms.parallel(loop)(loop, q, k, v, weights, rate, momentum, initial_state,
+                                    tile=tile, features=features)  # fmt: skip
     if obstacle(loop):
         raise ValueError(f"a kernel is required; this loop has none: {operator}. "
                          "Use the parallel form, or the recurrence.")  # fmt: skip

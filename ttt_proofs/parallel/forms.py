@@ -10,6 +10,7 @@ outputs `[B, T, H, V]` in the dtype of v and the `State`, and differentiate in e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -179,6 +180,11 @@ def composed(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights,
     states = torch.cat([entering, entering + moved], dim=2)
     read = states[:, :, :-1] if loop.schedule.read == "before_update" else states[:, :, 1:]
     return finished(loop, x, queries @ read.to(queries.dtype), states[:, :, -1:], held)
+
+
+def parallel(loop: InnerLoop) -> Callable[..., Outputs]:
+    """The parallel form of a loop that has one: `composed` with an operator, else `chunked`."""
+    return composed if loop.update.orthogonal else chunked
 
 
 def attention(loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Rates,
