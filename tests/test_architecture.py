@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # A smallest tree without fault. Each case below overlays it with one planted fault.
 SOUND = {
     "ttt_proofs/__init__.py": '"""Doc."""\n__all__ = ["reduce"]\n',
-    "ttt_proofs/kernel/__init__.py": '"""Doc."""\nfrom fractions import Fraction\n',
-    "ttt_proofs/loops/__init__.py": '"""Doc."""\nimport sympy\nfrom ..kernel import terms\n',
+    "ttt_proofs/checker/__init__.py": '"""Doc."""\nfrom fractions import Fraction\n',
+    "ttt_proofs/loops/__init__.py": '"""Doc."""\nimport sympy\nfrom ..checker import terms\n',
     "ttt_proofs/reference/__init__.py": '"""Doc."""\nimport torch\nimport ttt_proofs.loops\n',
     "ttt_proofs/evidence/exact.py": '"""Doc."""\nimport flint\nfrom ttt_proofs import loops\n',
     "ttt_proofs/cli.py": '"""Doc."""\nimport typer\nimport derivations\nimport ttt_proofs\n',
@@ -27,7 +27,7 @@ LONG = "    x = 1\n" * 60
 
 FAULTS = [
     # layering: one way only, however the import is spelled and however deep it is
-    ("layering", "ttt_proofs/kernel/a.py", "import ttt_proofs.loops"),
+    ("layering", "ttt_proofs/checker/a.py", "import ttt_proofs.loops"),
     ("layering", "ttt_proofs/loops/a.py", "from ttt_proofs import symbolic"),
     ("layering", "ttt_proofs/loops/a.py", "from .. import symbolic"),
     ("layering", "ttt_proofs/loops/a.py", "from ..symbolic import gradients"),
@@ -35,18 +35,18 @@ FAULTS = [
     ("layering", "ttt_proofs/reduction.py", "def f():\n    import ttt_proofs.cli"),
     ("layering", "ttt_proofs/evidence/a.py", "from ttt_proofs import reduce"),
     ("layering", "ttt_proofs/evidence/a.py", "import derivations.one"),
-    ("layering", "ttt_proofs/kernel/a.py", "import ttt_proofs.kernels"),
+    ("layering", "ttt_proofs/checker/a.py", "import ttt_proofs.kernels"),
     ("layering", "ttt_proofs/helpers.py", ""),
     # what a layer may import from outside
-    ("allowed_imports", "ttt_proofs/kernel/a.py", "import numpy as np"),
-    ("allowed_imports", "ttt_proofs/kernel/a.py", "from ttt_proofs.loops import nets"),
+    ("allowed_imports", "ttt_proofs/checker/a.py", "import numpy as np"),
+    ("allowed_imports", "ttt_proofs/checker/a.py", "from ttt_proofs.loops import nets"),
     ("allowed_imports", "ttt_proofs/loops/a.py", "import torch.nn as nn"),
     ("allowed_imports", "ttt_proofs/reference/a.py", "from ttt_proofs.symbolic import unroll"),
     ("allowed_imports", "ttt_proofs/reference/a.py", "import numpy"),
     ("allowed_imports", "ttt_proofs/evidence/exact.py", "from torch import nn"),
     ("allowed_imports", "ttt_proofs/parallel/a.py", "import triton.language as tl"),
-    ("allowed_imports", "derivations/one.py", "from ttt_proofs.kernel import terms"),
-    ("allowed_imports", "derivations/one.py", "from ttt_proofs import kernel"),
+    ("allowed_imports", "derivations/one.py", "from ttt_proofs.checker import terms"),
+    ("allowed_imports", "derivations/one.py", "from ttt_proofs import checker"),
     ("allowed_imports", "derivations/one.py", "import torch"),
     # the public surface
     ("public_surface", "ttt_proofs/__init__.py", f"__all__ = {[f'n{i}' for i in range(13)]}"),
@@ -56,13 +56,13 @@ FAULTS = [
     ("sizes", "ttt_proofs/loops/a.py", "x = 1\n" * 300),
     ("sizes", "ttt_proofs/loops/a.py", "def f():\n" + LONG),
     ("sizes", "derivations/one.py", "class A:\n  async def f(self):\n" + LONG),
-    ("kernel_budget", "ttt_proofs/kernel/a.py", "x = 1  # counts\n" * 501),
-    ("kernel_budget", "ttt_proofs/kernel/__init__.py", "# nothing but a comment"),
-    # the kernel's habits
-    ("kernel_habits", "ttt_proofs/kernel/a.py", "assert True"),
-    ("kernel_habits", "ttt_proofs/kernel/a.py", "run = eval"),
-    ("kernel_habits", "ttt_proofs/kernel/a.py", "exec('x = 1')"),
-    ("kernel_habits", "ttt_proofs/kernel/a.py", "from pickle import loads"),
+    ("checker_budget", "ttt_proofs/checker/a.py", "x = 1  # counts\n" * 501),
+    ("checker_budget", "ttt_proofs/checker/__init__.py", "# nothing but a comment"),
+    # the checker's habits
+    ("checker_habits", "ttt_proofs/checker/a.py", "assert True"),
+    ("checker_habits", "ttt_proofs/checker/a.py", "run = eval"),
+    ("checker_habits", "ttt_proofs/checker/a.py", "exec('x = 1')"),
+    ("checker_habits", "ttt_proofs/checker/a.py", "from pickle import loads"),
     # docstrings
     ("docstrings", "ttt_proofs/loops/a.py", "def f():\n    pass"),
     ("docstrings", "ttt_proofs/loops/a.py", "class A:\n    pass"),
@@ -102,7 +102,8 @@ def test_sound_tree_passes(check, tmp_path):
 def test_planted_fault_is_reported(check, path, source, tmp_path):
     plant(tmp_path, SOUND | {path: HEAD + source + "\n"})
     faults = list(getattr(architecture, check)(tmp_path))
-    assert any(fault.startswith(path.replace("kernel/a.py", "kernel/")) for fault in faults), faults
+    expected = path.replace("checker/a.py", "checker/")
+    assert any(fault.startswith(expected) for fault in faults), faults
 
 
 def test_every_check_has_a_planted_fault():
@@ -111,7 +112,7 @@ def test_every_check_has_a_planted_fault():
 
 def test_comments_blanks_and_docstrings_are_not_code(tmp_path):
     text = '"""Doc\n\nstring."""\n\n# comment\nx = 1\ndef f():\n    """Doc."""\n    return x\n'
-    plant(tmp_path, {"ttt_proofs/kernel/a.py": text})
+    plant(tmp_path, {"ttt_proofs/checker/a.py": text})
     (module,) = architecture.modules(tmp_path, "ttt_proofs")
     assert architecture.code_lines(module) == 3
 
@@ -126,28 +127,28 @@ class OnlyStandardLibrary:
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, OnlyStandardLibrary())
-import ttt_proofs.kernel as kernel
-for module in pkgutil.walk_packages(kernel.__path__, "ttt_proofs.kernel."):
+import ttt_proofs.checker as checker
+for module in pkgutil.walk_packages(checker.__path__, "ttt_proofs.checker."):
     __import__(module.name)
 """
 
 
-def import_kernel(root: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Import all of the kernel in a fresh Python that has nothing but its standard library."""
+def import_checker(root: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Import all of the checker in a fresh Python that has nothing but its standard library."""
     command = [sys.executable, "-S", *flags, "-c", IMPORT_KERNEL]
     return subprocess.run(command, cwd=root, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("flags", [(), ("-O",)], ids=["plain", "optimised"])
-def test_kernel_needs_only_the_standard_library(flags):
-    run = import_kernel(ROOT, *flags)
+def test_checker_needs_only_the_standard_library(flags):
+    run = import_checker(ROOT, *flags)
     assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("name", ["sympy", "numpy", "torch", "flint"])
-@pytest.mark.parametrize("path", ["ttt_proofs/__init__.py", "ttt_proofs/kernel/a.py"])
-def test_kernel_that_pulls_in_a_library_is_caught(name, path, tmp_path):
+@pytest.mark.parametrize("path", ["ttt_proofs/__init__.py", "ttt_proofs/checker/a.py"])
+def test_checker_that_pulls_in_a_library_is_caught(name, path, tmp_path):
     plant(tmp_path, SOUND | {path: f"import {name}\n"})
-    run = import_kernel(tmp_path)
+    run = import_checker(tmp_path)
     assert run.returncode != 0
     assert f"{name} is blocked" in run.stderr

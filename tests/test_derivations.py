@@ -33,12 +33,12 @@ from tests.symbolic.formulas import (
 from tests.symbolic.running import CHUNKS, drawn, meaning, outputs
 from tests.symbolic.values import ENTRYWISE, Iterated, Meaning, close, muon_entry
 from ttt_proofs import reduce
+from ttt_proofs.checker.definitions import Define
+from ttt_proofs.checker.proof import Proof, Sequent, Step, Theorem, infer
+from ttt_proofs.checker.terms import TIME, Add, CheckerError, Mul, Num, symbols
 from ttt_proofs.cli.library import folder, load, names
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.exact import refute
-from ttt_proofs.kernel.definitions import Define
-from ttt_proofs.kernel.proof import Proof, Sequent, Step, Theorem, infer
-from ttt_proofs.kernel.terms import TIME, Add, KernelError, Mul, Num, symbols
 from ttt_proofs.symbolic import Derivation, Part
 
 DIRECTORY = folder(None)
@@ -138,7 +138,7 @@ def test_each_is_proved_or_refused_as_it_expects(name):
             assert theorem.statement.equation == part.statement
             assert not theorem.statement.hypotheses
         else:
-            with pytest.raises(KernelError):
+            with pytest.raises(CheckerError):
                 Theorem(part.proof)
 
 
@@ -164,13 +164,13 @@ def forged(part: Part, fault) -> tuple[Proof, Step]:
 def test_each_is_refused_with_its_right_side_changed(name):
     """By replay of the first part's proof, and by the rule of the last step for every part."""
     for fault in WRONG:
-        with pytest.raises(KernelError):
+        with pytest.raises(CheckerError):
             Theorem(forged(DERIVED[name].parts[0], fault)[0])
         for part in DERIVED[name].parts:
             proof, step = forged(part, fault)
             known = {define.name: define for block in proof.definitions for define in block}
             premises = [proof.steps[n].conclusion for n in step.premises]
-            with pytest.raises(KernelError):
+            with pytest.raises(CheckerError):
                 infer(known, step.rule, premises)
 
 

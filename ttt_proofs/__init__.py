@@ -2,17 +2,17 @@
 
 Give it an inner loop; it derives the linear-attention form, proves it for every length and
 width, checks it in exact arithmetic and against PyTorch autograd, and refutes what is false.
-Names are loaded when first used, so that the kernel alone needs nothing but Python.
+Names are loaded when first used, so that the checker alone needs nothing but Python.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .checker.proof import Theorem
     from .evidence.check import check
     from .evidence.report import prove, refute, verify
     from .evidence.types import Evidence, Observation, Refutation
-    from .kernel.proof import Theorem
     from .layer import TTTLayer
     from .loops import InnerLoop
     from .reduction import Reduction, reduce
@@ -26,7 +26,7 @@ _HOME = {
     "Reduction": "reduction",
     "Refutation": "evidence.types",
     "TTTLayer": "layer",
-    "Theorem": "kernel.proof",
+    "Theorem": "checker.proof",
     "check": "evidence.check",
     "prove": "evidence.report",
     "reduce": "reduction",

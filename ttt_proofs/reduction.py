@@ -12,9 +12,9 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from .kernel.definitions import ONE, sum_over
-from .kernel.proof import Theorem
-from .kernel.terms import Mul, Term
+from .checker.definitions import ONE, sum_over
+from .checker.proof import Theorem
+from .checker.terms import Mul, Term
 from .loops import GradientStep, InnerLoop, Schedule
 from .parallel import forms
 from .parallel.chunks import Outputs
@@ -40,7 +40,7 @@ class NotParallelError(ValueError):
 class Reduction:
     """A loop as linear attention: `o_t = query (state0 + Σ_i coefficient · keyᵀ value)`.
 
-    `query`, `key`, `value`, `coefficient`, `state0` are kernel terms (`str(...)` of a
+    `query`, `key`, `value`, `coefficient`, `state0` are checker terms (`str(...)` of a
     reduction, `.latex()` and notebooks show them). Where an operator, an output gate or a causal
     reading comes in, these show the whole form. `static` says whether the kernel φ is the
     same at all times. `gates` is the transition matrix of (accumulator, state), or of the

@@ -85,7 +85,7 @@ def test_show_of_a_false_claim_has_the_counterexample_and_what_holds(call):
     assert code == 0
     assert "false" in out
     assert "the left side is" in out
-    assert "The kernel refuses" in out
+    assert "The checker refuses" in out
     assert "Instead" in out
 
 

@@ -5,19 +5,8 @@ from fractions import Fraction
 import flint
 import pytest
 
-from ttt_proofs.evidence.codes import known_derivative
-from ttt_proofs.evidence.evaluate import DegreeModel, Model
-from ttt_proofs.evidence.fields import (
-    PRIMES,
-    PrimeField,
-    Query,
-    Rationals,
-    Reals,
-    Source,
-)
-from ttt_proofs.evidence.functions import Undefined, cubic
-from ttt_proofs.kernel.definitions import Define, DefineGradient
-from ttt_proofs.kernel.terms import (
+from ttt_proofs.checker.definitions import Define, DefineGradient
+from ttt_proofs.checker.terms import (
     TIME,
     Add,
     App,
@@ -31,6 +20,17 @@ from ttt_proofs.kernel.terms import (
     at,
     ix,
 )
+from ttt_proofs.evidence.codes import known_derivative
+from ttt_proofs.evidence.evaluate import DegreeModel, Model
+from ttt_proofs.evidence.fields import (
+    PRIMES,
+    PrimeField,
+    Query,
+    Rationals,
+    Reals,
+    Source,
+)
+from ttt_proofs.evidence.functions import Undefined, cubic
 
 T, N, S = (Var(name, TIME) for name in "tis")
 A, B, C = (Var(name, "D") for name in "abc")

@@ -5,11 +5,8 @@ from fractions import Fraction
 import pytest
 
 from derivations import momentum, momentum_rates_agree
-from ttt_proofs.evidence.counterexample import query_text, simpler
-from ttt_proofs.evidence.exact import Points, exact_witness, refute, shapes
-from ttt_proofs.evidence.fields import PRIMES, Query
-from ttt_proofs.kernel.definitions import Define, Equation
-from ttt_proofs.kernel.terms import (
+from ttt_proofs.checker.definitions import Define, Equation
+from ttt_proofs.checker.terms import (
     TIME,
     Add,
     App,
@@ -23,6 +20,9 @@ from ttt_proofs.kernel.terms import (
     at,
     ix,
 )
+from ttt_proofs.evidence.counterexample import query_text, simpler
+from ttt_proofs.evidence.exact import Points, exact_witness, refute, shapes
+from ttt_proofs.evidence.fields import PRIMES, Query
 from ttt_proofs.loops import DepthwiseConv, Frobenius, GradientStep, InnerLoop, Schedule, SwiGLU
 from ttt_proofs.symbolic import attention_part
 

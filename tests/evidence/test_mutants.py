@@ -7,21 +7,16 @@ from fractions import Fraction
 import pytest
 
 from derivations import momentum, momentum_rates_agree, sum_order
-from ttt_proofs.evidence import score as scoring
-from ttt_proofs.evidence.exact import Points
-from ttt_proofs.evidence.mutants import OPERATORS, addends, mutants
-from ttt_proofs.evidence.score import Attempt, accepts, last_step, score
-from ttt_proofs.evidence.texts import line, short
-from ttt_proofs.kernel.definitions import Equation
-from ttt_proofs.kernel.normal import naturals, normal_form
-from ttt_proofs.kernel.proof import Calculate, Proof, Sequent, Step, replay
-from ttt_proofs.kernel.terms import (
+from ttt_proofs.checker.definitions import Equation
+from ttt_proofs.checker.normal import naturals, normal_form
+from ttt_proofs.checker.proof import Calculate, Proof, Sequent, Step, replay
+from ttt_proofs.checker.terms import (
     TIME,
     Add,
     App,
     Atom,
+    CheckerError,
     Ix,
-    KernelError,
     Lam,
     Mul,
     Num,
@@ -32,6 +27,11 @@ from ttt_proofs.kernel.terms import (
     check,
     ix,
 )
+from ttt_proofs.evidence import score as scoring
+from ttt_proofs.evidence.exact import Points
+from ttt_proofs.evidence.mutants import OPERATORS, addends, mutants
+from ttt_proofs.evidence.score import Attempt, accepts, last_step, score
+from ttt_proofs.evidence.texts import line, short
 
 T, N, J, S = (Var(name, TIME) for name in "tijs")
 A, B = Var("a", "D"), Var("b", "D")
@@ -156,7 +156,7 @@ def test_the_quick_check_is_what_replay_does():
         try:
             replay(Proof(part.proof.definitions, (*steps, end)))
             replayed = True
-        except KernelError:
+        except CheckerError:
             replayed = False
         assert accepts(part.proof.definitions, last_step(part.proof), goal) == replayed
 
@@ -190,7 +190,7 @@ def test_a_mutant_that_puts_a_false_claim_right_is_no_survivor():
     attempt = Attempt((Sequent((), Equation((T,), x, x)),), Calculate(false.right))
     result = score(false, (), attempt, seed=0)
     assert {why.rpartition(": ")[2] for _, why in result.equivalent} == {
-        "the kernel proves it from the same premises"
+        "the checker proves it from the same premises"
     }
     assert not result.survivors
 

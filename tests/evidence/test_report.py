@@ -6,12 +6,12 @@ import pytest
 
 from derivations import momentum, momentum_rates_agree, sum_order, swiglu_gradients
 from ttt_proofs import Evidence, Refutation, Theorem, prove, refute, verify
+from ttt_proofs.checker.definitions import Equation
+from ttt_proofs.checker.proof import Assume, Proof, Sequent, Step
+from ttt_proofs.checker.terms import Add, CheckerError
 from ttt_proofs.evidence import report as report_module
 from ttt_proofs.evidence import status as status_module
 from ttt_proofs.evidence.report import Report, decide
-from ttt_proofs.kernel.definitions import Equation
-from ttt_proofs.kernel.proof import Assume, Proof, Sequent, Step
-from ttt_proofs.kernel.terms import Add, KernelError
 from ttt_proofs.symbolic import Derivation
 
 
@@ -35,14 +35,14 @@ def test_prove_gives_the_theorem_of_the_claim():
 
 def test_prove_refuses_steps_that_end_elsewhere():
     part, other = sum_order.derive().parts[0], doubled(sum_order.derive()).parts[0]
-    with pytest.raises(KernelError, match="end with the claim"):
+    with pytest.raises(CheckerError, match="end with the claim"):
         prove(other.statement, part.proof)
 
 
 def test_prove_refuses_steps_that_leave_a_hypothesis():
     e = doubled(sum_order.derive()).parts[0].statement
     assumed = Proof((), (Step(Assume(e), (), Sequent((e,), e)),))
-    with pytest.raises(KernelError, match="no hypothesis"):
+    with pytest.raises(CheckerError, match="no hypothesis"):
         prove(e, assumed)
 
 

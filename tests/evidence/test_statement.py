@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from derivations import momentum, momentum_rates_agree, sum_order, unrolled
+from ttt_proofs.checker.definitions import Define
+from ttt_proofs.checker.proof import Proof
+from ttt_proofs.checker.terms import Add, Mul, Num, rebuild
 from ttt_proofs.evidence import statement as module
 from ttt_proofs.evidence.statement import gelu_tanh, statement_witness
-from ttt_proofs.kernel.definitions import Define
-from ttt_proofs.kernel.proof import Proof
-from ttt_proofs.kernel.terms import Add, Mul, Num, rebuild
 from ttt_proofs.loops import (
     GLU,
     MLP,
@@ -59,7 +59,7 @@ def test_a_scaled_right_side_disagrees(factor):
 
 
 def test_a_definition_that_is_not_the_loops_disagrees():
-    """The kernel would admit it: it is consistent. It is no longer the loop."""
+    """The checker would admit it: it is consistent. It is no longer the loop."""
     loop, part = restated(unrolled.derive())[0]
 
     def doubled(node):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ttt_proofs.kernel.proof import Theorem
+from ttt_proofs.checker.proof import Theorem
 from ttt_proofs.loops import (
     GLU,
     MLP,

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from ttt_proofs.kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var, at, ix
+from ttt_proofs.checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var, at, ix
 from ttt_proofs.render import latex, text
 
 T, FIRST, S = (Var(name, TIME) for name in "tis")

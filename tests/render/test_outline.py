@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from tests.render.conftest import CUSTOM, LACT, LOOPS, PER_STEP
-from ttt_proofs.kernel.definitions import Define, DefineGradient
-from ttt_proofs.kernel.proof import Proof, Theorem
-from ttt_proofs.kernel.terms import TIME, Add, Atom, Lam, Mul, Var, at, ix
+from ttt_proofs.checker.definitions import Define, DefineGradient
+from ttt_proofs.checker.proof import Proof, Theorem
+from ttt_proofs.checker.terms import TIME, Add, Atom, Lam, Mul, Var, at, ix
 from ttt_proofs.loops import Frobenius, InnerLoop, Linear, Schedule, SwiGLU
 from ttt_proofs.render import FORMATS, outline, proof_text, render_derivation
 from ttt_proofs.render.order import in_order
@@ -200,5 +200,5 @@ def test_a_part_that_does_not_follow_is_told_apart():
     last = replace(steps[-1], conclusion=replace(steps[-1].conclusion, equation=wrong))
     bad = Part("bad", wrong, Proof(good.proof.definitions, (*steps[:-1], last)))
     shown = render_derivation(derivation(good, bad), "text")
-    assert shown.count("The kernel refuses") == 1
-    assert shown.index("Part 2 of 2: bad") < shown.index("The kernel refuses")
+    assert shown.count("The checker refuses") == 1
+    assert shown.index("Part 2 of 2: bad") < shown.index("The checker refuses")

@@ -6,8 +6,8 @@ import pytest
 
 from tests.render.conftest import LOOPS
 from ttt_proofs import render
-from ttt_proofs.kernel.definitions import Equation
-from ttt_proofs.kernel.proof import (
+from ttt_proofs.checker.definitions import Equation
+from ttt_proofs.checker.proof import (
     Assume,
     Calculate,
     Definition,
@@ -18,7 +18,7 @@ from ttt_proofs.kernel.proof import (
     Step,
     Theorem,
 )
-from ttt_proofs.kernel.terms import TIME, Atom, Var, ix
+from ttt_proofs.checker.terms import TIME, Atom, Var, ix
 from ttt_proofs.render.latex import OUTLINE
 from ttt_proofs.symbolic.assumptions import assumptions
 

@@ -73,7 +73,7 @@ def tick(*times: int) -> float:
 
 
 def phi_entry(at, arguments, slots):
-    """The same, as the kernel's terms call it."""
+    """The same, as the checker's terms call it."""
     *times, col = at
     assert not slots
     return phi(tick(*times), arguments[0][None])[0, col]
@@ -85,7 +85,7 @@ def slope(f: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def slope_entry(at, arguments, slots):
-    """The same, as the kernel's terms call it."""
+    """The same, as the checker's terms call it."""
     ((argument, col),) = slots
     assert argument == 0 and not at
     return slope(*arguments)[col]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.symbolic.values import Iterated, close, muon_entry
-from ttt_proofs.kernel.definitions import Define
-from ttt_proofs.kernel.proof import Theorem
-from ttt_proofs.kernel.terms import Add, KernelError, symbols
+from ttt_proofs.checker.definitions import Define
+from ttt_proofs.checker.proof import Theorem
+from ttt_proofs.checker.terms import Add, CheckerError, symbols
 from ttt_proofs.loops import (
     MLP,
     Features,
@@ -72,7 +72,7 @@ def proved(part) -> bool:
     """Whether the kernel accepts the part."""
     try:
         theorem = Theorem(part.proof)
-    except KernelError:
+    except CheckerError:
         return False
     return theorem.statement.equation == part.statement and not theorem.statement.hypotheses
 
@@ -121,7 +121,7 @@ def test_a_wrong_corner_shows(wrong):
     blocks = tuple(tuple(map(moved, block)) for block in part.proof.definitions)
     assert blocks != part.proof.definitions
     assert agrees(part) and not agrees(part, blocks)
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         Theorem(replace(part.proof, definitions=blocks))
 
 

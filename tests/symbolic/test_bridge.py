@@ -1,4 +1,4 @@
-"""From SymPy to kernel terms: each expression means the same on both sides."""
+"""From SymPy to checker terms: each expression means the same on both sides."""
 
 from fractions import Fraction
 
@@ -8,9 +8,9 @@ import sympy as sp
 import torch
 
 from tests.symbolic.values import ENTRYWISE, Meaning, matrix
-from ttt_proofs.kernel.definitions import sum_over
-from ttt_proofs.kernel.terms import TIME, App, Atom, Ix, Num, Var, at, check, free, inside, ix
-from ttt_proofs.kernel.terms import Term as AnyTerm
+from ttt_proofs.checker.definitions import sum_over
+from ttt_proofs.checker.terms import TIME, App, Atom, Ix, Num, Var, at, check, free, inside, ix
+from ttt_proofs.checker.terms import Term as AnyTerm
 from ttt_proofs.loops.expressions import (
     ACTIVATIONS,
     RowFunction,
@@ -66,7 +66,7 @@ def names(**values) -> Scope:
 
 
 def whole(expression: sp.MatrixExpr, scope: Scope, meaning: Meaning) -> np.ndarray:
-    """All entries of the kernel's term for a matrix expression."""
+    """All entries of the checker's term for a matrix expression."""
     row, col = (tuple(Var(f"{name}{n}", part)
                       for n, part in enumerate(scope.axes.get(s.name, (s.name,))))
                 for name, s in zip("rj", expression.shape, strict=True))  # fmt: skip

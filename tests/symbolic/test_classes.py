@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import sympy as sp
 
-from ttt_proofs.kernel.terms import Add, Atom, Mul
+from ttt_proofs.checker.terms import Add, Atom, Mul
 from ttt_proofs.loops import (
     AbstractLoss,
     Features,

@@ -3,8 +3,8 @@
 import pytest
 import sympy as sp
 
-from ttt_proofs.kernel.proof import Theorem
-from ttt_proofs.kernel.terms import TIME, KernelError, Var, symbols
+from ttt_proofs.checker.proof import Theorem
+from ttt_proofs.checker.terms import TIME, CheckerError, Var, symbols
 from ttt_proofs.loops import (
     MLP,
     AbstractLoss,
@@ -34,7 +34,7 @@ def holds(part: Part) -> bool:
     """Whether replaying the record ends with the statement."""
     try:
         theorem = Theorem(part.proof)
-    except KernelError:
+    except CheckerError:
         return False
     assert theorem.statement.equation == part.statement
     return not theorem.statement.hypotheses

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ttt_proofs.kernel.definitions import Define, DefineGradient, Equation
-from ttt_proofs.kernel.proof import Theorem
-from ttt_proofs.kernel.terms import App, Atom, KernelError, Var, inside, ix, symbols
+from ttt_proofs.checker.definitions import Define, DefineGradient, Equation
+from ttt_proofs.checker.proof import Theorem
+from ttt_proofs.checker.terms import App, Atom, CheckerError, Var, inside, ix, symbols
 from ttt_proofs.loops import (
     MLP,
     AbstractLoss,
@@ -29,10 +29,10 @@ LOOP = InnerLoop(MLP(2), SquaredError(), replace(HELD, weight_norm="n"))
 
 
 def proved(part) -> bool:
-    """Whether the kernel accepts the part."""
+    """Whether the checker accepts the part."""
     try:
         theorem = Theorem(part.proof)
-    except KernelError:
+    except CheckerError:
         return False
     return theorem.statement.equation == part.statement and not theorem.statement.hypotheses
 
@@ -149,7 +149,7 @@ def test_the_last_simplification_is_the_textbook():
 def test_other_loops_are_not_the_textbook(change):
     try:
         part = textbook_part(replace(LAST, **change))
-    except KernelError:
+    except CheckerError:
         return
     assert not proved(part)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.symbolic.values import Meaning, muon_entry
-from ttt_proofs.kernel.terms import App, Atom, Lam, Var, at, ix, symbols
+from ttt_proofs.checker.terms import App, Atom, Lam, Var, at, ix, symbols
 from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
 from ttt_proofs.loops.update import N, R
 from ttt_proofs.symbolic.gates import applied, column_gate, norm

@@ -1,4 +1,4 @@
-"""Gradients: against autograd at random sizes; and the kernel accepts them, and no others."""
+"""Gradients: against autograd at random sizes; and the checker accepts them, and no others."""
 
 from fractions import Fraction
 
@@ -7,9 +7,9 @@ import torch
 
 from tests.loops.torch_nets import TORCH, features_of, random_arrays
 from tests.symbolic.values import assigned, matrix
-from ttt_proofs.kernel.proof import Theorem
-from ttt_proofs.kernel.terms import Add, KernelError, Lam, Mul, Num, substitute
-from ttt_proofs.kernel.terms import ix as index_of
+from ttt_proofs.checker.proof import Theorem
+from ttt_proofs.checker.terms import Add, CheckerError, Lam, Mul, Num, substitute
+from ttt_proofs.checker.terms import ix as index_of
 from ttt_proofs.loops import (
     GLU,
     MLP,
@@ -158,7 +158,7 @@ FAULTS = [negative, doubled, shifted, zero]
 def test_a_wrong_gradient_is_refused_by_the_kernel(loop, weight, fault):
     define, found = theory.gradient_definition(loop, weight), theory.gradient_entry(loop, weight)
     define.equation(found, False)
-    with pytest.raises(KernelError, match="must be the pairing with this gradient; it is not"):
+    with pytest.raises(CheckerError, match="must be the pairing with this gradient; it is not"):
         define.equation(Lam(found.binders, fault(found.body)), False)
 
 
@@ -167,7 +167,7 @@ def test_a_transposed_gradient_is_refused():
     loop = InnerLoop(Linear(), Frobenius())
     (weight,) = loop.trained
     define, found = theory.gradient_definition(loop, weight), theory.gradient_entry(loop, weight)
-    with pytest.raises(KernelError, match="the gradient must have indices of the widths"):
+    with pytest.raises(CheckerError, match="the gradient must have indices of the widths"):
         define.equation(Lam(found.binders[::-1], found.body), False)
 
 
@@ -191,7 +191,7 @@ def test_a_fault_in_the_backward_pass_is_refused_by_the_kernel(fault, monkeypatc
     loop = InnerLoop(MLP(2, "silu"), AbstractLoss(), GradientStep())
     wrong = fault(dict(backward(loop.net)))
     monkeypatch.setattr(theory, "backward", lambda net: wrong)
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         for weight in loop.trained:
             Theorem(gradient_part(loop, weight).proof)
 
@@ -210,5 +210,5 @@ def test_the_gradient_is_taken_at_the_present_weights():
     forged = type(part.proof)(
         part.proof.definitions, (*steps, type(last)(rule, last.premises, sequent))
     )
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         Theorem(forged)

@@ -7,13 +7,11 @@ import pytest
 
 from tests.symbolic.values import Meaning
 from ttt_proofs import reduce
-from ttt_proofs.evidence.autograd import Run, autograd_witness
-from ttt_proofs.evidence.statement import statement_witness
-from ttt_proofs.kernel.proof import Proof, Theorem
-from ttt_proofs.kernel.terms import (
+from ttt_proofs.checker.proof import Proof, Theorem
+from ttt_proofs.checker.terms import (
     TIME,
     Atom,
-    KernelError,
+    CheckerError,
     Mul,
     Num,
     Sum,
@@ -23,6 +21,8 @@ from ttt_proofs.kernel.terms import (
     rebuild,
     symbols,
 )
+from ttt_proofs.evidence.autograd import Run, autograd_witness
+from ttt_proofs.evidence.statement import statement_witness
 from ttt_proofs.loops import (
     GLU,
     MLP,
@@ -51,10 +51,10 @@ DELTA = InnerLoop(Linear(), SquaredError(), STATIC, Schedule(steps=2, single=Tru
 
 
 def proved(part) -> bool:
-    """Whether the kernel accepts the part."""
+    """Whether the checker accepts the part."""
     try:
         theorem = Theorem(part.proof)
-    except KernelError:
+    except CheckerError:
         return False
     return theorem.statement.equation == part.statement and not theorem.statement.hypotheses
 
@@ -104,7 +104,7 @@ def test_one_step_too_few_is_refused(loop):
     part = attention_part(loop)
     wrong = fewer(part.statement.right)
     assert wrong != part.statement.right
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         Theorem(restated(part, wrong))
     Theorem(restated(part, part.statement.right))
 
@@ -136,7 +136,7 @@ def test_the_form_of_another_loop_is_refused():
     ):
         try:
             part = steps_part(loop, linear_attention(other), "")
-        except KernelError:
+        except CheckerError:
             continue
         assert not proved(part)
 
@@ -201,7 +201,7 @@ def test_a_convolution_of_several_steps_is_its_form_and_what_autograd_finds(loop
 
 
 def test_features_of_a_convolution_are_windows(monkeypatch):
-    """With pixels for features, each alone, the kernel refuses."""
+    """With pixels for features, each alone, the checker refuses."""
     def pixel(loop, names, token, row, col):
         return entry(loop.net.features, token, row, names)
 
@@ -257,7 +257,7 @@ def test_the_closed_form_is_proved_for_every_static_kernel(closed):
         for wrong in (fewer(part.statement.right), Mul((Num(Fraction(2)), part.statement.right)),
                       later(part.statement.right)):  # fmt: skip
             if wrong != part.statement.right:
-                with pytest.raises(KernelError):
+                with pytest.raises(CheckerError):
                     Theorem(restated(part, wrong))
 
 

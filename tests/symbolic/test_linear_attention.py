@@ -12,14 +12,14 @@ from itertools import product
 import pytest
 import sympy as sp
 
-from ttt_proofs.kernel.definitions import Equation
-from ttt_proofs.kernel.proof import Calculate, Definition, Induction, Proof, Theorem
-from ttt_proofs.kernel.terms import (
+from ttt_proofs.checker.definitions import Equation
+from ttt_proofs.checker.proof import Calculate, Definition, Induction, Proof, Theorem
+from ttt_proofs.checker.terms import (
     TIME,
     App,
     Atom,
+    CheckerError,
     Ix,
-    KernelError,
     Node,
     Num,
     Prod,
@@ -185,9 +185,9 @@ WRONG = {
 
 
 def refused(goal: Equation, proof: Proof) -> None:
-    """The record ends with the goal, and the kernel does not accept it."""
+    """The record ends with the goal, and the checker does not accept it."""
     assert proof.steps[-1].conclusion.equation == goal
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         Theorem(proof)
 
 
@@ -234,7 +234,7 @@ def test_the_form_of_another_loop_is_refused(mine, other):
     goal = claim(linear_attention(stranger))
     try:
         proof = prove_claim(loop, goal)
-    except KernelError:
+    except CheckerError:
         return
     refused(goal, proof)
 
@@ -333,7 +333,7 @@ def test_who_sees_whom_matters():
                        conclusion=replace(last.conclusion, equation=equation))  # fmt: skip
         refused(equation, Proof(part.proof.definitions, (*steps, step)))
     whole = claim(linear_attention(replace(loop, schedule=READS[0])))
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         Theorem(prove_claim(loop, whole))
 
 

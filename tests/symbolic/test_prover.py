@@ -1,12 +1,12 @@
-"""The prover records what the kernel concludes; what does not follow it cannot record."""
+"""The prover records what the checker concludes; what does not follow it cannot record."""
 
 from fractions import Fraction
 
 import pytest
 
-from ttt_proofs.kernel.definitions import Define, Equation
-from ttt_proofs.kernel.proof import Calculate, Induction, Reflexivity, Theorem
-from ttt_proofs.kernel.terms import TIME, Add, Atom, KernelError, Mul, Num, Sum, Var, at, ix
+from ttt_proofs.checker.definitions import Define, Equation
+from ttt_proofs.checker.proof import Calculate, Induction, Reflexivity, Theorem
+from ttt_proofs.checker.terms import TIME, Add, Atom, CheckerError, Mul, Num, Sum, Var, at, ix
 from ttt_proofs.symbolic.prover import Prover
 
 T, I = Var("t", TIME), Var("i", TIME)  # noqa: E741
@@ -38,7 +38,7 @@ def test_definitions_and_their_starts():
     p = prover()
     assert p.at(p.definition("x")).equation == Equation((T,), x(NEXT), STATE.term)
     assert p.at(p.definition("x", start=True)).equation == Equation((), x(at(0)), ZERO)
-    with pytest.raises(KernelError, match="`y` must be a defined symbol"):
+    with pytest.raises(CheckerError, match="`y` must be a defined symbol"):
         p.definition("y")
     assert len(p.steps) == 2  # what fails is not recorded
 
@@ -69,7 +69,7 @@ def test_a_calculation_step_by_step():
 def test_what_is_no_rearrangement_is_refused(wrong):
     p = prover()
     used = p.use(p.begin((T,), x(NEXT)), p.definition("x"))
-    with pytest.raises(KernelError, match="must have one normal form; they differ"):
+    with pytest.raises(CheckerError, match="must have one normal form; they differ"):
         p.rearrange(used, wrong)
     assert p.right(len(p.steps) - 1) == STATE.term
 
@@ -103,7 +103,7 @@ def test_an_induction():
     ],
 )
 def test_an_induction_on_what_is_false_is_refused(wrong):
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         proved(prover(), Equation((), x(NOW), wrong))
 
 
@@ -111,7 +111,7 @@ def test_the_step_needs_the_peel():
     p = prover()
     goal = CLAIM.put({T: NEXT})
     number = p.use(p.begin((), goal.left), p.definition("x"), p.assume(CLAIM))
-    with pytest.raises(KernelError, match="normal form"):
+    with pytest.raises(CheckerError, match="normal form"):
         p.rearrange(number, goal.right)
     p.rearrange(number, goal.right, NOW)
 
@@ -128,7 +128,7 @@ def test_a_claim_is_judged_by_the_kernel_alone():
         Equation((T,), x(NEXT), TOTAL),
         Equation((), x(NOW), TOTAL),
     ):
-        with pytest.raises(KernelError):
+        with pytest.raises(CheckerError):
             Theorem(p.claim(number, wrong))
 
 
@@ -137,7 +137,7 @@ def test_a_claim_cannot_drop_a_hypothesis():
     assumed = p.assume(CLAIM)
     number = p.use(p.begin((), x(NOW)), assumed)
     assert p.at(number).hypotheses == (CLAIM,)
-    with pytest.raises(KernelError, match="does not conclude what is recorded"):
+    with pytest.raises(CheckerError, match="does not conclude what is recorded"):
         Theorem(p.claim(number, CLAIM))
 
 

@@ -8,8 +8,8 @@ from fractions import Fraction
 import pytest
 import sympy as sp
 
-from ttt_proofs.kernel.proof import Proof, Theorem
-from ttt_proofs.kernel.terms import Atom, Ix, KernelError, Num, Var
+from ttt_proofs.checker.proof import Proof, Theorem
+from ttt_proofs.checker.terms import Atom, CheckerError, Ix, Num, Var
 from ttt_proofs.loops import (
     MLP,
     AbstractLoss,
@@ -121,7 +121,7 @@ def test_each_leaf_that_is_changed_is_refused(name, some):
     data = encode(PARTS[name].proof)
     for path, value in some:
         text = json.dumps(put(data, path, changed(value)))
-        with pytest.raises(KernelError):
+        with pytest.raises(CheckerError):
             loads(text)
             pytest.fail(f"{value!r} at {path} was changed, and it passed")
 
@@ -196,7 +196,7 @@ EDITS = [drop_first, drop_definitions, define_twice, forget_hypotheses, circular
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edited_record_is_refused(edit):
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         loads(edited("attention", edit))
 
 
@@ -222,7 +222,7 @@ MALFORMED = ["", " ", "null", "true", "3", "1.5", "NaN", "Infinity", '"Proof"', 
 
 @pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_text_is_refused(text):
-    with pytest.raises(KernelError) as caught:
+    with pytest.raises(CheckerError) as caught:
         loads(text)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
@@ -231,7 +231,7 @@ def test_malformed_text_is_refused(text):
 def test_text_that_is_nested_too_deep_is_refused(depth):
     term = '["Add",[' * depth + '["Num","1/1"]' + "]]" * depth
     step = f'["Step",["Reflexivity",[],{term}],[],["Sequent",[],["Equation",[],{term},{term}]]]'
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         loads(f'["Proof",[],[{step}]]')
 
 
@@ -262,11 +262,11 @@ WRONG = [
 
 @pytest.mark.parametrize(("data", "hint"), WRONG)
 def test_data_of_another_type_is_refused(data, hint):
-    with pytest.raises(KernelError, match=r"is required; got"):
+    with pytest.raises(CheckerError, match=r"is required; got"):
         decode(data, hint)
 
 
 def test_only_whole_proofs_are_read():
-    with pytest.raises(KernelError, match="is required; got"):
+    with pytest.raises(CheckerError, match="is required; got"):
         loads(json.dumps(encode(PARTS["identity"].statement)))
     assert isinstance(loads(dumps(PARTS["identity"].proof)).proof, Proof)

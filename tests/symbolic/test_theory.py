@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.symbolic.running import drawn, meaning, outputs
-from ttt_proofs.kernel.definitions import ONE
-from ttt_proofs.kernel.terms import Atom, at, rebuild
+from ttt_proofs.checker.definitions import ONE
+from ttt_proofs.checker.terms import Atom, at, rebuild
 from ttt_proofs.loops import (
     GLU,
     MLP,

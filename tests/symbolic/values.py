@@ -1,6 +1,6 @@
-"""Numbers for SymPy matrix expressions, and numbers for kernel terms: two readings, nothing shared.
+"""Numbers for SymPy matrix expressions, and for checker terms: two readings, nothing shared.
 
-The first is NumPy on whole matrices. The second takes a kernel term entry by entry; `Iterated`
+The first is NumPy on whole matrices. The second takes a checker term entry by entry; `Iterated`
 follows definitions as well, step after step, and takes gradients by a complex step.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
-from ttt_proofs.kernel.definitions import DefineGradient
-from ttt_proofs.kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var
+from ttt_proofs.checker.definitions import DefineGradient
+from ttt_proofs.checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var
 
 
 def gelu(x):
@@ -64,7 +64,7 @@ def muon(x: np.ndarray) -> np.ndarray:
 
 
 def muon_entry(at, arguments, slots):
-    """The same, as the kernel's terms call it."""
+    """The same, as the checker's terms call it."""
     assert not slots
     return muon(arguments[0])[*at]
 
@@ -120,7 +120,7 @@ def assigned(program, env: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @dataclass
 class Meaning:
-    """What a kernel term's names mean: sizes of widths, symbols, functions of arrays.
+    """What a checker term's names mean: sizes of widths, symbols, functions of arrays.
 
     A symbol is an array or a function of its indices. `functions[name]` takes the indices, the
     arguments as arrays, and the entries it is differentiated in.

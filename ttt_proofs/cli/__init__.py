@@ -18,7 +18,7 @@ from rich import box
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from ..kernel.terms import KernelError
+from ..checker.terms import CheckerError
 from .bench import bench
 from .library import RequestError, folder, load, load_file, names, require_names
 from .tables import environment, err, out, print_table, summary
@@ -87,7 +87,7 @@ def verify_one(directory: Path, name: str, witnesses: tuple[str, ...], seed: int
 
     try:
         return run(load(directory, name), witnesses=witnesses, seed=seed, device=device).json()
-    except (ValueError, TypeError, KernelError) as error:
+    except (ValueError, TypeError, CheckerError) as error:
         raise RequestError(f"{name}.py must hold a derivation that can be checked; it raised "
                            f"{type(error).__name__}: {error}") from error  # fmt: skip
 
@@ -207,7 +207,7 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
                            f"Loops there: {', '.join(loops) or 'none'}.")  # fmt: skip
     try:
         reduction = run(loop)
-    except (NotCoveredError, KernelError) as error:
+    except (NotCoveredError, CheckerError) as error:
         raise RequestError(str(error)) from error
     typer.echo(str(reduction))
     if reduction.parallel == "sequential" and loop.schedule.steps == 1:

@@ -7,7 +7,7 @@ from itertools import product
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ..kernel.terms import TIME, App, Ix, Var
+from ..checker.terms import TIME, App, Ix, Var
 
 Env = tuple[int, ...]
 Run = Callable[[Env], Any]
@@ -20,7 +20,7 @@ class Code(NamedTuple):
     run: Run
 
 
-# y' as a polynomial in y, lowest coefficient first, for the functions that the kernel knows.
+# y' as a polynomial in y, lowest coefficient first, for the functions that the checker knows.
 KNOWN = {"sigmoid": (0, 1, -1), "tanh": (1, 0, -1), "step": ()}
 
 

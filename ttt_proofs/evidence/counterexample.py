@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from ..kernel.definitions import Block, Equation
-from ..kernel.terms import TIME, App, Var, inside
+from ..checker.definitions import Block, Equation
+from ..checker.terms import TIME, App, Var, inside
 from .evaluate import Model
 from .fields import Field, Query, Rationals, Reals
 from .functions import STAND_IN, Undefined

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any
 
-from ..kernel.terms import Add, App, Atom, Mul, Sum, Term, symbols
+from ..checker.terms import Add, App, Atom, Mul, Sum, Term, symbols
 from .codes import (
     Code,
     Env,

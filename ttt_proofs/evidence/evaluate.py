@@ -1,4 +1,4 @@
-"""An interpreter of kernel terms that shares nothing with the kernel's normal form.
+"""An interpreter of checker terms that shares nothing with the checker's normal form.
 
 It iterates definitions, asks a seeded source for the values of free symbols and of abstract
 functions, and takes gradients by dual numbers. It has its own table of derivatives (`codes`).
@@ -12,8 +12,8 @@ from functools import reduce
 from itertools import product
 from typing import Any
 
-from ..kernel.definitions import Block, Define, DefineGradient
-from ..kernel.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term, Var
+from ..checker.definitions import Block, Define, DefineGradient
+from ..checker.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term, Var
 from .codes import (
     Code,
     Env,

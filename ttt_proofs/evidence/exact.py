@@ -1,7 +1,7 @@
 """The exact witness: both sides of a claim at random points of large prime fields.
 
 The left side is computed by iterating the definitions, the right side as it is written; neither
-uses the kernel's normal form.
+uses the checker's normal form.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from ..kernel.definitions import Block, Equation
-from ..kernel.terms import TIME, App, Term, Var, inside
+from ..checker.definitions import Block, Equation
+from ..checker.terms import TIME, App, Term, Var, inside
 from .counterexample import smallest
 from .evaluate import DegreeModel, Model
 from .fields import PRIMES, PrimeField

@@ -12,8 +12,8 @@ from fractions import Fraction
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from ..kernel.definitions import Equation
-from ..kernel.terms import (
+from ..checker.definitions import Equation
+from ..checker.terms import (
     TIME,
     Add,
     App,

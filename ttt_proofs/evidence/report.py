@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..kernel.definitions import Equation
-from ..kernel.proof import Proof, Theorem
-from ..kernel.terms import KernelError
+from ..checker.definitions import Equation
+from ..checker.proof import Proof, Theorem
+from ..checker.terms import CheckerError
 from ..reduction import reduce
 from ..render.text import statement_text
 from ..symbolic.assumptions import assumptions
@@ -33,8 +33,8 @@ WITNESSES = ("proof", "exact", "autograd", "kernel")
 def prove(claim: Equation, steps: Proof) -> Theorem:
     """The theorem that `claim` holds, if replaying `steps` ends with just that.
 
-    claim: a kernel `Equation`; steps: a kernel `Proof`, as a derivation's parts hold them.
-    Raises `KernelError` where a step does not follow, where the steps end elsewhere, or where
+    claim: a checker `Equation`; steps: a checker `Proof`, as a derivation's parts hold them.
+    Raises `CheckerError` where a step does not follow, where the steps end elsewhere, or where
     a hypothesis is left, and `TypeError` for other arguments.
 
     >>> from derivations.sum_order import derive
@@ -48,9 +48,9 @@ def prove(claim: Equation, steps: Proof) -> Theorem:
                         "derivation's part.")  # fmt: skip
     theorem = Theorem(steps)
     if theorem.statement.equation != claim:
-        raise KernelError("the steps must end with the claim; they end with another statement.")
+        raise CheckerError("the steps must end with the claim; they end with another statement.")
     if theorem.statement.hypotheses:
-        raise KernelError("the steps must leave no hypothesis; "
+        raise CheckerError("the steps must leave no hypothesis; "
                           f"they leave {len(theorem.statement.hypotheses)}.")  # fmt: skip
     return theorem
 
@@ -176,13 +176,13 @@ def statements(parts: tuple[Part, ...]) -> str:
 
 
 def proof_status(parts: tuple[Part, ...]) -> dict[str, Any]:
-    """Whether the kernel, replaying, accepts every part."""
+    """Whether the checker, replaying, accepts every part."""
     refusal, assumed = "", {}
     for part in parts:
         try:
             prove(part.statement, part.proof)
             assumed |= dict.fromkeys(assumptions(part.proof))
-        except KernelError as error:
+        except CheckerError as error:
             refusal = refusal or f"{part.label}: {error}".removeprefix(": ")
     joined = "".join(digest(part.proof) for part in parts)
     single = joined if len(parts) == 1 else hashlib.sha256(joined.encode()).hexdigest()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..kernel.definitions import Block, Equation
-from ..kernel.normal import naturals, normal_form
-from ..kernel.proof import Calculate, Proof, Sequent, Step, infer
-from ..kernel.terms import KernelError, check, free, require
+from ..checker.definitions import Block, Equation
+from ..checker.normal import naturals, normal_form
+from ..checker.proof import Calculate, Proof, Sequent, Step, infer
+from ..checker.terms import CheckerError, check, free, require
 from .exact import Points
 from .mutants import Mutant, mutants
 
@@ -32,7 +32,7 @@ class MutantScore:
     """How many mutants of a claim were refused.
 
     total: the mutants that are not equivalent to the claim.
-    killed_by_proof: those of them that the kernel refuses as the end of the proof.
+    killed_by_proof: those of them that the checker refuses as the end of the proof.
     killed_by_exact: those of them that random points of prime fields refute.
     equivalent: the names of the others, each with the reason why it is no mistake.
     survivors: the names of mutants that one of the two did not refuse; there should be none.
@@ -54,7 +54,7 @@ def last_step(proof: Proof) -> Attempt:
 
 
 def accepts(definitions: tuple[Block, ...], attempt: Attempt, goal: Equation) -> bool:
-    """Whether the kernel takes the attempt, its calculation changed to end in `goal`.
+    """Whether the checker takes the attempt, its calculation changed to end in `goal`.
 
     These are the checks that replaying makes of a step: its form, the rule, and that the rule
     concludes what is recorded.
@@ -66,13 +66,13 @@ def accepts(definitions: tuple[Block, ...], attempt: Attempt, goal: Equation) ->
         check(goal, Equation)  # all that is new in the step
         conclusion = infer(known, step.rule, attempt.premises)
         require(conclusion == step.conclusion, "the rule does not conclude what is recorded.")
-    except KernelError:
+    except CheckerError:
         return False
     return True
 
 
 def equal_forms(claim: Equation, mutant: Equation, attempt: Attempt) -> bool:
-    """Whether the kernel's normal form makes the two right sides equal, for all sizes."""
+    """Whether the checker's normal form makes the two right sides equal, for all sizes."""
     known = naturals(free((claim.right, mutant.right)))
     peel = attempt.rule.peel
     return any(normal_form(claim.right, known, at) == normal_form(mutant.right, known, at)
@@ -83,12 +83,12 @@ def score(claim: Equation, definitions: tuple[Block, ...], proof: Proof | Attemp
           seed: int) -> MutantScore:  # fmt: skip
     """Try every mutant of a claim against its proof and against random points.
 
-    A mutant that the points do not tell from the claim, and whose right side the kernel's normal
-    form makes equal to the claim's, is equivalent: no mistake. A mutant that the kernel accepts
-    and the points refute is a survivor, and shows a fault in the kernel.
+    A mutant that the points do not tell from the claim, and whose right side the checker's normal
+    form makes equal to the claim's, is equivalent: no mistake. A mutant that the checker accepts
+    and the points refute is a survivor, and shows a fault in the checker.
 
     For a claim that does not hold there is no proof; give an `Attempt`, what the proof would have
-    ended with. A mutant that the kernel then accepts and the points do not refute puts the claim
+    ended with. A mutant that the checker then accepts and the points do not refute puts the claim
     right; it is listed as equivalent to what holds, with that reason.
 
     Raises ValueError for a proof of something else than the claim.
@@ -115,9 +115,9 @@ def score(claim: Equation, definitions: tuple[Block, ...], proof: Proof | Attemp
 
 
 def excuse(claim: Equation, mutant: Mutant, attempt: Attempt, refused: bool) -> str | None:
-    """Why a mutant that the points do not refute is no mistake, if the kernel shows it is none."""
+    """Why a mutant that the points do not refute is no mistake, if the checker shows it is none."""
     if equal_forms(claim, mutant.equation, attempt):
         return f"{mutant.site}: the right side has the claim's normal form"
     if not refused:
-        return f"{mutant.site}: the kernel proves it from the same premises"
+        return f"{mutant.site}: the checker proves it from the same premises"
     return None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..kernel.terms import Atom
+from ..checker.terms import Atom
 from ..loops import DepthwiseConv, GradientStep, InnerLoop
 from ..reference.oracle import run_loop
 from ..symbolic.derivation import Part

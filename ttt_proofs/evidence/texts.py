@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..kernel.terms import Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum
+from ..checker.terms import Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum
 
 MOST = 60  # characters
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 
-from ..kernel.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term
+from ..checker.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term
 
 ZERO, MINUS_ONE = (Num(Fraction(n)) for n in (0, -1))
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import NamedTuple
 
-from ..kernel.proof import Proof, Theorem
-from ..kernel.terms import KernelError
+from ..checker.proof import Proof, Theorem
+from ..checker.terms import CheckerError
 from ..symbolic.derivation import Derivation, Part
 from .html import document as html_document
 from .latex import OUTLINE as TYPESET
@@ -66,7 +66,7 @@ def render_derivation(derivation: Derivation, form: str, counterexample: str = "
     """The derivation in the format `form`, one of `FORMATS`.
 
     A claim that fails is shown with its counterexample and the steps up to the one that the
-    kernel refuses. Raises `ValueError` for another format.
+    checker refuses. Raises `ValueError` for another format.
     """
     if form not in FORMATS:
         raise ValueError(f"`form` must be one of {', '.join(FORMATS)}; got {form!r}. Choose one.")
@@ -103,11 +103,11 @@ def part_text(part: Part, style: Format, shared: Shared) -> str:
     write, outline = style.document, style.outline
     try:
         return write(outline.sections(Theorem(part.proof), shared))
-    except KernelError as error:
+    except CheckerError as error:
         reached = Theorem(Proof(part.proof.definitions, part.proof.steps[:-1]))
         return "\n".join([
             style.paragraph("The claim, which is not proved:"),
             write(outline.statement(part.statement, part.proof.definitions)),
-            style.paragraph(f"The kernel refuses: {error} What the steps do prove:"),
+            style.paragraph(f"The checker refuses: {error} What the steps do prove:"),
             write(outline.sections(reached, shared)),
         ])  # fmt: skip

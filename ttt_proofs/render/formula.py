@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import ClassVar, NamedTuple
 
-from ..kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var
+from ..checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var
 from .arrange import arranged, split
 from .notation import Names, bind, letter, pointwise, scope
 from .special import is_operator, norm_of, of_number, powers

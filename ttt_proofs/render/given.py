@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ..kernel.definitions import Define, DefineGradient
-from ..kernel.proof import Proof
-from ..kernel.terms import TIME, App, Atom, Ix, Var, inside, ix
+from ..checker.definitions import Define, DefineGradient
+from ..checker.proof import Proof
+from ..checker.terms import TIME, App, Atom, Ix, Var, inside, ix
 from .arrange import GATED, arranged
 from .formula import Writer
 from .notation import MEANINGS, NOTES, Names, bind, letter

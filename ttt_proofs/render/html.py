@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from ..kernel.definitions import Block, Equation
-from ..kernel.proof import Theorem
+from ..checker.definitions import Block, Equation
+from ..checker.proof import Theorem
 from .latex import OUTLINE, PAGE_COLUMNS, displayed
 from .outline import Entry, Section
 

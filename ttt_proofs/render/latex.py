@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from ..kernel.definitions import Block, Equation
-from ..kernel.proof import Theorem
-from ..kernel.terms import App, Term
+from ..checker.definitions import Block, Equation
+from ..checker.proof import Theorem
+from ..checker.terms import App, Term
 from .breaking import LATEX, Line, broken
 from .formula import Piece, Writer
 from .notation import FUNCTIONS, GREEK, PRIME

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from ..kernel.terms import TIME, App, Atom, Ix, Lam, Var, free
+from ..checker.terms import TIME, App, Atom, Ix, Lam, Var, free
 
 Names = Mapping[Var, str]
 

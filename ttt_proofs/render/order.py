@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..kernel.definitions import Block, Define, DefineGradient, lead
-from ..kernel.terms import Atom, Ix, inside
+from ..checker.definitions import Block, Define, DefineGradient, lead
+from ..checker.terms import Atom, Ix, inside
 
 
 def needs(define: Define | DefineGradient, carried: dict[str, int]) -> set[str]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ..kernel.definitions import Block, Define, Equation
-from ..kernel.proof import (
+from ..checker.definitions import Block, Define, Equation
+from ..checker.proof import (
     Assume,
     Calculate,
     Definition,
@@ -19,7 +19,7 @@ from ..kernel.proof import (
     Step,
     Theorem,
 )
-from ..kernel.terms import TIME, App, Atom, Var, inside, ix, symbols
+from ..checker.terms import TIME, App, Atom, Var, inside, ix, symbols
 from ..symbolic.assumptions import assumptions
 from .formula import Writer
 from .given import Fact, Given, sentences

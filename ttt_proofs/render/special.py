@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from ..kernel.terms import (
+from ..checker.terms import (
     Add,
     App,
     Atom,

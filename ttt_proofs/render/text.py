@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from ..kernel.definitions import Block, Equation
-from ..kernel.proof import Theorem
-from ..kernel.terms import Term
+from ..checker.definitions import Block, Equation
+from ..checker.proof import Theorem
+from ..checker.terms import Term
 from .breaking import TEXT, broken
 from .formula import FACTOR, Piece, Writer
 from .notation import FUNCTIONS, GREEK, MEANINGS, PRIME, sign

@@ -1,4 +1,4 @@
-"""SymPy finds, the kernel judges: gradients, closed forms, proofs, PyTorch code.
+"""SymPy finds, the checker judges: gradients, closed forms, proofs, PyTorch code.
 
 For writing derivations: `Derivation`, `Part`, and the functions that make parts.
 """

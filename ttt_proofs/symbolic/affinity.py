@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..kernel.definitions import Define, Equation
-from ..kernel.proof import Proof
-from ..kernel.terms import Add, Atom, at
+from ..checker.definitions import Define, Equation
+from ..checker.proof import Proof
+from ..checker.terms import Add, Atom, at
 from ..loops import InnerLoop
 from . import theory
 from .bridge import place

@@ -1,10 +1,10 @@
-"""What a theorem takes for granted, read off the kernel's record of its proof."""
+"""What a theorem takes for granted, read off the checker's record of its proof."""
 
 from __future__ import annotations
 
-from ..kernel.definitions import ZERO, DefineGradient, differential
-from ..kernel.proof import Assume, Proof
-from ..kernel.terms import Add, App, Mul, Sum, Term, inside, symbols
+from ..checker.definitions import ZERO, DefineGradient, differential
+from ..checker.proof import Assume, Proof
+from ..checker.terms import Add, App, Mul, Sum, Term, inside, symbols
 
 STEP = ("The derivative of `step` (1 for positive and 0 for other numbers) is taken as 0, "
         "also at 0, as PyTorch does for relu.")  # fmt: skip

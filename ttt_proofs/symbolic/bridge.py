@@ -1,4 +1,4 @@
-"""From SymPy to kernel terms: matrix expressions entry by entry, scalars as they stand."""
+"""From SymPy to checker terms: matrix expressions entry by entry, scalars as they stand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
-from ..kernel.definitions import ONE, sum_over
-from ..kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var, ix
+from ..checker.definitions import ONE, sum_over
+from ..checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var, ix
 from ..loops.expressions import (
     RowFunction,
     RowFunctionAdjoint,

@@ -6,7 +6,7 @@ from typing import Literal
 
 import sympy as sp
 
-from ..kernel.terms import Add, App, Atom, Mul, Prod, Term, parts, symbols
+from ..checker.terms import Add, App, Atom, Mul, Prod, Term, parts, symbols
 from ..loops import InnerLoop
 from ..loops.update import NEXT_M, M, W
 from .linear_attention import Form

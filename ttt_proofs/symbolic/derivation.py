@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ..kernel.definitions import Equation
-from ..kernel.proof import Proof
+from ..checker.definitions import Equation
+from ..checker.proof import Proof
 from ..loops import InnerLoop
 
 

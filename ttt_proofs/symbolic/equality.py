@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..kernel.definitions import Block, Define, DefineGradient, Equation, sum_over
-from ..kernel.proof import Proof
-from ..kernel.terms import Add, Atom, KernelError, Mul, Term, at, inside, ix, rebuild
+from ..checker.definitions import Block, Define, DefineGradient, Equation, sum_over
+from ..checker.proof import Proof
+from ..checker.terms import Add, Atom, CheckerError, Mul, Term, at, inside, ix, rebuild
 from ..loops import InnerLoop, Weight
 from ..loops.update import M
 from . import theory
@@ -114,7 +114,7 @@ def prove_same_outputs(left: InnerLoop, right: InnerLoop, goal: Equation, sign: 
     prover = both.prover
     try:
         known = agreement(both, left, sign)
-    except KernelError:  # the loops differ: leave it to the kernel to refuse the last step
+    except CheckerError:  # the loops differ: leave it to the checker to refuse the last step
         known = []
     number = prover.definition("o")
     for source in known:
@@ -124,7 +124,7 @@ def prove_same_outputs(left: InnerLoop, right: InnerLoop, goal: Equation, sign: 
 
 
 def agreement(both: Comparison, left: InnerLoop, sign: int) -> list[int]:
-    """By induction: each weight is the same in both loops; `KernelError` where it is not."""
+    """By induction: each weight is the same in both loops; `CheckerError` where it is not."""
     prover = both.prover
     predicate = tuple(accumulators(left, sign, NOW) + weights_agree(left, NOW))
     bases, steps = [], []

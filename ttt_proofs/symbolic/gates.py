@@ -1,11 +1,11 @@
-"""Column gates and matrix operators of an update rule, as kernel terms."""
+"""Column gates and matrix operators of an update rule, as checker terms."""
 
 from __future__ import annotations
 
 import sympy as sp
 
-from ..kernel.definitions import ONE, sum_over
-from ..kernel.terms import Add, App, Atom, Lam, Mul, Term
+from ..checker.definitions import ONE, sum_over
+from ..checker.terms import Add, App, Atom, Lam, Mul, Term
 from ..loops import InnerLoop, Weight
 from ..loops.update import CLIPS, NORMS, R
 from .bridge import Place, place

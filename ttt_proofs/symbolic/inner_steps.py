@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import sympy as sp
 
-from ..kernel.definitions import (
+from ..checker.definitions import (
     MINUS_ONE,
     ONE,
     ZERO,
@@ -19,8 +19,8 @@ from ..kernel.definitions import (
     Equation,
     sum_over,
 )
-from ..kernel.proof import Proof
-from ..kernel.terms import TIME, Add, Atom, Ix, Lam, Mul, Prod, Sum, Term, Var, at, ix
+from ..checker.proof import Proof
+from ..checker.terms import TIME, Add, Atom, Ix, Lam, Mul, Prod, Sum, Term, Var, at, ix
 from ..loops import InnerLoop, Weight
 from ..loops.losses import F
 from ..loops.update import G, W, t
@@ -88,7 +88,7 @@ def gradient(loop: InnerLoop, weight: Weight) -> tuple[DefineGradient, Lam]:
 
 
 def definitions(loop: InnerLoop) -> tuple[Block, ...]:
-    """The loop as the kernel sees it: chunks, and steps within a chunk."""
+    """The loop as the checker sees it: chunks, and steps within a chunk."""
     block: list[Define | DefineGradient] = []
     gradients = [gradient(loop, weight)[0] for weight in loop.trained]
     for weight in loop.trained:

@@ -14,9 +14,9 @@ from typing import Any
 
 import sympy as sp
 
-from ..kernel.definitions import ONE, Equation, sum_over
-from ..kernel.proof import Proof
-from ..kernel.terms import (
+from ..checker.definitions import ONE, Equation, sum_over
+from ..checker.proof import Proof
+from ..checker.terms import (
     TIME,
     Add,
     Atom,
@@ -46,7 +46,7 @@ RATE = {number(kind, "eta"): sp.Integer(1) for kind in ("constant", "per_step")}
 
 @dataclass(frozen=True)
 class Form:
-    """The pieces of the linear-attention form, as kernel terms.
+    """The pieces of the linear-attention form, as checker terms.
 
     `query[l, h]` and `key[m, h]` are features, `value[m, c]` what is stored of a token, `stored`
     what is stored of step i at `[h, c]`: the sum of keyᵀ value over its tokens, or what an
@@ -278,7 +278,7 @@ def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proo
     """The steps from the loop's definitions to `goal`, a statement about its output.
 
     With `unroll`, W is traced back to its start by induction; without, by one step only.
-    Whether the steps lead there is for the kernel to say: make a `Theorem` of the result.
+    Whether the steps lead there is for the checker to say: make a `Theorem` of the result.
     """
     prover = Prover(theory.definitions(loop))
     weight, causal = loop.net.last, loop.schedule.read == "causal"

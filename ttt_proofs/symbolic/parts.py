@@ -6,8 +6,8 @@ from functools import partial
 
 import sympy as sp
 
-from ..kernel.definitions import Equation
-from ..kernel.terms import TIME, Atom, Var
+from ..checker.definitions import Equation
+from ..checker.terms import TIME, Atom, Var
 from ..loops import InnerLoop, Weight
 from . import affinity, inner_steps, theory
 from .bridge import Place, Scope, entry, index, place, scalar
@@ -162,7 +162,7 @@ def single_step_part(loop: InnerLoop, label: str = "", *, scale: sp.Expr | int =
 def gradient_part(loop: InnerLoop, weight: Weight, label: str = "") -> Part:
     """The gradient of the loss in one weight, as SymPy finds it.
 
-    Raises `KernelError` if the differential of the loss is not the pairing with it.
+    Raises `CheckerError` if the differential of the loss is not the pairing with it.
     Source: Appendix B, the chain rule that the theorems use.
     """
     define, found = theory.gradient_definition(loop, weight), theory.gradient_entry(loop, weight)

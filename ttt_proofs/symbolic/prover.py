@@ -1,12 +1,12 @@
-"""Writes proofs down: proposes steps, asks the kernel what they conclude, records that."""
+"""Writes proofs down: proposes steps, asks the checker what they conclude, records that."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..kernel.definitions import Block, Equation
-from ..kernel.normal import naturals
-from ..kernel.proof import (
+from ..checker.definitions import Block, Equation
+from ..checker.normal import naturals
+from ..checker.proof import (
     Assume,
     Calculate,
     Definition,
@@ -19,7 +19,7 @@ from ..kernel.proof import (
     infer,
     replaced,
 )
-from ..kernel.terms import Ix, Lam, Term, Var, free
+from ..checker.terms import Ix, Lam, Term, Var, free
 
 
 class Prover:
@@ -31,7 +31,7 @@ class Prover:
         self.steps: list[Step] = []
 
     def add(self, rule: Rule, *premises: int) -> int:
-        """Append a step; `KernelError` if the rule does not apply."""
+        """Append a step; `CheckerError` if the rule does not apply."""
         conclusion = infer(self.known, rule, [self.at(number) for number in premises])
         self.steps.append(Step(rule, premises, conclusion))
         return len(self.steps) - 1
@@ -82,7 +82,7 @@ class Prover:
     def claim(self, target: int, goal: Equation, peel: Ix | None = None, *sources: int) -> Proof:
         """The whole proof, ending with `goal` as the last calculation's conclusion.
 
-        The kernel is not asked here: replaying the proof decides.
+        The checker is not asked here: replaying the proof decides.
         """
         step = Step(Calculate(goal.right, peel), (target, *sources), Sequent((), goal))
         return Proof(self.definitions, (*self.steps, step))

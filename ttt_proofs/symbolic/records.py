@@ -9,8 +9,8 @@ from fractions import Fraction
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from ..kernel.proof import Proof, Theorem
-from ..kernel.terms import KernelError, hints_of
+from ..checker.proof import Proof, Theorem
+from ..checker.terms import CheckerError, hints_of
 
 
 def encode(value: Any) -> Any:
@@ -25,7 +25,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(data: Any, hint: Any) -> Any:
-    """The value of declared type `hint` that `data` encodes; `KernelError` if there is none."""
+    """The value of declared type `hint` that `data` encodes; `CheckerError` if there is none."""
     items, origin = get_args(hint), get_origin(hint)
     if origin is tuple and type(data) is list:
         hints = [items[0]] * len(data) if items[-1] is ... else items
@@ -46,7 +46,7 @@ def decode(data: Any, hint: Any) -> Any:
             return hint(*(decode(d, h) for d, h in zip(data[1:], hints.values(), strict=True)))
     elif type(data) is hint:
         return data
-    raise KernelError(f"{hint} is required; got {str(data)[:60]!r}.")
+    raise CheckerError(f"{hint} is required; got {str(data)[:60]!r}.")
 
 
 def dumps(proof: Proof) -> str:
@@ -55,11 +55,11 @@ def dumps(proof: Proof) -> str:
 
 
 def loads(text: str) -> Theorem:
-    """The theorem whose proof the JSON text holds; `KernelError` if it does not hold."""
+    """The theorem whose proof the JSON text holds; `CheckerError` if it does not hold."""
     try:
         return Theorem(decode(json.loads(text), Proof))
     except (ValueError, RecursionError) as error:
-        raise KernelError(f"a proof must be JSON of moderate depth: {error}.") from None
+        raise CheckerError(f"a proof must be JSON of moderate depth: {error}.") from None
 
 
 def digest(proof: Proof) -> str:

@@ -1,4 +1,4 @@
-"""A loop as the kernel sees it: definitions of its weights, gradients and outputs."""
+"""A loop as the checker sees it: definitions of its weights, gradients and outputs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import sympy as sp
 
-from ..kernel.definitions import MINUS_ONE, ONE, ZERO, Block, Define, DefineGradient
-from ..kernel.terms import TIME, Atom, Ix, Lam, Mul, Term, Var, ix
+from ..checker.definitions import MINUS_ONE, ONE, ZERO, Block, Define, DefineGradient
+from ..checker.terms import TIME, Atom, Ix, Lam, Mul, Term, Var, ix
 from ..loops import InnerLoop, Weight
 from ..loops.expressions import Windowed
 from ..loops.losses import F
@@ -239,7 +239,7 @@ def output_definition(loop: InnerLoop) -> Define:
 
 
 def definitions(loop: InnerLoop) -> tuple[Block, ...]:
-    """The loop, as definitions that the kernel admits."""
+    """The loop, as definitions that the checker admits."""
     weights = weight_definitions(loop)
     if loop.schedule.read == "causal":
         weights = (*weights, *seen_definitions(loop))

@@ -1,6 +1,6 @@
 """What terms mean, by brute force: small widths and times, random values modulo a prime.
 
-Written from the documentation of `terms`, without any of the kernel's algorithms. Numbers may
+Written from the documentation of `terms`, without any of the checker's algorithms. Numbers may
 carry nilpotent parts (`e*e = 0`), so that a derivative is a coefficient.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from itertools import product
 
-from ttt_proofs.kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var
+from ttt_proofs.checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var
 
 PRIME = (1 << 61) - 1
 WINDOW = range(-2, 5)  # the entries that a function of a whole sequence looks at

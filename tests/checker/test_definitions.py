@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.kernel.build import (
+from tests.checker.build import (
     Script,
     add,
     atom,
@@ -15,7 +15,7 @@ from tests.kernel.build import (
     total,
     width,
 )
-from ttt_proofs.kernel.definitions import (
+from ttt_proofs.checker.definitions import (
     Define,
     DefineGradient,
     Equation,
@@ -23,8 +23,8 @@ from ttt_proofs.kernel.definitions import (
     differential,
     lead,
 )
-from ttt_proofs.kernel.normal import naturals, normal_form
-from ttt_proofs.kernel.terms import Ix, KernelError, Lam, at, free, ix
+from ttt_proofs.checker.normal import naturals, normal_form
+from ttt_proofs.checker.terms import CheckerError, Ix, Lam, at, free, ix
 
 i, j, k, t = time("i"), time("j"), time("k"), time("t")
 h, g, c = width("h"), width("g"), width("c", "E")
@@ -127,7 +127,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("blocks", REFUSED.values(), ids=REFUSED)
 def test_refused(blocks):
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         admit(tuple(blocks))
 
 
@@ -233,7 +233,7 @@ TWO_TIMES_REFUSED = {
 
 @pytest.mark.parametrize("blocks", TWO_TIMES_REFUSED.values(), ids=TWO_TIMES_REFUSED)
 def test_two_times_refused(blocks):
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         admit(tuple(blocks))
 
 
@@ -274,9 +274,9 @@ def test_the_equations_of_a_recursion():
 def test_a_plain_definition_has_no_start():
     define = Define("x", (t,), num(1))
     assert define.equation(None, False) == forall((t,), x(t), num(1))
-    with pytest.raises(KernelError, match="no such equation"):
+    with pytest.raises(CheckerError, match="no such equation"):
         define.equation(None, True)
-    with pytest.raises(KernelError, match="no such equation"):
+    with pytest.raises(CheckerError, match="no such equation"):
         define.equation(Lam((), num(1)), False)
 
 
@@ -284,7 +284,7 @@ def test_what_is_put_into_an_equation_must_be_free():
     equation = Equation((i,), x(i, t), num(0))
     assert equation.put({t: at(0)}) == Equation((i,), x(i, 0), num(0))
     for subst in ({i: at(0)}, {t: ix(i)}):
-        with pytest.raises(KernelError, match="must be free"):
+        with pytest.raises(CheckerError, match="must be free"):
             equation.put(subst)
 
 
@@ -356,7 +356,7 @@ def test_vector_argument_keeps_outer_indices_of_the_same_name():
 
 
 def test_running_products_of_the_parameter_are_refused():
-    with pytest.raises(KernelError, match="must not occur in a Prod"):
+    with pytest.raises(CheckerError, match="must not occur in a Prod"):
         differential(running(i, 0, t, atom("X", i)), "X", "E")
     assert differential(running(i, 0, t, atom("a", i)), "X", "E") == num(0)
 
@@ -409,20 +409,20 @@ NO_GRADIENTS = {
 
 @pytest.mark.parametrize("entry", NO_GRADIENTS.values(), ids=NO_GRADIENTS)
 def test_what_is_no_gradient_is_refused(entry):
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         gradient(entry=entry)
 
 
 def test_a_gradient_in_times_is_refused():
     loss = total(i, 0, 3, atom("X", i))
-    with pytest.raises(KernelError, match="must have indices of the widths"):
+    with pytest.raises(CheckerError, match="must have indices of the widths"):
         gradient(loss, (t,), Lam((i,), num(0)), Lam((i,), num(1)))
 
 
 def test_a_gradient_along_the_diagonal_is_refused():
-    # d Σ_h X[h, h] is no pairing with a matrix that the kernel could write down.
+    # d Σ_h X[h, h] is no pairing with a matrix that the checker could write down.
     loss = total(h, atom("X", h, h))
-    with pytest.raises(KernelError, match="pairing"):
+    with pytest.raises(CheckerError, match="pairing"):
         gradient(loss, (), Lam((h, g), num(0)), Lam((h, g), num(1)))
 
 
@@ -430,19 +430,19 @@ def test_a_matrix_and_its_transpose_are_told_apart():
     loss = total(h, total(g, mul(atom("X", h, g), atom("a", h), atom("b", g))))
     point = Lam((h, g), num(0))
     gradient(loss, (), point, Lam((h, g), mul(atom("a", h), atom("b", g))))
-    with pytest.raises(KernelError, match="pairing"):
+    with pytest.raises(CheckerError, match="pairing"):
         gradient(loss, (), point, Lam((h, g), mul(atom("a", g), atom("b", h))))
 
 
 def test_a_gradient_has_no_start():
     script = Script((DefineGradient("G", (t,), "X", LOSS, POINT),))
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         script.define("G", TRUE, start=True)
 
 
 def test_the_direction_cannot_be_named():
     entry = Lam((h,), atom("$direction", h))
     script = Script((DefineGradient("G", (), "X", total(h, atom("X", h)), POINT),))
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         script.define("G", entry)
         script.theorem()

@@ -2,8 +2,8 @@
 
 from fractions import Fraction
 
-from ttt_proofs.kernel.definitions import Equation
-from ttt_proofs.kernel.proof import (
+from ttt_proofs.checker.definitions import Equation
+from ttt_proofs.checker.proof import (
     Assume,
     Calculate,
     Definition,
@@ -14,7 +14,7 @@ from ttt_proofs.kernel.proof import (
     Theorem,
     infer,
 )
-from ttt_proofs.kernel.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var, ix
+from ttt_proofs.checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var, ix
 
 
 def time(name: str) -> Var:
@@ -79,7 +79,7 @@ def forall(every, left, right) -> Equation:
 
 
 class Script:
-    """Records steps; what they conclude is asked of the kernel, and replayed by `theorem`."""
+    """Records steps; what they conclude is asked of the checker, and replayed by `theorem`."""
 
     def __init__(self, *blocks) -> None:
         self.blocks = blocks

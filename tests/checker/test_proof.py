@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.kernel.build import (
+from tests.checker.build import (
     Script,
     add,
     atom,
@@ -15,10 +15,10 @@ from tests.kernel.build import (
     total,
     width,
 )
-from ttt_proofs.kernel.definitions import Define, DefineGradient
-from ttt_proofs.kernel.normal import naturals, normal_form
-from ttt_proofs.kernel.proof import Calculate, Induction, Proof, Step, Theorem, replaced
-from ttt_proofs.kernel.terms import KernelError, Lam, at, free, ix
+from ttt_proofs.checker.definitions import Define, DefineGradient
+from ttt_proofs.checker.normal import naturals, normal_form
+from ttt_proofs.checker.proof import Calculate, Induction, Proof, Step, Theorem, replaced
+from ttt_proofs.checker.terms import CheckerError, Lam, at, free, ix
 
 i, j, s, t = time("i"), time("j"), time("s"), time("t")
 h, g = width("h"), width("g")
@@ -288,7 +288,7 @@ def test_the_new_side_is_split_at_the_peel_as_well():
     part = total(i, 0, t, a(i))
     split = add(total(i, 0, ix(t, -1), a(i)), x(t))
     assert use(part, split, ANY, peel=ix(t)).equation.right == split
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         use(part, split, ANY)
 
 
@@ -317,17 +317,17 @@ NOT_ON_THE_NEW_SIDE = {
 @pytest.mark.parametrize(("right", "term", "sources"), NOT_ON_THE_NEW_SIDE.values(),
                          ids=NOT_ON_THE_NEW_SIDE)  # fmt: skip
 def test_what_sources_do_not_say_of_the_new_side_is_refused(right, term, sources):
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         use(right, term, *sources)
 
 
-def test_the_kernel_shifts_the_premises_itself():
+def test_the_checker_shifts_the_premises_itself():
     part = forall((), x(t), num(0))
     script = Script()
     base = script.assume(forall((), x(0), num(0)))
     for wrong in (x(ix(t, 2)), x(t), x(1)):
         step = script.assume(forall((), wrong, num(0)))
-        with pytest.raises(KernelError, match="premises must be"):
+        with pytest.raises(CheckerError, match="premises must be"):
             script.induct(t, [part], [base, step])
 
 
@@ -341,10 +341,10 @@ def induction(part, base, step, var=t, pick=0):
 def test_induction_keeps_all_other_hypotheses():
     part = forall((), x(t), num(0))
     base, step = part.put({t: at(0)}), part.put({t: then})
-    with pytest.raises(KernelError, match="fixed nowhere"):  # the step, assumed, fixes t
+    with pytest.raises(CheckerError, match="fixed nowhere"):  # the step, assumed, fixes t
         induction(part, base, step)
     outside = forall((), x(s, t), num(0))
-    with pytest.raises(KernelError, match="fixed nowhere"):
+    with pytest.raises(CheckerError, match="fixed nowhere"):
         induction(outside, outside.put({t: at(0)}), outside.put({t: then}))
     script = Script()
     other, assumed = script.assume(forall((), a(), num(0))), script.assume(part)
@@ -358,14 +358,14 @@ def test_induction_keeps_all_other_hypotheses():
 
 def test_induction_is_over_a_time():
     part = forall((), x(h), num(0))
-    with pytest.raises(KernelError, match="needs a time"):
+    with pytest.raises(CheckerError, match="needs a time"):
         induction(part, part.put({h: at(0)}), part.put({h: ix(h, 1)}), h)
 
 
 @pytest.mark.parametrize("pick", [-1, 1, 2])
 def test_induction_picks_a_part_that_is_there(pick):
     part = forall((), num(0), num(0))
-    with pytest.raises(KernelError, match="needs a time"):
+    with pytest.raises(CheckerError, match="needs a time"):
         induction(part, part, part, pick=pick)
 
 
@@ -374,20 +374,20 @@ def test_induction_needs_all_premises():
     part = forall((), num(0), num(0))
     only = script.begin((), num(0))
     for premises in ([], [only], [only] * 3):
-        with pytest.raises(KernelError, match="2 premises"):
+        with pytest.raises(CheckerError, match="2 premises"):
             script.induct(t, [part], premises)
-    with pytest.raises(KernelError, match="needs a time"):
+    with pytest.raises(CheckerError, match="needs a time"):
         script.add(Induction(t, (), 0))
 
 
 def test_induction_does_not_replace_a_quantified_time():
     part = forall((t,), x(t), num(0))
-    with pytest.raises(KernelError, match="must be free"):
+    with pytest.raises(CheckerError, match="must be free"):
         induction(part, part, part)
 
 
 def test_a_calculation_needs_a_target():
-    with pytest.raises(KernelError, match="target"):
+    with pytest.raises(CheckerError, match="target"):
         Script().add(Calculate(num(0)))
 
 
@@ -395,23 +395,23 @@ def test_a_calculation_that_differs_is_refused():
     script = Script()
     begun = script.begin((t,), total(i, 0, t, a(i)))
     for wrong in (total(i, 0, then, a(i)), total(i, 1, t, a(i)), num(0), a(t)):
-        with pytest.raises(KernelError, match="one normal form"):
+        with pytest.raises(CheckerError, match="one normal form"):
             script.calculate(begun, wrong)
 
 
 def test_unknown_definitions_are_refused():
-    with pytest.raises(KernelError, match="must be a defined symbol"):
+    with pytest.raises(CheckerError, match="must be a defined symbol"):
         Script().define("x")
 
 
 @pytest.mark.parametrize("every", [(t, t), (t, width("t"))])
 def test_quantified_indices_differ(every):
-    with pytest.raises(KernelError, match="must differ"):
+    with pytest.raises(CheckerError, match="must differ"):
         Script().begin(every, num(0))
 
 
 def test_a_proof_has_a_step():
-    with pytest.raises(KernelError, match="at least one step"):
+    with pytest.raises(CheckerError, match="at least one step"):
         Theorem(Proof((), ()))
 
 
@@ -427,5 +427,5 @@ def test_errors_name_the_step():
     script.begin((), a())
     (step,) = script.steps
     script.steps.append(Step(step.rule, (7,), step.conclusion))
-    with pytest.raises(KernelError, match=r"step 1, Reflexivity: premises must be earlier"):
+    with pytest.raises(CheckerError, match=r"step 1, Reflexivity: premises must be earlier"):
         script.theorem()

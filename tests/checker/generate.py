@@ -3,7 +3,7 @@
 from fractions import Fraction
 from typing import Any
 
-from ttt_proofs.kernel.terms import (
+from ttt_proofs.checker.terms import (
     TIME,
     Add,
     App,

@@ -1,4 +1,4 @@
-"""The kernel against brute force, on random terms whose names are made to collide."""
+"""The checker against brute force, on random terms whose names are made to collide."""
 
 from random import Random
 from types import FunctionType
@@ -8,18 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kernel.build import add, atom, forall, mul, running, time, total, width
-from tests.kernel.generate import FREE, Terms
-from tests.kernel.model import Model, labels, plus, times
-from ttt_proofs.kernel import proof
-from ttt_proofs.kernel.definitions import differential
-from ttt_proofs.kernel.normal import naturals, normal_form
-from ttt_proofs.kernel.proof import Calculate, Sequent, replaced
-from ttt_proofs.kernel.terms import (
+from tests.checker.build import add, atom, forall, mul, running, time, total, width
+from tests.checker.generate import FREE, Terms
+from tests.checker.model import Model, labels, plus, times
+from ttt_proofs.checker import proof
+from ttt_proofs.checker.definitions import differential
+from ttt_proofs.checker.normal import naturals, normal_form
+from ttt_proofs.checker.proof import Calculate, Sequent, replaced
+from ttt_proofs.checker.terms import (
     TIME,
     Atom,
+    CheckerError,
     Ix,
-    KernelError,
     Lam,
     Prod,
     Var,
@@ -138,7 +138,7 @@ def test_putting_a_term_for_a_symbol_captures_nothing(seed):
     value = Lam((width("j"),), terms.term([*FREE, width("j")], 2))
     try:
         put = put_symbol(term, "A", value)
-    except KernelError:  # an `A` with two indices
+    except CheckerError:  # an `A` with two indices
         return
     check_closed_bounds(put)
     model, env = setting(random)
@@ -217,7 +217,7 @@ def calculated(seed: int, left) -> str:
     premises = [Sequent((), forall((), term, term)), Sequent((source,), source)]
     try:
         conclusion = Calculate(claim).conclude({}, premises)
-    except KernelError:
+    except CheckerError:
         return "refused" if altering else "a true calculation is refused"
     assert conclusion.equation.right == claim and conclusion.hypotheses == (source,)
     for _ in range(2):
@@ -240,7 +240,7 @@ def test_calculations_are_true(left):
     assert found.count("accepted") > 40 and found.count("refused") > 5
 
 
-# The kernel's own function, which calls itself and not what a fault puts in its place.
+# The checker's own function, which calls itself and not what a fault puts in its place.
 whole = FunctionType(replaced.__code__, names := dict(vars(proof)))
 names["replaced"] = whole
 
@@ -281,7 +281,7 @@ def test_differential_is_the_derivative(seed):
     term = named(terms.term(FREE, 4), random)
     try:
         change = differential(term, "A", "dA")
-    except KernelError:  # a running product that depends on A
+    except CheckerError:  # a running product that depends on A
         assert inside(term, Prod)
         return
     for _ in range(2):

@@ -13,7 +13,7 @@ from typing import Any
 
 from .definitions import Block, Equation, admit
 from .normal import Context, at_most, close, implied, limits, naturals, whole_form
-from .terms import TIME, Atom, Ix, KernelError, Lam, Node, Sum, Term, Var
+from .terms import TIME, Atom, Ix, CheckerError, Lam, Node, Sum, Term, Var
 from .terms import at, check, free, ix, rebuild, renamed, require, substitute
 
 
@@ -33,7 +33,7 @@ def united(sequents: Iterable[Sequent]) -> tuple[Equation, ...]:
 class Definition(Node):
     """The equation that defines a symbol, or with `start` the one that starts it.
 
-    For a symbol defined as a gradient, its `entry`, which the kernel checks by the
+    For a symbol defined as a gradient, its `entry`, which is checked by the
     differential: it may mention the gradient's parameter, and is evaluated at its point.
     """
 
@@ -94,7 +94,7 @@ class Calculate(Node):
 class Induction(Node):
     """From P(0), and P(time + 1) under P(time), conclude part `pick` of P for every time.
 
-    `predicate` is a tuple of equations in which `time` is free; the kernel itself puts in
+    `predicate` is a tuple of equations in which `time` is free; the checker itself puts in
     0 and time + 1. Premises: the base cases, then the steps, both in the predicate's order.
     """
 
@@ -145,7 +145,7 @@ class Theorem(Node):
 
 
 def replay(proof: Proof) -> Sequent:
-    """Check every step in order and return the last conclusion, or raise `KernelError`."""
+    """Check every step in order and return the last conclusion, or raise `CheckerError`."""
     for cached in (free, close, whole_form):  # recall nothing computed from unchecked objects
         cached.cache_clear()
     check(proof, Proof)
@@ -157,8 +157,8 @@ def replay(proof: Proof) -> Sequent:
             require(all(0 <= k < number for k in step.premises), "premises must be earlier steps.")
             conclusion = infer(definitions, step.rule, [shown[k] for k in step.premises])
             require(conclusion == step.conclusion, "the rule does not conclude what is recorded.")
-        except (KernelError, RecursionError, ValueError) as error:
-            raise KernelError(f"step {number}, {type(step.rule).__name__}: {error}") from None
+        except (CheckerError, RecursionError, ValueError) as error:
+            raise CheckerError(f"step {number}, {type(step.rule).__name__}: {error}") from None
         shown.append(conclusion)
     require(shown, "a proof must have at least one step; got none.")
     return shown[-1]

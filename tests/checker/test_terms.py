@@ -5,14 +5,14 @@ from fractions import Fraction
 
 import pytest
 
-from tests.kernel.build import add, atom, call, index, mul, num, running, time, total, width
-from ttt_proofs.kernel.proof import Proof
-from ttt_proofs.kernel.terms import (
+from tests.checker.build import add, atom, call, index, mul, num, running, time, total, width
+from ttt_proofs.checker.proof import Proof
+from ttt_proofs.checker.terms import (
     Add,
     App,
     Atom,
+    CheckerError,
     Ix,
-    KernelError,
     Lam,
     Num,
     Prod,
@@ -128,7 +128,7 @@ def test_put_symbol_does_not_look_into_what_it_put():
 
 
 def test_put_symbol_requires_the_number_of_indices():
-    with pytest.raises(KernelError, match="`X` has 1 indices"):
+    with pytest.raises(CheckerError, match="`X` has 1 indices"):
         put_symbol(atom("X"), "X", Lam((h,), num(0)))
 
 
@@ -138,7 +138,7 @@ def test_terms_are_frozen():
 
 
 def test_require_raises():
-    with pytest.raises(KernelError, match="so"):
+    with pytest.raises(CheckerError, match="so"):
         require(False, "so")
 
 
@@ -193,20 +193,20 @@ BAD = {
 
 @pytest.mark.parametrize("term", BAD.values(), ids=BAD)
 def test_malformed_terms_are_refused(term):
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         check(Lam((), term), Lam)
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", (), [], atom("A"), object(), Proof])
 def test_what_is_no_proof_is_refused(value):
-    with pytest.raises(KernelError, match="is required"):
+    with pytest.raises(CheckerError, match="is required"):
         check(value, Proof)
 
 
 def test_a_union_takes_each_of_its_types():
     check(index(1), Ix | None)
     check(None, Ix | None)
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         check(1, Ix | None)
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         check(index(1), Term)

@@ -20,14 +20,14 @@ from typing import Any, dataclass_transform, get_args, get_origin, get_type_hint
 TIME = "time"
 
 
-class KernelError(Exception):
-    """The kernel refuses: the message says what is required and what arrived."""
+class CheckerError(Exception):
+    """The checker refuses: the message says what is required and what arrived."""
 
 
 def require(condition: object, message: str) -> None:
-    """Raise `KernelError` unless the condition holds; unlike `assert`, also under `python -O`."""
+    """Raise `CheckerError` unless the condition holds; unlike `assert`, also under `python -O`."""
     if not condition:
-        raise KernelError(message)
+        raise CheckerError(message)
 
 
 @dataclass_transform(frozen_default=True)

@@ -5,18 +5,18 @@ from random import Random
 
 import pytest
 
-from tests.kernel.blocks import Blocks, Endless, Solved
-from ttt_proofs.kernel import definitions
-from ttt_proofs.kernel.definitions import Block, Define, admit
-from ttt_proofs.kernel.terms import Ix, KernelError, check
+from tests.checker.blocks import Blocks, Endless, Solved
+from ttt_proofs.checker import definitions
+from ttt_proofs.checker.definitions import Block, Define, admit
+from ttt_proofs.checker.terms import CheckerError, Ix, check
 
 
 def admitted(block: Block) -> bool:
-    """Whether the kernel accepts the block."""
+    """Whether the checker accepts the block."""
     try:
         check(block, Block)
         admit((block,))
-    except KernelError:
+    except CheckerError:
         return False
     return True
 
@@ -47,7 +47,7 @@ def first_unsolved(seeds: range) -> int | None:
 
 @pytest.mark.parametrize("part", range(4))
 def test_admitted_blocks_have_one_solution(part):
-    # A seed that a kernel failed on: 6746, where a start followed a third time as if it were j.
+    # A seed that a checker failed on: 6746, where a start followed a third time as if it were j.
     seeds = range(2000 * part, 2000 * (part + 1))
     assert first_unsolved(seeds) is None
 
@@ -67,7 +67,7 @@ true_moment, true_determined = definitions.moment, definitions.determined
 
 
 def late(index, times, level: int, missing) -> list:
-    """As the kernel has it, with another value where an index does not follow its time."""
+    """As the checker has it, with another value where an index does not follow its time."""
     pairs = zip(index[:level], times, strict=False)
     return [i.shift if i.vars == (v,) else missing for i, v in pairs]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.build import add, atom, call, mul, num, running, time, total, width
-from ttt_proofs.kernel.normal import at_most, close, implied, limits, naturals, normal_form
-from ttt_proofs.kernel.terms import Ix, KernelError, Lam, at, free, ix
+from tests.checker.build import add, atom, call, mul, num, running, time, total, width
+from ttt_proofs.checker.normal import at_most, close, implied, limits, naturals, normal_form
+from ttt_proofs.checker.terms import CheckerError, Ix, Lam, at, free, ix
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -205,8 +205,8 @@ def test_two_ranges_that_meet():
 
 
 MEET = """
-from tests.kernel.build import *
-from ttt_proofs.kernel.normal import naturals, normal_form
+from tests.checker.build import *
+from ttt_proofs.checker.normal import naturals, normal_form
 t, j = time("t"), time("j")
 print(normal_form(total(j, t, 0, atom("b", j)), naturals(frozenset((t,)))))
 """
@@ -225,13 +225,13 @@ def test_normal_form_does_not_depend_on_the_hash_seed():
 @pytest.mark.parametrize("bound", [Ix((t, t)), ix(h), Ix((t, h))], ids=["2t", "width", "mixed"])
 def test_bounds_must_be_a_time_plus_a_constant(bound):
     for term in (total(i, 0, bound, a(i)), running(i, 0, bound, a(i))):
-        with pytest.raises(KernelError, match="one time variable plus a constant"):
+        with pytest.raises(CheckerError, match="one time variable plus a constant"):
             normal_form(term, frozenset())
 
 
 @pytest.mark.parametrize("peel", [at(3), Ix((s, t))], ids=["constant", "two variables"])
 def test_peel_must_be_a_variable_plus_a_constant(peel):
-    with pytest.raises(KernelError, match="peeled"):
+    with pytest.raises(CheckerError, match="peeled"):
         normal_form(a(), frozenset(), peel)
 
 

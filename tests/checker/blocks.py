@@ -1,6 +1,6 @@
 """Random blocks of definitions, and what they define by brute force, if they define anything.
 
-Written from the documentation of `definitions`, without the kernel's order: a value is found by
+Written from the documentation of `definitions`, without the checker's order: a value is found by
 asking for the values that its definition mentions, and a value that is asked for while it is
 being found has no definition. Values out of range are random, as those of any other symbol.
 """
@@ -9,10 +9,10 @@ from fractions import Fraction
 from itertools import product
 from random import Random
 
-from tests.kernel.build import add, call, mul, time, total, width
-from tests.kernel.model import Model, Number
-from ttt_proofs.kernel.definitions import Block, Define, DefineGradient
-from ttt_proofs.kernel.terms import TIME, Atom, Ix, Lam, Num, Var, ix
+from tests.checker.build import add, call, mul, time, total, width
+from tests.checker.model import Model, Number
+from ttt_proofs.checker.definitions import Block, Define, DefineGradient
+from ttt_proofs.checker.terms import TIME, Atom, Ix, Lam, Num, Var, ix
 
 MOST = 40  # values that wait for one another: more of them are taken to go on for ever
 

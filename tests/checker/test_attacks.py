@@ -1,6 +1,6 @@
-"""Attempts to make the kernel accept what is false, one test each.
+"""Attempts to make the checker accept what is false, one test each.
 
-What Python code in the same process does to the kernel's own functions cannot be kept out;
+What Python code in the same process does to the checker's own functions cannot be kept out;
 nor can `object.__setattr__` on a finished `Theorem`. Against these, a proof is written to
 disk and replayed by a fresh process. All else is refused here.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.build import (
+from tests.checker.build import (
     Script,
     add,
     atom,
@@ -28,9 +28,9 @@ from tests.kernel.build import (
     total,
     width,
 )
-from ttt_proofs.kernel.definitions import Define, DefineGradient, Equation
-from ttt_proofs.kernel.normal import close, naturals, normal_form
-from ttt_proofs.kernel.proof import (
+from ttt_proofs.checker.definitions import Define, DefineGradient, Equation
+from ttt_proofs.checker.normal import close, naturals, normal_form
+from ttt_proofs.checker.proof import (
     Assume,
     Calculate,
     Definition,
@@ -41,7 +41,7 @@ from ttt_proofs.kernel.proof import (
     Step,
     Theorem,
 )
-from ttt_proofs.kernel.terms import Atom, Ix, KernelError, Lam, Num, Var, at, free, ix
+from ttt_proofs.checker.terms import Atom, CheckerError, Ix, Lam, Num, Var, at, free, ix
 from ttt_proofs.symbolic.records import dumps, loads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ def x(*indices):
 
 def refused(*steps, blocks=()):
     """Replaying raises."""
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         Theorem(proof_of(*steps, blocks=blocks))
 
 
@@ -94,7 +94,7 @@ def test_forged_premise():
         forged = Sequent((), replace(step.conclusion.equation, right=num(7)))
         steps = [*script.steps]
         steps[number] = replace(step, conclusion=forged)
-        with pytest.raises(KernelError, match=f"step {number}"):
+        with pytest.raises(CheckerError, match=f"step {number}"):
             Theorem(proof_of(*steps, blocks=script.blocks))
 
 
@@ -148,7 +148,7 @@ def test_non_fresh_induction_variable():
     base = script.assume(part.put({t: at(0)}))
     granted = script.assume(forall((), x(then), x(t)))
     step = script.calculate(script.begin((), x(then)), num(0), granted, assumed)
-    with pytest.raises(KernelError, match="fixed nowhere"):
+    with pytest.raises(CheckerError, match="fixed nowhere"):
         script.induct(t, [part], [base, step])
 
 
@@ -157,7 +157,7 @@ def test_base_case_that_uses_the_hypothesis_of_the_step():
     script = Script()
     # P(t) mentions t on the right only; P(0) is not P(t).
     base = script.assume(part)
-    with pytest.raises(KernelError, match="premises must be"):
+    with pytest.raises(CheckerError, match="premises must be"):
         script.induct(t, [part], [base, base])
 
 
@@ -168,7 +168,7 @@ def test_base_case_under_the_predicate_itself():
     assumed = script.assume(part)
     base = script.calculate(assumed, num(1))
     goal = part.put({t: at(0)})
-    with pytest.raises(KernelError, match="premises must be"):
+    with pytest.raises(CheckerError, match="premises must be"):
         script.induct(t, [part], [base, base])
     forged = replace(script.steps[base], conclusion=Sequent((part,), goal))
     refused(script.steps[0], forged)
@@ -185,7 +185,7 @@ def test_quantifying_an_index_that_a_hypothesis_fixes():
     hypothesis = forall((), x(t), num(0))
     script = Script()
     begun, assumed = script.begin((t,), x(t)), script.assume(hypothesis)
-    with pytest.raises(KernelError, match="must not be quantified"):
+    with pytest.raises(CheckerError, match="must not be quantified"):
         script.calculate(begun, num(0), assumed)
 
 
@@ -193,7 +193,7 @@ def test_induction_below_zero():
     # Nothing is known at -1, though everything is known at all natural times.
     script = Script((Define("x", (t,), num(5)),))
     begun = script.begin((), x(-1))
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         script.calculate(begun, num(5), script.define("x"))
 
 
@@ -274,7 +274,7 @@ def test_step_and_proof_of_own_classes():
 
     step = Step(Reflexivity((), x()), (), Sequent((), forall((), x(), x())))
     refused(OwnStep(step.rule, step.premises, step.conclusion))
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         Theorem(OwnProof((), (step,)))
 
 
@@ -283,7 +283,7 @@ def test_steps_that_change_while_they_are_read():
         def __iter__(self):
             return iter((Step(Reflexivity((), num(0)), (), CLAIM),))
 
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         Theorem(Proof((), Steps()))
 
 
@@ -446,7 +446,7 @@ def test_theorem_with_another_statement():
 def test_theorem_with_another_proof_is_replayed():
     theorem = honest().theorem()
     proof = proof_of(Step(Reflexivity((), num(0)), (), CLAIM))
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         replace(theorem, proof=proof)
 
 
@@ -464,7 +464,7 @@ def test_captured_index():
     # From y[t] = Σ_i x[i, t] the instance t := i must not become Σ_i x[i, i].
     script = Script((Define("y", (t,), total(i, 0, 3, x(i, t))),))
     begun = script.begin((i,), atom("y", i))
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         script.calculate(begun, total(i, 0, 3, x(i, i)), script.define("y"))
     script.calculate(begun, total(j, 0, 3, x(j, i)), script.define("y"))
 
@@ -477,7 +477,7 @@ def test_captured_bound():
     escaped = total(d, total(k, 0, 5, inner))  # here z is free
     script = Script()
     begun = script.begin((), true)
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         script.calculate(begun, escaped)
 
 
@@ -498,19 +498,19 @@ def test_index_captured_while_replacing():
     script = Script()
     fixed = script.assume(forall((), atom("y"), x(s)))
     begun = script.begin((), total(s, 0, 1, atom("y")))
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         script.calculate(begun, total(s, 0, 1, x(s)), fixed)
 
 
 def test_one_name_for_a_time_and_a_width():
     script = Script((Define("y", (t,), num(1)),))
     begun = script.begin((width("t"),), atom("y", width("t")))
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         script.calculate(begun, num(1), script.define("y"))
 
 
 def test_reserved_names():
-    # The kernel's own names would let a term meet its bound indices.
+    # The checker's own names would let a term meet its bound indices.
     for name in ("$0_0", "$direction", "$0_0_", "a:b", "", "1x", "x y"):
         for term in (Atom(name, ()), Atom("x", (ix(time(name)),)), Atom("x", (ix(width(name)),))):
             refused(Step(Reflexivity((), term), (), Sequent((), Equation((), term, term))))
@@ -521,7 +521,7 @@ def test_range_learned_under_another_index_of_the_same_name():
     script = Script((Define("y", (t,), num(1)),))
     body = call("f", Lam((i,), atom("y", i)))
     begun = script.begin((), total(i, 0, 3, mul(atom("y", i), body)))
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         script.calculate(begun, total(i, 0, 3, call("f", Lam((i,), num(1)))), script.define("y"))
     script.calculate(begun, total(i, 0, 3, body), script.define("y"))
 
@@ -535,7 +535,7 @@ def test_out_of_range_peel():
     begun = script.begin((s, t), total(i, s, t, x(i)))
     split = add(total(i, s, ix(t, -1), x(i)), x(t))
     for peel in (ix(t), ix(t, -1), ix(t, 1), ix(s)):
-        with pytest.raises(KernelError, match="one normal form"):
+        with pytest.raises(CheckerError, match="one normal form"):
             script.calculate(begun, split, peel=peel)
 
 
@@ -544,7 +544,7 @@ def test_out_of_range_peel_of_a_running_product():
     begun = script.begin((s, t), running(i, s, t, x(i)))
     split = mul(running(i, s, ix(t, -1), x(i)), x(t))
     for peel in (ix(t), ix(t, -1), ix(s)):
-        with pytest.raises(KernelError, match="one normal form"):
+        with pytest.raises(CheckerError, match="one normal form"):
             script.calculate(begun, split, peel=peel)
 
 
@@ -552,9 +552,9 @@ def test_peel_that_is_no_time():
     script = Script()
     begun = script.begin((t,), total(i, 0, t, x(i)))
     for peel in (at(3), Ix((s, t)), Ix((t, t))):
-        with pytest.raises(KernelError, match="peeled"):
+        with pytest.raises(CheckerError, match="peeled"):
             script.calculate(begun, total(i, 0, t, x(i)), peel=peel)
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         script.calculate(begun, add(total(i, 0, ix(t, -1), x(i)), x(t)), peel=ix(width("t")))
 
 
@@ -563,7 +563,7 @@ def test_widths_may_be_empty():
     script = Script()
     begun = script.begin((), total(h, num(1)))
     for wrong in (num(1), add(num(1), total(g, num(1)))):
-        with pytest.raises(KernelError, match="one normal form"):
+        with pytest.raises(CheckerError, match="one normal form"):
             script.calculate(begun, wrong)
 
 
@@ -571,7 +571,7 @@ def test_a_width_reached_through_a_running_product():
     # y[h] = 5 for h within D says nothing of y[-3]; a product over h must not lead there.
     script = Script((Define("y", (h,), num(5)),))
     detour = running(h, -3, -3, atom("y", h))
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         number = script.calculate(script.begin((), atom("y", -3)), detour)
         script.calculate(number, num(5), script.define("y"))
         script.theorem()
@@ -614,7 +614,7 @@ def test_the_step_of_a_recursion_does_not_define_its_start():
     # x[t + 1] = 1 for all t; x[0] = x[-1 + 1] is not an instance.
     script = Script((Define("x", (t,), num(1), num(0)),))
     begun = script.begin((), x(0))
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         script.calculate(begun, num(1), script.define("x"))
 
 
@@ -631,7 +631,7 @@ def test_a_start_that_takes_a_third_time_for_the_step():
     number = script.begin((), z(0, 0, 3))
     number = script.calculate(number, add(z(0, 1, 0), num(1)), script.define("z", start=True))
     script.calculate(number, add(z(0, 0, 3), num(1)), script.define("z"))
-    with pytest.raises(KernelError, match="not earlier"):
+    with pytest.raises(CheckerError, match="not earlier"):
         script.theorem()
 
 
@@ -641,7 +641,7 @@ def test_a_start_that_binds_a_time_of_the_name_of_the_step():
     script = Script((Define("z", (t, j), num(0), start),))
     number = script.begin((), z(0, 0))
     script.calculate(number, add(num(1), z(0, 0)), script.define("z", start=True))
-    with pytest.raises(KernelError, match="`z`"):
+    with pytest.raises(CheckerError, match="`z`"):
         script.theorem()
 
 
@@ -652,7 +652,7 @@ def test_a_chunk_that_reads_its_own_steps():
     number = script.calculate(script.begin((), x(0)), z(0, 1), script.define("x"))
     number = script.calculate(number, add(z(0, 0), num(1)), script.define("z"))
     script.calculate(number, add(x(0), num(1)), script.define("z", start=True))
-    with pytest.raises(KernelError, match="not earlier"):
+    with pytest.raises(CheckerError, match="not earlier"):
         script.theorem()
 
 
@@ -664,7 +664,7 @@ def test_steps_and_starts_are_used_in_range_only():
         (z(t, j), num(1), step), (z(-1, 0), num(0), start), (z(0, 1), num(0), start),
         (z(0), num(0), start), (z(0, 0, 0), num(0), start),
     ):  # fmt: skip
-        with pytest.raises(KernelError, match="one normal form"):
+        with pytest.raises(CheckerError, match="one normal form"):
             script.calculate(script.begin((), term), value, source)
     script.calculate(script.begin((t, j), z(t, ix(j, 1))), num(1), step)
     script.calculate(script.begin((t,), z(t, 0)), num(0), start)
@@ -683,7 +683,7 @@ def test_a_width_that_may_be_empty_joins_nothing():
     # q[h] = c and q[h] = d for all h; c = d only if there is an h.
     script = Script()
     sources = [script.assume(forall((h,), q(h), atom(name))) for name in "cd"]
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         number = script.calculate(script.begin((), atom("c")), q(h), sources[0])
         script.calculate(number, atom("d"), sources[1])
 
@@ -696,7 +696,7 @@ def test_an_empty_width_joins_nothing_by_an_induction():
     assumed, proved = script.assume(trivial), script.begin((), q(h))
     base = script.calculate(script.begin((), atom("y", 0)), atom("d"),
                             script.define("y", start=True))  # fmt: skip
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         step = script.calculate(script.begin((), atom("y", then)), q(h), script.define("y"),
                                 sources[0], assumed)  # fmt: skip
         step = script.calculate(step, atom("d"), sources[1])
@@ -709,7 +709,7 @@ def test_an_empty_width_joins_nothing_by_a_gradient():
     script = Script((define,))
     sources = [script.assume(forall((h,), q(h), atom(name))) for name in "cd"]
     minus = mul(num(-1), q(h))
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         number = script.define("G", Lam((), add(num(2), q(h), minus)))
         number = script.calculate(number, add(num(2), atom("c"), minus), sources[0])
         script.calculate(number, add(num(2), atom("c"), mul(num(-1), atom("d"))), sources[1])
@@ -721,7 +721,7 @@ def test_under_a_quantifier_an_empty_width_is_harmless():
     sources = [script.assume(forall((h,), q(h), atom(name))) for name in "cd"]
     number = script.calculate(script.begin((h,), atom("c")), q(h), sources[0])
     number = script.calculate(number, atom("d"), sources[1])
-    with pytest.raises(KernelError, match="one normal form"):
+    with pytest.raises(CheckerError, match="one normal form"):
         script.calculate(script.begin((), atom("c")), atom("d"), number)
 
 
@@ -736,7 +736,7 @@ def test_gradient_at_a_point_that_moves_with_the_parameter():
     # (X²)' at X is 2 X, not the derivative of what is found after X was put in.
     define = DefineGradient("G", (), "X", mul(atom("X"), atom("X")), Lam((), atom("w")))
     script = Script((define,))
-    with pytest.raises(KernelError, match="pairing"):
+    with pytest.raises(CheckerError, match="pairing"):
         script.define("G", Lam((), mul(num(2), atom("w"))))
 
 
@@ -764,7 +764,7 @@ def test_a_plus_c_is_not_b_plus_b():
     script = Script()
     for left, right in ((add(a, c), add(b, b)), (mul(a, c), mul(b, b)), (a, b)):
         begun = script.begin((h, g), left)
-        with pytest.raises(KernelError, match="one normal form"):
+        with pytest.raises(CheckerError, match="one normal form"):
             script.calculate(begun, right)
 
 
@@ -772,7 +772,7 @@ def test_zero_is_not_one():
     script = Script()
     begun = script.begin((), num(0))
     for wrong in (num(1), mul(), num(Fraction(1, 10**30)), call("zero"), total(h, num(1))):
-        with pytest.raises(KernelError, match="one normal form"):
+        with pytest.raises(CheckerError, match="one normal form"):
             script.calculate(begun, wrong)
 
 
@@ -810,7 +810,7 @@ def test_edited_serialized_proof():
     for change in edits(json.loads(dumps(script.proof))):
         try:
             theorem = loads(json.dumps(change))
-        except KernelError:
+        except CheckerError:
             continue
         accepted += 1
         known = naturals(free(theorem.statement.equation.right) | {t})
@@ -839,7 +839,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
 def test_broken_files_are_refused(text):
-    with pytest.raises(KernelError):
+    with pytest.raises(CheckerError):
         loads(text)
 
 
@@ -847,7 +847,7 @@ def test_unequal_fractions_on_disk():
     script = Script()
     script.begin((), num(Fraction(1, 2)))
     for wrong in ("1/0", "1", "1.5/1", "--1/2", "1/-2", "1/2/3", "²/1", " 1/2", "1e3/1"):
-        with pytest.raises(KernelError):
+        with pytest.raises(CheckerError):
             loads(dumps(script.proof).replace("1/2", wrong))
 
 
@@ -863,9 +863,9 @@ def test_a_proof_too_deep_or_too_long_is_refused_not_a_crash():
 # Python without asserts.
 
 OPTIMISED = """
-from tests.kernel.build import *
-from ttt_proofs.kernel.proof import *
-from ttt_proofs.kernel.terms import KernelError
+from tests.checker.build import *
+from ttt_proofs.checker.proof import *
+from ttt_proofs.checker.terms import CheckerError
 if __debug__:
     raise SystemExit("asserts are on")
 false = Sequent((), forall((), num(0), num(1)))
@@ -875,7 +875,7 @@ for rule in rules:
     for premises in ((), (0,), (-1,)):
         try:
             Theorem(proof_of(Step(rule, premises, false)))
-        except KernelError:
+        except CheckerError:
             continue
         raise SystemExit(f"accepted {rule}")
 print("all refused")
