@@ -22,6 +22,7 @@ test: lint unit notebooks  ## run all of the checks below
 
 lint: $(READY)  ## check style (ruff), types (pyright) and the notebooks' form
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/python tools/notebook_lint.py notebooks
 

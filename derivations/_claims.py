@@ -155,8 +155,13 @@ CLAIMS = (
         "For plain steps on the Frobenius loss. With momentum it is a 2×2 gate, with Muon a scan, "
         "a map and a sum. With squared error v̂ depends on the state: no sum, but a step is affine, "
         "F(S+A+B) + F(S) = F(S+A) + F(S+B).",
-        ("squared_error_not_additive", "squared_error_is_affine", "scan_is_associative",
-         "parallel_form", "ladder_v2"),
+        (
+            "squared_error_not_additive",
+            "squared_error_is_affine",
+            "scan_is_associative",
+            "parallel_form",
+            "ladder_v2",
+        ),
     ),
     Claim(
         "Trained kernel parameters are in the way of a parallel form.",

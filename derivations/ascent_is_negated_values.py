@@ -30,8 +30,11 @@ def derive() -> Derivation:
         rule = loop.update
         net = {AnyNet: "any net", SwiGLU: "LaCT"}.get(type(loop.net), type(loop.net).__name__)
         ascending = replace(loop, update=replace(rule, ascent=True))
-        negated = replace(loop, update=replace(rule, ascent=False),
-                          schedule=replace(loop.schedule, negate_values=True))  # fmt: skip
+        negated = replace(
+            loop,
+            update=replace(rule, ascent=False),
+            schedule=replace(loop.schedule, negate_values=True),
+        )
         return (same_outputs_part(ascending, negated, ", ".join([net, *rule.options])),)
 
     momentum = GradientStep(momentum="per_step")

@@ -10,8 +10,11 @@ def derive() -> Derivation:
     """A linear net is enough: the gradient has a part that does not change sign with v."""
 
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
-        negated = replace(loop, update=replace(loop.update, ascent=False),
-                          schedule=replace(loop.schedule, negate_values=True))  # fmt: skip
+        negated = replace(
+            loop,
+            update=replace(loop.update, ascent=False),
+            schedule=replace(loop.schedule, negate_values=True),
+        )
         return (same_outputs_part(loop, negated),)
 
     loop = InnerLoop(Linear(), SquaredError(), GradientStep(ascent=True))

@@ -29,9 +29,11 @@ def derive() -> Derivation:
         title="The mask, step by step",
         source="Section 6.2, Appendix H",
         parts=(
-            identity_part(held(t + 1), alpha[t + 1] * held(t) + x[t + 1], (t,),
-                          "accumulator", peel=t + 1),
-            identity_part(stored(t + 1), stored(t) + eta[t + 1] * held(t + 1), (t,),
-                          "state", peel=t + 1),
+            identity_part(
+                held(t + 1), alpha[t + 1] * held(t) + x[t + 1], (t,), "accumulator", peel=t + 1
+            ),
+            identity_part(
+                stored(t + 1), stored(t) + eta[t + 1] * held(t + 1), (t,), "state", peel=t + 1
+            ),
         ),
-    )  # fmt: skip
+    )

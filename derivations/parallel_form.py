@@ -22,8 +22,9 @@ def derive() -> Derivation:
         return (attention_part(loop, loop.schedule.reading, coefficient=weight, scores=True),)
 
     update = GradientStep(rate="per_step", momentum="per_step", trained="last")
-    after, before, causal = (Schedule(chunk=2, read=read)
-                             for read in ("after_update", "before_update", "causal"))  # fmt: skip
+    after, before, causal = (
+        Schedule(chunk=2, read=read) for read in ("after_update", "before_update", "causal")
+    )
     abstract = (InnerLoop(Features(), Frobenius(), update, s) for s in (after, before, causal))
     return Derivation(
         name="parallel_form",

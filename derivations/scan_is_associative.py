@@ -20,8 +20,9 @@ def applied(gate: MatrixExpr, shift: MatrixExpr, state: MatrixExpr) -> MatrixExp
     return MatAdd(product(gate, state), shift, evaluate=False)
 
 
-def after(later: tuple[MatrixExpr, ...], earlier: tuple[MatrixExpr, ...]
-          ) -> tuple[MatrixExpr, MatrixExpr]:  # fmt: skip
+def after(
+    later: tuple[MatrixExpr, ...], earlier: tuple[MatrixExpr, ...]
+) -> tuple[MatrixExpr, MatrixExpr]:
     """Two maps as one."""
     (gate, shift), (first_gate, first_shift) = later, earlier
     return product(gate, first_gate), applied(gate, shift, first_shift)

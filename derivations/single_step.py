@@ -23,7 +23,6 @@ from ttt_proofs.symbolic import Derivation, Part, single_step_part
 def derive() -> Derivation:
     """The effective query is φ_{t+1}(q), the key φ_t(k), the value g_t(k), the state W_t."""
 
-
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
         return (single_step_part(loop, scale=sp.Symbol("eta")),)
 

@@ -49,14 +49,14 @@ FAULTS = [
     ("allowed_imports", "derivations/one.py", "from ttt_proofs import checker"),
     ("allowed_imports", "derivations/one.py", "import torch"),
     # the public surface
-    ("public_surface", "ttt_proofs/__init__.py", f"__all__ = {[f'n{i}' for i in range(13)]}"),
+    ("public_surface", "ttt_proofs/__init__.py", f"__all__ = {[f'n{i}' for i in range(21)]}"),
     ("public_surface", "ttt_proofs/__init__.py", ""),
     ("public_surface", "derivations/one.py", "from ttt_proofs import _secret"),
     # sizes
-    ("sizes", "ttt_proofs/loops/a.py", "x = 1\n" * 300),
+    ("sizes", "ttt_proofs/loops/a.py", "x = 1\n" * 500),
     ("sizes", "ttt_proofs/loops/a.py", "def f():\n" + LONG),
     ("sizes", "derivations/one.py", "class A:\n  async def f(self):\n" + LONG),
-    ("checker_budget", "ttt_proofs/checker/a.py", "x = 1  # counts\n" * 501),
+    ("checker_budget", "ttt_proofs/checker/a.py", "x = 1  # counts\n" * 651),
     ("checker_budget", "ttt_proofs/checker/__init__.py", "# nothing but a comment"),
     # the checker's habits
     ("checker_habits", "ttt_proofs/checker/a.py", "assert True"),

@@ -46,18 +46,40 @@ NAMES = names(DIRECTORY)
 DERIVED = {name: load(DIRECTORY, name) for name in NAMES}
 
 HOLD = {
-    "single_step", "unrolled", "momentum", "momentum_rate_outside", "momentum_rate_inside",
-    "mlp_gradients", "swiglu_gradients", "sum_order", "ascent_is_negated_values", "inner_steps",
-    "lact", "lact_muon_on_momentum", "lact_weight_norm", "mask_recurrences", "parallel_form",
-    "query_replaced_by_key", "scan_is_associative", "squared_error_is_affine", "vittt",
-    "vittt_depthwise_conv", "vittt_glu", *(f"ladder_v{n}" for n in range(1, 7)),
-}  # fmt: skip
+    "single_step",
+    "unrolled",
+    "momentum",
+    "momentum_rate_outside",
+    "momentum_rate_inside",
+    "mlp_gradients",
+    "swiglu_gradients",
+    "sum_order",
+    "ascent_is_negated_values",
+    "inner_steps",
+    "lact",
+    "lact_muon_on_momentum",
+    "lact_weight_norm",
+    "mask_recurrences",
+    "parallel_form",
+    "query_replaced_by_key",
+    "scan_is_associative",
+    "squared_error_is_affine",
+    "vittt",
+    "vittt_depthwise_conv",
+    "vittt_glu",
+    *(f"ladder_v{n}" for n in range(1, 7)),
+}
 FAIL = {
-    "ascent_is_negated_values_squared_error", "dynamic_kernel_not_affine",
-    "lact_muon_on_each_outer_product", "lact_muon_on_each_token", "momentum_rates_agree",
-    "parallel_form_early_mask", "squared_error_not_additive", "weight_norm_is_plain_sum",
+    "ascent_is_negated_values_squared_error",
+    "dynamic_kernel_not_affine",
+    "lact_muon_on_each_outer_product",
+    "lact_muon_on_each_token",
+    "momentum_rates_agree",
+    "parallel_form_early_mask",
+    "squared_error_not_additive",
+    "weight_norm_is_plain_sum",
     "weight_norm_not_affine",
-}  # fmt: skip
+}
 
 
 def test_all_are_here():
@@ -97,20 +119,35 @@ print(time.process_time() - began, "torch" in sys.modules)
 def test_importing_all_is_quick_and_needs_no_torch(more, torch_too):
     code = IMPORT.format(names=NAMES, more=more)
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, text=True, capture_output=True,
-                          timeout=120, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
     seconds, with_torch = done.stdout.split()
     assert (with_torch == "True") is torch_too
     assert torch_too or float(seconds) < 0.5
 
 
 def test_deriving_needs_no_torch():
-    code = IMPORT.format(names=NAMES, more="\n".join(
-        f"sys.modules['derivations.{name}'].derive()" for name in ("sum_order", "single_step")
-    ))  # fmt: skip
+    code = IMPORT.format(
+        names=NAMES,
+        more="\n".join(
+            f"sys.modules['derivations.{name}'].derive()" for name in ("sum_order", "single_step")
+        ),
+    )
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, text=True, capture_output=True,
-                          timeout=120, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
     assert done.stdout.endswith("False\n")
 
 
@@ -176,8 +213,20 @@ def test_each_is_refused_with_its_right_side_changed(name):
 
 # Both sides of every statement, at random values: definitions are iterated as they stand.
 
-WIDTHS = {"L": 2, "D_k": 2, "D_h": 2, "D_v": 2, "D_1": 2, "D_2": 2, "D_p": 2, "D_r": 2,
-          "Y": 1, "X": 2, "D_y": 3, "D_x": 3}  # fmt: skip
+WIDTHS = {
+    "L": 2,
+    "D_k": 2,
+    "D_h": 2,
+    "D_v": 2,
+    "D_1": 2,
+    "D_2": 2,
+    "D_p": 2,
+    "D_r": 2,
+    "Y": 1,
+    "X": 2,
+    "D_y": 3,
+    "D_x": 3,
+}
 
 
 class Families(dict):
@@ -220,8 +269,10 @@ def sides(part: Part, definitions=None) -> tuple[np.ndarray, np.ndarray]:
     every = part.statement.every
     spans = [range(2, 3) if v.sort == TIME else range(WIDTHS[v.sort]) for v in every]
     envs = [dict(zip(every, at, strict=True)) for at in product(*spans)]
-    left, right = ([complex(model.of(side, env)).real for env in envs]
-                   for side in (part.statement.left, part.statement.right))  # fmt: skip
+    left, right = (
+        [complex(model.of(side, env)).real for env in envs]
+        for side in (part.statement.left, part.statement.right)
+    )
     return np.array(left), np.array(right)
 
 
@@ -246,8 +297,10 @@ def test_two_loops_that_agree_are_two(key):
         for define in tagged:
             if isinstance(define, Define):
                 moved = replace(define, term=Mul((Num(2 * ONE), define.term)))
-                blocks = tuple(tuple(moved if d == define else d for d in block)
-                               for block in part.proof.definitions)  # fmt: skip
+                blocks = tuple(
+                    tuple(moved if d == define else d for d in block)
+                    for block in part.proof.definitions
+                )
                 left, right = sides(part, blocks)
                 inert = define.name.startswith("N_")  # a gate doubled twice over is the same
                 assert not close(left, right) or inert, define.name
@@ -265,11 +318,18 @@ def test_its_loops_reduce_and_agree_with_autograd(name, loop):
 
 
 CLASSES = {
-    "ladder_v1": "sequential", "ladder_v2": "composed", "ladder_v3": "composed",
-    "ladder_v4": "composed", "ladder_v5": "composed", "ladder_v6": "additive",
-    "parallel_form": "gated", "parallel_form_early_mask": "gated", "vittt_glu": "sequential",
-    "lact_weight_norm": "sequential", "weight_norm_is_plain_sum": "sequential",
-}  # fmt: skip
+    "ladder_v1": "sequential",
+    "ladder_v2": "composed",
+    "ladder_v3": "composed",
+    "ladder_v4": "composed",
+    "ladder_v5": "composed",
+    "ladder_v6": "additive",
+    "parallel_form": "gated",
+    "parallel_form_early_mask": "gated",
+    "vittt_glu": "sequential",
+    "lact_weight_norm": "sequential",
+    "weight_norm_is_plain_sum": "sequential",
+}
 
 
 def test_the_parallel_classes_are_as_the_paper_has_them():
@@ -279,9 +339,15 @@ def test_the_parallel_classes_are_as_the_paper_has_them():
 
 
 def test_all_about_a_loop_have_loops():
-    without = {"sum_order", "mask_recurrences", "scan_is_associative", "squared_error_is_affine",
-               "squared_error_not_additive", "weight_norm_not_affine",
-               "dynamic_kernel_not_affine"}  # fmt: skip
+    without = {
+        "sum_order",
+        "mask_recurrences",
+        "scan_is_associative",
+        "squared_error_is_affine",
+        "squared_error_not_additive",
+        "weight_norm_not_affine",
+        "dynamic_kernel_not_affine",
+    }
     assert {name for name, _ in LOOPS} == set(NAMES) - without
 
 
@@ -297,8 +363,12 @@ def test_what_it_says_of_its_loops_is_what_they_do(name, loop):
         last = CHUNKS - 1
         every = [v for v in part.statement.every if v.name != "K"]
         steps = {v: loop.schedule.steps for v in part.statement.every if v.name == "K"}
-        found = [float(model.of(part.statement.right, dict(zip(every, (last, *at), strict=True))
-                                | steps)) for at in np.ndindex(expected.shape[1:])]  # fmt: skip
+        found = [
+            float(
+                model.of(part.statement.right, dict(zip(every, (last, *at), strict=True)) | steps)
+            )
+            for at in np.ndindex(expected.shape[1:])
+        ]
         agrees = np.allclose(found, expected[last].flatten(), rtol=1e-9, atol=1e-11)
         assert agrees is (DERIVED[name].expects == "holds"), part.label
         checked += 1
@@ -349,18 +419,22 @@ def test_a_counterexample_is_small_and_says_what_it_comes_to(name):
     values = [pair for pair in found.values if pair[0] != "muon(X)"]
     sizes, times = dict(found.sizes), {v.name for v in part.statement.every if v.sort == TIME}
     assert all(size <= 2 for size in sizes.values())
-    numbers = read_values([pair for pair in values if pair[0] not in {
-        v.name for v in part.statement.every}])  # fmt: skip
+    numbers = read_values(
+        [pair for pair in values if pair[0] not in {v.name for v in part.statement.every}]
+    )
     for table in numbers.values():
         for number in table.values():
             assert abs(number.numerator) < 100 and number.denominator < 100
-    place = {v: int(dict(values).get(v.name, sizes.get(v.name, 0) if v.name in times else 0))
-             for v in part.statement.every}  # fmt: skip
+    place = {
+        v: int(dict(values).get(v.name, sizes.get(v.name, 0) if v.name in times else 0))
+        for v in part.statement.every
+    }
     for other in (0, 1, -3):
         symbols_ = Given(numbers, Fraction(other))
         model = Iterated(sizes, symbols_, EXACT, True, part.proof.definitions)
-        left, right = (model.of(side, place) for side in (part.statement.left,
-                                                          part.statement.right))  # fmt: skip
+        left, right = (
+            model.of(side, place) for side in (part.statement.left, part.statement.right)
+        )
         assert (str(left), str(right)) == (found.left, found.right)
         assert left != right
 
@@ -378,8 +452,11 @@ class Given(dict):
 # The statements against formulas in NumPy, at one size and time.
 
 PARTS = {(name, part.label): part for name in NAMES for part in DERIVED[name].parts}
-ABOUT = {key for key, part in PARTS.items() if DERIVED[key[0]].expects == "holds"
-         and symbols(part.statement.left) == {"o"}}  # fmt: skip
+ABOUT = {
+    key
+    for key, part in PARTS.items()
+    if DERIVED[key[0]].expects == "holds" and symbols(part.statement.left) == {"o"}
+}
 EQUAL = {key for key in ABOUT if symbols(PARTS[key].statement.right) == {"o_b"}}
 FOUND = {key: stated(PARTS[key].statement) for key in ABOUT - EQUAL}
 
@@ -439,8 +516,9 @@ def test_the_scan_combines_affine_maps():
     for part, matrix in wanted.items():
         every = part.statement.every
         for side in (part.statement.left, part.statement.right):
-            found = [model.of(side, dict(zip(every, at, strict=True)))
-                     for at in np.ndindex(matrix.shape)]  # fmt: skip
+            found = [
+                model.of(side, dict(zip(every, at, strict=True))) for at in np.ndindex(matrix.shape)
+            ]
             np.testing.assert_allclose(found, matrix.flatten(), rtol=1e-12)
             assert not np.allclose(found, (matrix + x["A" if part == gates else "S"]).flatten())
 
@@ -461,21 +539,23 @@ NETS = {
 GRADIENTS = [(name, part) for name in NETS for part in DERIVED[name].parts]
 
 
-@pytest.mark.parametrize(("name", "part"), GRADIENTS,
-                         ids=[f"{n}, {p.label}" for n, p in GRADIENTS])  # fmt: skip
+@pytest.mark.parametrize(("name", "part"), GRADIENTS, ids=[f"{n}, {p.label}" for n, p in GRADIENTS])
 def test_gradients_are_those_of_autograd(name, part):
     """The statement's right side, with ℓ = Σ f³ v, against PyTorch."""
     sizes = {"L": 2, "D_k": 3, "D_1": 2, "D_2": 3, "D_h": 2, "D_v": 2}
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape):
-        return torch.randn(*(sizes.get(n, n) for n in shape), generator=generator,
-                           dtype=torch.float64) / 2  # fmt: skip
+        return (
+            torch.randn(*(sizes.get(n, n) for n in shape), generator=generator, dtype=torch.float64)
+            / 2
+        )
 
-    widths = {"two": {"W1": ("D_k", "D_1"), "W2": ("D_1", "D_v")},
-              "three": {"W1": ("D_k", "D_1"), "W2": ("D_1", "D_2"), "W3": ("D_2", "D_v")},
-              "swiglu": {"W0": ("D_k", "D_h"), "W2": ("D_k", "D_h"),
-                         "W1": ("D_h", "D_v")}}  # fmt: skip
+    widths = {
+        "two": {"W1": ("D_k", "D_1"), "W2": ("D_1", "D_v")},
+        "three": {"W1": ("D_k", "D_1"), "W2": ("D_1", "D_2"), "W3": ("D_2", "D_v")},
+        "swiglu": {"W0": ("D_k", "D_h"), "W2": ("D_k", "D_h"), "W1": ("D_h", "D_v")},
+    }
     shapes = widths["swiglu" if name == "swiglu_gradients" else part.label.split()[0]]
     data = {"k": random(1, "L", "D_k"), "v": random(1, "L", "D_v")}
     weights = {n: random(1, *shape).requires_grad_() for n, shape in shapes.items()}
@@ -487,7 +567,12 @@ def test_gradients_are_those_of_autograd(name, part):
     model = Meaning(sizes, arrays, {"ell": slope_entry})
     now, row, col = part.statement.every
     assert (row.sort, col.sort) == shapes[trained]
-    found = [[float(model.of(part.statement.right, {now: 0, row: r, col: c}))
-              for c in range(sizes[col.sort])] for r in range(sizes[row.sort])]  # fmt: skip
+    found = [
+        [
+            float(model.of(part.statement.right, {now: 0, row: r, col: c}))
+            for c in range(sizes[col.sort])
+        ]
+        for r in range(sizes[row.sort])
+    ]
     np.testing.assert_allclose(found, expected[0].numpy(), rtol=1e-10, atol=1e-13)
     assert not np.allclose(found, 2 * expected[0].numpy())

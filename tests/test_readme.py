@@ -13,9 +13,13 @@ from ttt_proofs.cli.library import folder, load, names
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [line.removeprefix("$ ").partition("#")[0].strip()
-            for kind, block in BLOCKS if kind == "console"
-            for line in block.splitlines() if line.startswith("$ ")]  # fmt: skip
+COMMANDS = [
+    line.removeprefix("$ ").partition("#")[0].strip()
+    for kind, block in BLOCKS
+    if kind == "console"
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
 TABLE = README.partition("```text\n")[2].partition("```")[0].splitlines()
 ROWS = {line.split()[0]: line.split()[1:] for line in TABLE if line.endswith("as stated")}
 
@@ -28,8 +32,14 @@ def test_there_are_commands():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("ttt-proofs ")])
 def test_each_command_runs(command):
     words = shlex.split(command)[1:]
-    done = subprocess.run([sys.executable, "-m", "ttt_proofs", *words], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "ttt_proofs", *words],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
@@ -37,15 +47,27 @@ def test_each_command_runs(command):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
 def test_each_make_target_exists(command):
     target = command.split()[1]
-    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, text=True,
-                          capture_output=True, timeout=60, check=False)  # fmt: skip
+    done = subprocess.run(
+        ["make", "--dry-run", target],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
 def test_each_example_runs(block):
-    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", block],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "True" in done.stdout
 
@@ -53,8 +75,14 @@ def test_each_example_runs(block):
 def test_what_reduce_is_said_to_print_is_what_it_prints():
     """The printed block follows from the first example."""
     example = next(block for kind, block in BLOCKS if kind == "python")
-    done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
     shown = [block for kind, block in BLOCKS if kind == "text" and block.startswith("o[t]")]
     assert shown == [done.stdout.removesuffix("True\n")]
 
@@ -77,8 +105,7 @@ def test_the_table_has_each_derivation_with_its_outcome_and_steps(name):
 def test_the_claims_are_those_of_the_command():
     """Counterexamples included: they are found anew."""
     words = [sys.executable, "-m", "ttt_proofs", "show", "--table", "--format", "md"]
-    done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=300,
-                          check=False)  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     shown = README.partition("<!-- claims -->\n")[2].partition("\n<!-- /claims -->")[0]
     assert shown == done.stdout.strip()
@@ -93,8 +120,7 @@ def test_the_table_names_nothing_else():
 def test_the_performance_section_is_that_of_the_command():
     """Generated from the committed results, and from nothing else."""
     words = [sys.executable, "-m", "ttt_proofs", "bench", "--show", "--format", "md"]
-    done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=300,
-                          check=False)  # fmt: skip
+    done = subprocess.run(words, cwd=ROOT, text=True, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     shown = README.partition("<!-- performance -->\n")[2].partition("\n<!-- /performance -->")[0]
     assert shown == done.stdout.strip()

@@ -53,8 +53,14 @@ NONLINEAR = "a nonlinear function is taken of a gradient that depends on the sta
 
 REASONS = {UPDATED, NOT_AFFINE, AFFINE, ADDITIVE, GATED, COMPOSED, NORMALISED, NONLINEAR}
 
-CLIPPED, MUON, NORMED = (GradientStep(trained="last", **{name: value}) for name, value in (
-    ("clip", "column_norm"), ("orthogonal", "muon"), ("weight_norm", "initial_norm")))  # fmt: skip
+CLIPPED, MUON, NORMED = (
+    GradientStep(trained="last", **{name: value})
+    for name, value in (
+        ("clip", "column_norm"),
+        ("orthogonal", "muon"),
+        ("weight_norm", "initial_norm"),
+    )
+)
 IMAGE = Schedule(4)
 
 CLASSES = [
@@ -80,15 +86,23 @@ CLASSES = [
     (InnerLoop(Features(), AbstractLoss()), False, "sequential", UPDATED),
     # operators and norms
     (InnerLoop(Linear(), Frobenius(), MUON), True, "composed", COMPOSED),
-    (InnerLoop(SwiGLU(), Frobenius(), replace(HEAVY, orthogonal="muon")), True, "composed",
-     COMPOSED),
+    (
+        InnerLoop(SwiGLU(), Frobenius(), replace(HEAVY, orthogonal="muon")),
+        True,
+        "composed",
+        COMPOSED,
+    ),
     (InnerLoop(Linear(), SquaredError(), MUON), True, "sequential", NONLINEAR),
     (InnerLoop(Linear(), SquaredError(), CLIPPED), True, "sequential", NONLINEAR),
     (InnerLoop(Linear(), Frobenius(), CLIPPED), True, "additive", ADDITIVE),
     (InnerLoop(Linear(), Frobenius(), replace(HEAVY, clip="column_norm")), True, "gated", GATED),
     (InnerLoop(Linear(), Frobenius(), NORMED), True, "sequential", NORMALISED),
-    (InnerLoop(Linear(), Frobenius(), replace(MUON, weight_norm="any")), True, "sequential",
-     NORMALISED),
+    (
+        InnerLoop(Linear(), Frobenius(), replace(MUON, weight_norm="any")),
+        True,
+        "sequential",
+        NORMALISED,
+    ),
     (InnerLoop(MLP(2), Frobenius(), replace(NORMED, trained="all")), False, "sequential", UPDATED),
     # the other nets and rates
     (InnerLoop(GLU(), Frobenius()), False, "sequential", UPDATED),
@@ -96,8 +110,12 @@ CLASSES = [
     (InnerLoop(GLU(), SquaredError(), LAST), True, "affine", AFFINE),
     (InnerLoop(DepthwiseConv(), Frobenius(), schedule=IMAGE), True, "additive", ADDITIVE),
     (InnerLoop(DepthwiseConv(), SquaredError(), HEAVY, IMAGE), True, "affine", AFFINE),
-    (InnerLoop(Linear(), Frobenius(), GradientStep("per_token", "inside", "per_token")), True,
-     "gated", GATED),
+    (
+        InnerLoop(Linear(), Frobenius(), GradientStep("per_token", "inside", "per_token")),
+        True,
+        "gated",
+        GATED,
+    ),
     (InnerLoop(Linear(), SquaredError(), GradientStep(None)), True, "affine", AFFINE),
     # more steps on a chunk
     (InnerLoop(Linear(), Frobenius(), schedule=Schedule(2, steps=3)), True, "additive", ADDITIVE),
@@ -105,8 +123,11 @@ CLASSES = [
 ]
 
 
-@pytest.mark.parametrize(("loop", "static", "parallel", "reason"), CLASSES,
-                         ids=[f"{c[2]}-{n}" for n, c in enumerate(CLASSES)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("loop", "static", "parallel", "reason"),
+    CLASSES,
+    ids=[f"{c[2]}-{n}" for n, c in enumerate(CLASSES)],
+)
 def test_static_or_dynamic_and_the_parallel_class(loop, static, parallel, reason):
     found = reduce(loop)
     assert (found.static, found.parallel) == (static, parallel)
@@ -345,7 +366,12 @@ def test_the_sweep_is_wide():
     assert len(loops) == 200 and len(set(loops)) > 190
     assert {type(loop.net) for loop in loops} == {Linear, MLP, SwiGLU, GLU, DepthwiseConv}
     assert {expected_class(loop) for loop in loops} == {
-        "sequential", "affine", "composed", "gated", "additive"}  # fmt: skip
+        "sequential",
+        "affine",
+        "composed",
+        "gated",
+        "additive",
+    }
     assert len({loop.update for loop in loops}) > 100
     assert {loop.schedule.chunk for loop in loops} == {1, 2, 3, 4, 6}
     assert {loop.schedule.read for loop in loops} == {"after_update", "before_update", "causal"}

@@ -48,25 +48,42 @@ class TTTLayer(nn.Module):
     Source: Section 3 and Appendix E of arXiv 2602.21204.
     """
 
-    def __init__(self, loop: InnerLoop, width: int, *, heads: int = 1,
-                 key_width: int | None = None, value_width: int | None = None,
-                 hidden_width: int | None = None, mode: Mode = "auto", tile: int = forms.TILE
-                 ) -> None:  # fmt: skip
+    def __init__(
+        self,
+        loop: InnerLoop,
+        width: int,
+        *,
+        heads: int = 1,
+        key_width: int | None = None,
+        value_width: int | None = None,
+        hidden_width: int | None = None,
+        mode: Mode = "auto",
+        tile: int = forms.TILE,
+    ) -> None:
         super().__init__()
-        check_sizes(width=width, heads=heads, key_width=key_width, value_width=value_width,
-                    hidden_width=hidden_width, tile=tile)  # fmt: skip
+        check_sizes(
+            width=width,
+            heads=heads,
+            key_width=key_width,
+            value_width=value_width,
+            hidden_width=hidden_width,
+            tile=tile,
+        )
         if not isinstance(loop, InnerLoop):
             raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
         torch_loop(loop)  # it can run, and is covered, or these raise
         reduced(loop)
         if width % heads and not (key_width and value_width):
-            raise ValueError(f"`width` must be a multiple of `heads` unless key_width and "
-                             f"value_width are given; got {width} and {heads}. Give them."
-                             )  # fmt: skip
+            raise ValueError(
+                f"`width` must be a multiple of `heads` unless key_width and "
+                f"value_width are given; got {width} and {heads}. Give them."
+            )
         key, value = key_width or width // heads, value_width or width // heads
         if isinstance(loop.net, DepthwiseConv) and key != value:
-            raise ValueError(f"`key_width` must be value_width for a convolution; got {key} and "
-                             f"{value}. Make them equal.")  # fmt: skip
+            raise ValueError(
+                f"`key_width` must be value_width for a convolution; got {key} and "
+                f"{value}. Make them equal."
+            )
         self.loop, self.width, self.heads, self.tile = loop, width, heads, tile
         self.queries = nn.Linear(width, heads * key, bias=False)
         self.keys = nn.Linear(width, heads * key, bias=False)
@@ -76,8 +93,9 @@ class TTTLayer(nn.Module):
         sizes = {"D_k": key, "D_v": value, "D_w": getattr(loop.net, "size", 0) ** 2}
         self.weights = nn.ParameterDict()
         for weight in loop.net.weights:
-            rows, cols = (sizes.get(side.name, hidden_width or key)
-                          for side in (weight.rows, weight.cols))  # fmt: skip
+            rows, cols = (
+                sizes.get(side.name, hidden_width or key) for side in (weight.rows, weight.cols)
+            )
             self.weights[weight.name] = nn.Parameter(torch.randn(heads, rows, cols) * rows**-0.5)
         kind, kinds = loop.update.rate, len(loop.trained)
         kinds = kinds if kind == "per_token" else 1
@@ -100,13 +118,15 @@ class TTTLayer(nn.Module):
     def mode(self, mode: Mode) -> None:
         """Choose another form; `ValueError` or `NotParallelError` where the loop has it not."""
         if mode not in get_args(Mode):
-            raise ValueError(f"`mode` must be one of {', '.join(get_args(Mode))}; got {mode!r}. "
-                             "Use 'auto'.")  # fmt: skip
+            raise ValueError(
+                f"`mode` must be one of {', '.join(get_args(Mode))}; got {mode!r}. Use 'auto'."
+            )
         if mode == "parallel":
             self.reduction.must_be_parallel()
         if mode == "kernel" and (reason := obstacle(self.loop)):
-            raise NotParallelError(f"a kernel is required; this loop has none: {reason}. "
-                                   "Use mode='auto'.")  # fmt: skip
+            raise NotParallelError(
+                f"a kernel is required; this loop has none: {reason}. Use mode='auto'."
+            )
         self._mode: Mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,8 +137,9 @@ class TTTLayer(nn.Module):
             o, _ = form(self.loop, q, k, v, self.initial(q.dtype), rate, momentum)
         return self.read(o, x)
 
-    def feed(self, x: Tensor, state: Stream | None = None, *, last: bool = False
-             ) -> tuple[Tensor, Stream]:  # fmt: skip
+    def feed(
+        self, x: Tensor, state: Stream | None = None, *, last: bool = False
+    ) -> tuple[Tensor, Stream]:
         """The next tokens x `[B, T, width]` of sequences: y, and the state to go on from.
 
         The state has a constant size (`parallel.streaming.Stream`). Pieces may end anywhere where
@@ -128,20 +149,37 @@ class TTTLayer(nn.Module):
         """
         stream = Stream() if state is None else state
         if not isinstance(stream, Stream):
-            raise TypeError(f"`state` must be what step or feed has returned; got "
-                            f"{type(stream).__name__}. Pass None to begin.")  # fmt: skip
+            raise TypeError(
+                f"`state` must be what step or feed has returned; got "
+                f"{type(stream).__name__}. Pass None to begin."
+            )
         q, k, v, rate, momentum = self.project(x, stream.waiting)
         if stream.state is not None:
             check_state(self.loop, stream.state, q, self.initial(q.dtype))
 
         def run(q: Tensor, k: Tensor, v: Tensor, **given) -> Outputs:
             form = self.form(x.is_cuda) if q.shape[1] > 1 else forms.recurrent
-            return form(self.loop, q, k, v, *(given[name] for name in (
-                "weights", "rate", "momentum", "initial_state")))  # fmt: skip
+            return form(
+                self.loop,
+                q,
+                k,
+                v,
+                *(given[name] for name in ("weights", "rate", "momentum", "initial_state")),
+            )
 
         with torch.autocast(x.device.type, enabled=False):
-            o, stream = feed(self.loop, run, stream, q, k, v, weights=self.initial(q.dtype),
-                             rate=rate, momentum=momentum, last=last)  # fmt: skip
+            o, stream = feed(
+                self.loop,
+                run,
+                stream,
+                q,
+                k,
+                v,
+                weights=self.initial(q.dtype),
+                rate=rate,
+                momentum=momentum,
+                last=last,
+            )
         return self.read(o, x), stream
 
     def step(self, x: Tensor, state: Stream | None = None) -> tuple[Tensor, Stream]:
@@ -166,21 +204,28 @@ class TTTLayer(nn.Module):
         """The weights that every sequence starts from, `[H, rows, cols]`."""
         return {name: w.to(dtype) for name, w in self.weights.items()}
 
-    def project(self, x: Tensor, waiting: int
-                ) -> tuple[Tensor, Tensor, Tensor, Rates, Number | None]:  # fmt: skip
+    def project(
+        self, x: Tensor, waiting: int
+    ) -> tuple[Tensor, Tensor, Tensor, Rates, Number | None]:
         """q, k `[B, T, H, K]`, v `[B, T, H, V]` and the loop's numbers, of x.
 
         waiting: how many tokens of an open chunk came before.
         """
         if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[-1] != self.width:
             got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"`x` must be [batch, time, {self.width}]; got {got}. "
-                             "Project it to the layer's width.")  # fmt: skip
+            raise ValueError(
+                f"`x` must be [batch, time, {self.width}]; got {got}. "
+                "Project it to the layer's width."
+            )
         if (size := self.loop.net.tokens) and x.shape[1] % size:
-            raise ValueError(f"`x` must have whole images of {size} tokens; got {x.shape[1]} "
-                             "tokens. Complete or drop the last image.")  # fmt: skip
-        q, k, v = (silu(each(x)).unflatten(-1, (self.heads, -1))
-                   for each in (self.queries, self.keys, self.values))  # fmt: skip
+            raise ValueError(
+                f"`x` must have whole images of {size} tokens; got {x.shape[1]} "
+                "tokens. Complete or drop the last image."
+            )
+        q, k, v = (
+            silu(each(x)).unflatten(-1, (self.heads, -1))
+            for each in (self.queries, self.keys, self.values)
+        )
         q, k = (normalize(y, dim=-1).to(v.dtype) for y in (q, k))
         chunk = self.loop.schedule.chunk
         rate: Rates = None

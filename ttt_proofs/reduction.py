@@ -93,9 +93,17 @@ class Reduction:
         """The 1×1 or 2×2 SymPy matrix that takes (accumulator, state) one step on, without G."""
         return transition(self.loop)
 
-    def recurrent(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights,
-                  rate: Rates = None, momentum: Number | None = None,
-                  initial_state: State | None = None) -> Outputs:  # fmt: skip
+    def recurrent(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        weights: Weights,
+        rate: Rates = None,
+        momentum: Number | None = None,
+        initial_state: State | None = None,
+    ) -> Outputs:
         """Outputs `[B, T, H, V]` and the final state, step after step.
 
         q, k `[B, T, H, K]`, v `[B, T, H, V]`, weights `[H, rows, cols]`, all of one floating
@@ -109,10 +117,19 @@ class Reduction:
         check_inputs(self.loop, q, k, v, weights, rate, momentum, initial_state)
         return forms.recurrent(self.loop, q, k, v, weights, rate, momentum, initial_state)
 
-    def parallel_form(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights,
-                      rate: Rates = None, momentum: Number | None = None,
-                      initial_state: State | None = None, tile: int = TILE,
-                      along: Along = fold) -> Outputs:  # fmt: skip
+    def parallel_form(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        weights: Weights,
+        rate: Rates = None,
+        momentum: Number | None = None,
+        initial_state: State | None = None,
+        tile: int = TILE,
+        along: Along = fold,
+    ) -> Outputs:
         """The same outputs and final state, without a loop over time in the heavy part.
 
         Tiles of about `tile` tokens: masked attention within each (Section 6.2, Appendix H), and
@@ -130,9 +147,17 @@ class Reduction:
         """The parallel form of the class, on inputs that have been checked."""
         return partial(forms.parallel(self.loop), self.loop)
 
-    def check(self, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
-              momentum: Number | None, initial_state: State | None, tile: int
-              ) -> tuple[object, ...]:  # fmt: skip
+    def check(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        weights: Weights,
+        rate: Rates,
+        momentum: Number | None,
+        initial_state: State | None,
+        tile: int,
+    ) -> tuple[object, ...]:
         """Tokens, then sizes, dtype and tile; raises as `parallel_form` does for wrong inputs."""
         if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
             raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")
@@ -143,12 +168,24 @@ class Reduction:
     def must_be_parallel(self) -> None:
         """Raise `NotParallelError`, with the obstruction, for a sequential loop."""
         if self.parallel == "sequential":
-            raise NotParallelError(f"a parallel form is required; this loop is sequential: "
-                                   f"{self.reason}. Use .recurrent.")  # fmt: skip
+            raise NotParallelError(
+                f"a parallel form is required; this loop is sequential: "
+                f"{self.reason}. Use .recurrent."
+            )
 
-    def sharded(self, q: Tensor, k: Tensor, v: Tensor, *, weights: Weights, rate: Rates = None,
-                momentum: Number | None = None, initial_state: State | None = None,
-                tile: int = TILE, group: Group = None) -> Outputs:  # fmt: skip
+    def sharded(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        weights: Weights,
+        rate: Rates = None,
+        momentum: Number | None = None,
+        initial_state: State | None = None,
+        tile: int = TILE,
+        group: Group = None,
+    ) -> Outputs:
         """`parallel_form` of a sequence whose tokens lie, in order, on the ranks of a group.
 
         Called by all ranks, each with its own tokens, numbers and the same weights; each has the
@@ -160,11 +197,19 @@ class Reduction:
         self.must_be_parallel()
         check = partial(self.check, q, k, v, weights, rate, momentum, initial_state, tile)
         agreed(check, self.loop.schedule.chunk, getattr(q, "device", torch.device("cpu")), group)
-        return self.tiled(q, k, v, weights, rate, momentum, initial_state, tile=tile,
-                          along=across(group))  # fmt: skip
+        return self.tiled(
+            q, k, v, weights, rate, momentum, initial_state, tile=tile, along=across(group)
+        )
 
-    def attention(self, q: Tensor, k: Tensor, *, weights: Weights, rate: Rates = None,
-                  momentum: Number | None = None) -> Tensor:  # fmt: skip
+    def attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        *,
+        weights: Weights,
+        rate: Rates = None,
+        momentum: Number | None = None,
+    ) -> Tensor:
         """The effective attention matrix `[B, H, T, T]`: what v̂ of token s weighs in output t.
 
         `O = Φ(Q) S_0 + A V̂`, with V̂ minus the loss' gradient in the outputs (plus, for ascent):
@@ -174,9 +219,10 @@ class Reduction:
         others, and as `recurrent` for wrong inputs. Source: Section 6.2, Appendix H.
         """
         if self.parallel not in ("additive", "gated"):
-            raise NotParallelError("an attention matrix needs the additive or the gated class; "
-                                   f"got {self.parallel}: {self.reason}. Use .recurrent."
-                                   )  # fmt: skip
+            raise NotParallelError(
+                "an attention matrix needs the additive or the gated class; "
+                f"got {self.parallel}: {self.reason}. Use .recurrent."
+            )
         last = weights.get(self.loop.net.last.name) if isinstance(weights, Mapping) else None
         wide = last.shape[-1] if isinstance(last, Tensor) and last.ndim else 1
         v = k[..., :1].expand(*k.shape[:-1], wide) if isinstance(k, Tensor) and k.ndim else k
@@ -221,8 +267,10 @@ class Reduction:
         stored = r"\hat k_i^\top \hat v_i" if self.pairs else "U_i"
         newest = r" + \Delta_t" if self.form.newest is not None else ""
         gate = r"\gamma_t \odot " if self.form.gate != ONE else ""
-        lines = [rf"o_t &= {gate}\hat q \Bigl(S_0 + \sum_{{i=0}}^{{{self.last}}} C_{{ti}}\, "
-                 rf"{stored}{newest}\Bigr)"]  # fmt: skip
+        lines = [
+            rf"o_t &= {gate}\hat q \Bigl(S_0 + \sum_{{i=0}}^{{{self.last}}} C_{{ti}}\, "
+            rf"{stored}{newest}\Bigr)"
+        ]
         lines += [f"{name} &= {latex(term)}" for _, name, term in self.pieces()]
         return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
@@ -234,16 +282,20 @@ class Reduction:
         """Kernel, parallel class and proof in one line."""
         features = "static" if self.static else "dynamic"
         assumed = " ".join(self.assumptions) or "nothing but the definitions."
-        return (f"features {features} | parallel {self.parallel}: {self.reason} | proved in "
-                f"{len(self.theorem.proof.steps)} steps, digest {digest(self.theorem.proof)[:12]}"
-                f" | assuming {assumed}")
+        return (
+            f"features {features} | parallel {self.parallel}: {self.reason} | proved in "
+            f"{len(self.theorem.proof.steps)} steps, digest {digest(self.theorem.proof)[:12]}"
+            f" | assuming {assumed}"
+        )
 
     def __str__(self) -> str:
         stored = "keyᵀ value" if self.pairs else "stored"
         newest = " + newest" if self.form.newest is not None else ""
         gate = "gate ⊙ " if self.form.gate != ONE else ""
-        form = (f"o[t] = {gate}query · (state0 + Σ_{{i=0}}^{{{self.last}}} coefficient · "
-                f"{stored}{newest})")
+        form = (
+            f"o[t] = {gate}query · (state0 + Σ_{{i=0}}^{{{self.last}}} coefficient · "
+            f"{stored}{newest})"
+        )
         pieces = [f"  {what:<12}{text(term)}" for what, _, term in self.pieces()]
         return "\n".join([form, *pieces, *self.summary().split(" | ")])
 
@@ -262,8 +314,9 @@ def reduce(loop: InnerLoop) -> Reduction:
     if not isinstance(loop, InnerLoop):
         raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
     if loop.net.obstacle:
-        raise NotCoveredError(f"the theorems assume that {loop.net.obstacle}; "
-                              f"got {loop.net}. Change the net.")  # fmt: skip
+        raise NotCoveredError(
+            f"the theorems assume that {loop.net.obstacle}; got {loop.net}. Change the net."
+        )
     form, part = attention_form(loop)
     theorem = Theorem(part.proof)
     gradients = gradient_theorems(loop)
@@ -275,8 +328,14 @@ def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:
     """The gradient of each trained weight; of the update, only rates of tokens enter it."""
     rate, place = ("per_token", "inside") if loop.update.rate == "per_token" else (None, "outside")
     update = GradientStep(rate=rate, place=place, trained=loop.update.trained)
-    return theorems_of(InnerLoop(loop.net, loop.loss, update, Schedule(
-        chunk=loop.net.tokens or 1, negate_values=loop.schedule.negate_values)))  # fmt: skip
+    return theorems_of(
+        InnerLoop(
+            loop.net,
+            loop.loss,
+            update,
+            Schedule(chunk=loop.net.tokens or 1, negate_values=loop.schedule.negate_values),
+        )
+    )
 
 
 @cache

@@ -34,9 +34,14 @@ def made_up(monkeypatch):
         def cases(settings):
             return [Case({}, lambda: iter(rows))]
 
-        made = Benchmark("made_up", "Nothing.", devices, cases, (("form", "form"),
-                         ("median_ms", "ms")), parts.Plot("bars", ("form",), "form",
-                         (("median_ms", "ms"),)))  # fmt: skip
+        made = Benchmark(
+            "made_up",
+            "Nothing.",
+            devices,
+            cases,
+            (("form", "form"), ("median_ms", "ms")),
+            parts.Plot("bars", ("form",), "form", (("median_ms", "ms"),)),
+        )
         for module in (registry, show, plots):
             monkeypatch.setattr(module, "BENCHMARKS", {"made_up": made})
 
@@ -101,19 +106,22 @@ def test_time_that_is_over_is_told(call):
     assert code == 0 and out.count("the time given was over") == 7
 
 
-@pytest.mark.parametrize(("words", "told"), [
-    (["cpu_form"], "a benchmark's name is required; got 'cpu_form'. Did you mean cpu_forms?"),
-    (["xyz"], "Known are gpu_accuracy"),
-    (["gpu_operators"], "`gpu_operators` must be run on cuda; got cpu. Use --device cuda, or"),
-    (["--device", "tpu"], "`--device` must be cpu or cuda; got 'tpu'."),
-    (["--seconds", "-1"], "`--seconds` must be 0 or more; got -1.0."),
-    (["--seconds", "nan"], "`--seconds` must be 0 or more; got nan."),
-    (["--show", "--format", "html"], "`--format` must be one of md, text; got 'html'."),
-    (["--show", "cpu_forms"], "`--show` prints all results; got cpu_forms."),
-    (["--show", "--results", "nowhere.json"], "there is no nowhere.json."),
-    (["--results", "a.json"], "`--results` goes with --show; got a.json alone."),
-    (["--json", "/dev/null/a.json"], "`--json` must be a file that can be written"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["cpu_form"], "a benchmark's name is required; got 'cpu_form'. Did you mean cpu_forms?"),
+        (["xyz"], "Known are gpu_accuracy"),
+        (["gpu_operators"], "`gpu_operators` must be run on cuda; got cpu. Use --device cuda, or"),
+        (["--device", "tpu"], "`--device` must be cpu or cuda; got 'tpu'."),
+        (["--seconds", "-1"], "`--seconds` must be 0 or more; got -1.0."),
+        (["--seconds", "nan"], "`--seconds` must be 0 or more; got nan."),
+        (["--show", "--format", "html"], "`--format` must be one of md, text; got 'html'."),
+        (["--show", "cpu_forms"], "`--show` prints all results; got cpu_forms."),
+        (["--show", "--results", "nowhere.json"], "there is no nowhere.json."),
+        (["--results", "a.json"], "`--results` goes with --show; got a.json alone."),
+        (["--json", "/dev/null/a.json"], "`--json` must be a file that can be written"),
+    ],
+)
 def test_wrong_requests_are_one_sentence_and_2(call, words, told):
     code, out, err = call(*words)
     assert code == 2 and not out

@@ -31,15 +31,19 @@ def test_full_sizes_are_those_that_are_claimed():
     assert (first["pass"], second["pass"]) == ("forward", "both")
 
 
-@pytest.mark.parametrize("fault", [lambda o: o * float("nan"), lambda o: 1.01 * o,
-                                   lambda o: o.roll(1, dims=1)])  # fmt: skip
+@pytest.mark.parametrize(
+    "fault", [lambda o: o * float("nan"), lambda o: 1.01 * o, lambda o: o.roll(1, dims=1)]
+)
 def test_a_form_that_is_wrong_is_a_problem(fault):
     functions = forms_of(reduce(gated_loop()))
     right = functions["chunked"]
     functions["chunked"] = lambda *x: fault(right(*x))
     rows = [row for case in forms_cases(QUICK, functions) for row in case.measure()]
     assert [("problem" in row, row["form"]) for row in rows] == 2 * [
-        (False, "recurrent"), (True, "chunked"), (False, "scan")]  # fmt: skip
+        (False, "recurrent"),
+        (True, "chunked"),
+        (False, "scan"),
+    ]
 
 
 def test_a_wrong_gradient_is_a_problem():
@@ -78,7 +82,11 @@ def test_growth_runs_every_length(monkeypatch):
     cases = partial(forms.growth_cases, peak=fake)
     rows = [{**case.common, **row} for case in cases(QUICK) for row in case.measure()]
     assert [(r["pass"], r["T"]) for r in rows] == [
-        ("forward", 128), ("forward", 256), ("both", 128), ("both", 256)]  # fmt: skip
+        ("forward", 128),
+        ("forward", 256),
+        ("both", 128),
+        ("both", 256),
+    ]
     assert rows[1]["memory_ratio"] == pytest.approx(192 / 64)
     assert set(asked) == {(w, n) for w in ("forward", "both") for n in (64, 128, 256)}
     lengths = [case.measure.args[1] for case in cases(Settings())]

@@ -140,13 +140,18 @@ def test_the_targets_are_those_agreed():
     """The milliseconds, by operator, pass, width and length."""
     found = {(t.operator.split("_")[0], t.which, t.sizes.d, t.sizes.T): t.ms for t in TARGETS}
     assert found == {
-        ("linear", "forward", 128, 8192): 0.48, ("linear", "forward", 64, 8192): 0.25,
-        ("linear", "both", 128, 8192): 1.8, ("linear", "both", 64, 8192): 0.85,
+        ("linear", "forward", 128, 8192): 0.48,
+        ("linear", "forward", 64, 8192): 0.25,
+        ("linear", "both", 128, 8192): 1.8,
+        ("linear", "both", 64, 8192): 0.85,
         ("linear", "forward", 128, 16384): 0.33,
-        ("momentum", "forward", 128, 8192): 0.60, ("momentum", "both", 128, 8192): 2.4,
-        ("delta", "forward", 128, 8192): 1.1, ("delta", "both", 128, 8192): 3.6,
-        ("swiglu", "forward", 128, 8192): 0.65, ("swiglu", "forward", 384, 32768): None,
-    }  # fmt: skip
+        ("momentum", "forward", 128, 8192): 0.60,
+        ("momentum", "both", 128, 8192): 2.4,
+        ("delta", "forward", 128, 8192): 1.1,
+        ("delta", "both", 128, 8192): 3.6,
+        ("swiglu", "forward", 128, 8192): 0.65,
+        ("swiglu", "forward", 384, 32768): None,
+    }
 
 
 def rival(fault=lambda o: o):
@@ -163,8 +168,13 @@ def test_operators_are_timed_beside_their_rivals(monkeypatch, which):
     def missing():
         raise NotRunError("not installed")
 
-    rivals = {"fla": rival(), "wrong": rival(lambda o: o * 1.2), "nan": rival(lambda o: o / 0),
-              "broken": broken, "missing": missing}  # fmt: skip
+    rivals = {
+        "fla": rival(),
+        "wrong": rival(lambda o: o * 1.2),
+        "nan": rival(lambda o: o / 0),
+        "broken": broken,
+        "missing": missing,
+    }
     operator = replace(OPERATORS["linear_attention"], rivals=rivals)
     monkeypatch.setitem(gpu_operators.OPERATORS, "linear_attention", operator)
     target = Target("linear_attention", which, Sizes(1, 1, 20, 16), 1e-9, {"fla": 1.0}, 1.5)
@@ -286,7 +296,8 @@ def test_more_kernels_for_other_lengths_are_a_problem(monkeypatch):
     counts = iter([2, 4, 4, 5, 5, 5, 5])
     monkeypatch.setattr(gpu_checks, "cache_entries", lambda: next(counts))
     monkeypatch.setattr(gpu_checks, "require_device", lambda settings: None)
-    operator = SimpleNamespace(ours=lambda: OPERATORS["linear_attention"].plain,
-                               make=OPERATORS["linear_attention"].make)  # fmt: skip
+    operator = SimpleNamespace(
+        ours=lambda: OPERATORS["linear_attention"].plain, make=OPERATORS["linear_attention"].make
+    )
     (row,) = gpu_checks.recompiled(operator, QUICK)
     assert row["new_entries"] == 0 and row["lengths"] == "20, 21, 1"

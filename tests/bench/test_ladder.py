@@ -17,7 +17,8 @@ QUICK = Settings(quick=True)
 def test_each_variant_has_both_forms_beside_the_papers():
     rows = list(LADDER.run(QUICK))
     assert [(r["variant"], r["form"]) for r in rows] == [
-        (f"V{n}", form) for n in range(2, 7) for form in ("recurrent", "parallel")]  # fmt: skip
+        (f"V{n}", form) for n in range(2, 7) for form in ("recurrent", "parallel")
+    ]
     for row in rows:
         assert "problem" not in row, row
         assert row["scale"] == "scaled down" and row["error"] < 1e-4

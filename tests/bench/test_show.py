@@ -13,28 +13,84 @@ from ttt_proofs.bench.show import cell, results_text, section, table
 RESULTS = {
     "schema": 1,
     "environment": {
-        "device": "cpu", "device_name": "Abacus 3", "cores": 2, "threads": 2, "python": "3.12.1",
-        "platform": "Linux-6", "torch": "2.13.0", "triton": None, "commit": "c0ffee",
-        "date": "2026-01-02T03:04:05+00:00", "command": "ttt-proofs bench", "quick": False,
+        "device": "cpu",
+        "device_name": "Abacus 3",
+        "cores": 2,
+        "threads": 2,
+        "python": "3.12.1",
+        "platform": "Linux-6",
+        "torch": "2.13.0",
+        "triton": None,
+        "commit": "c0ffee",
+        "date": "2026-01-02T03:04:05+00:00",
+        "command": "ttt-proofs bench",
+        "quick": False,
     },
     "benchmarks": [
-        {"name": "cpu_forms", "what": "Forms.", "rows": [
-            {"pass": "forward", "form": "recurrent", "T": 4096, "H": 4, "d": 64,
-             "median_ms": 1234.5, "spread_ms": 0.5, "repeats": 7, "ratio": 1.0, "error": 0.0},
-            {"pass": "forward", "form": "chunked", "T": 4096, "H": 4, "d": 64, "median_ms": 12.345,
-             "spread_ms": 0.25, "repeats": 7, "ratio": 99.4, "error": 2.5e-7},
-            {"pass": "forward", "form": "scan", "T": 4096, "H": 4, "d": 64, "median_ms": 50.0,
-             "spread_ms": 1.0, "repeats": 7, "ratio": 25.0, "error": None,
-             "problem": "error not finite"},
-            {"pass": "both", "not_run": "the time given was over"},
-        ]},
-        {"name": "gpu_operators", "what": "Operators.", "rows": [
-            {"operator": "delta_rule", "pass": "both", "by": "ours", "median_ms": 4.0,
-             "spread_ms": 0.1, "repeats": 21, "of_roofline": 0.251, "target_ms": 3.6,
-             "met": False, "missed": "3.6 ms"},
-        ]},
+        {
+            "name": "cpu_forms",
+            "what": "Forms.",
+            "rows": [
+                {
+                    "pass": "forward",
+                    "form": "recurrent",
+                    "T": 4096,
+                    "H": 4,
+                    "d": 64,
+                    "median_ms": 1234.5,
+                    "spread_ms": 0.5,
+                    "repeats": 7,
+                    "ratio": 1.0,
+                    "error": 0.0,
+                },
+                {
+                    "pass": "forward",
+                    "form": "chunked",
+                    "T": 4096,
+                    "H": 4,
+                    "d": 64,
+                    "median_ms": 12.345,
+                    "spread_ms": 0.25,
+                    "repeats": 7,
+                    "ratio": 99.4,
+                    "error": 2.5e-7,
+                },
+                {
+                    "pass": "forward",
+                    "form": "scan",
+                    "T": 4096,
+                    "H": 4,
+                    "d": 64,
+                    "median_ms": 50.0,
+                    "spread_ms": 1.0,
+                    "repeats": 7,
+                    "ratio": 25.0,
+                    "error": None,
+                    "problem": "error not finite",
+                },
+                {"pass": "both", "not_run": "the time given was over"},
+            ],
+        },
+        {
+            "name": "gpu_operators",
+            "what": "Operators.",
+            "rows": [
+                {
+                    "operator": "delta_rule",
+                    "pass": "both",
+                    "by": "ours",
+                    "median_ms": 4.0,
+                    "spread_ms": 0.1,
+                    "repeats": 21,
+                    "of_roofline": 0.251,
+                    "target_ms": 3.6,
+                    "met": False,
+                    "missed": "3.6 ms",
+                },
+            ],
+        },
     ],
-}  # fmt: skip
+}
 
 
 def changed(*path, value):
@@ -58,13 +114,22 @@ def test_sound_results_pass():
 ROW = ("benchmarks", 0, "rows", 0)
 
 
-@pytest.mark.parametrize("data", [
-    [], changed("schema", value=2), changed("environment", value=None),
-    changed("environment", "commit", value=None), changed("benchmarks", value={}),
-    changed("benchmarks", 0, "what", value=None), changed(*ROW, value={"T": 3}),
-    changed(*ROW, "median_ms", value=0.0), changed(*ROW, "median_ms", value="1 ms"),
-    changed(*ROW, "spread_ms", value=None), changed(*ROW, "repeats", value=0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        [],
+        changed("schema", value=2),
+        changed("environment", value=None),
+        changed("environment", "commit", value=None),
+        changed("benchmarks", value={}),
+        changed("benchmarks", 0, "what", value=None),
+        changed(*ROW, value={"T": 3}),
+        changed(*ROW, "median_ms", value=0.0),
+        changed(*ROW, "median_ms", value="1 ms"),
+        changed(*ROW, "spread_ms", value=None),
+        changed(*ROW, "repeats", value=0),
+    ],
+)
 def test_anything_else_is_refused_in_one_sentence(data):
     with pytest.raises(ResultsError, match=r"^here must hold results of .*\. Measure again\.$"):
         check(data, "here")
@@ -131,11 +196,20 @@ def test_on_a_gpu_the_device_is_named():
     assert "Triton 3.6.0" in shown
 
 
-@pytest.mark.parametrize(("key", "value", "text"), [
-    ("met", True, "yes"), ("met", False, "no"), ("x", None, "–"), ("of_matmul", 0.554, "55%"),
-    ("of_additive", 1.25, "1.25"), ("plain_error", 0.00123, "1.2e-03"), ("T", 8192, "8192"),
-    ("ms", 12345.6, "12,346"), ("ms", 0.4567, "0.457"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("met", True, "yes"),
+        ("met", False, "no"),
+        ("x", None, "–"),
+        ("of_matmul", 0.554, "55%"),
+        ("of_additive", 1.25, "1.25"),
+        ("plain_error", 0.00123, "1.2e-03"),
+        ("T", 8192, "8192"),
+        ("ms", 12345.6, "12,346"),
+        ("ms", 0.4567, "0.457"),
+    ],
+)
 def test_cells(key, value, text):
     assert cell(key, value) == text
 

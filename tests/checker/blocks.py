@@ -47,8 +47,10 @@ class Solved(Model):
             self.waiting.add(key)
             try:
                 self.found[key] = (
-                    self.slope(define, at) if isinstance(define, DefineGradient)
-                    else self.follow(define, at))  # fmt: skip
+                    self.slope(define, at)
+                    if isinstance(define, DefineGradient)
+                    else self.follow(define, at)
+                )
             finally:
                 self.waiting.remove(key)
         return self.found[key]
@@ -60,7 +62,8 @@ class Solved(Model):
             every += define.at.binders
         return len(every) == len(at) and all(
             n >= 0 if v.sort == TIME else n in self.range(v.sort)
-            for v, n in zip(every, at, strict=True))  # fmt: skip
+            for v, n in zip(every, at, strict=True)
+        )
 
     def follow(self, define: Define, at: tuple[int, ...]) -> Number:
         """The defining term, one step earlier if there is a start."""
@@ -78,8 +81,9 @@ class Solved(Model):
         env, cell = dict(zip(define.every, at[:n], strict=True)), at[n:]
 
         def moved(*entry: int) -> Number:
-            point = self.value(define.at.body,
-                               env | dict(zip(define.at.binders, entry, strict=True)))  # fmt: skip
+            point = self.value(
+                define.at.body, env | dict(zip(define.at.binders, entry, strict=True))
+            )
             return point | ({1: 1} if entry == cell else {})
 
         before, self.fixed = self.fixed, {define.param: moved}
@@ -123,16 +127,19 @@ class Blocks:
         number = self.random.randint(1, 3)
         self.shapes = {f"x{k}": self.shape() for k in range(number)}
         slopes = [name for name in self.shapes if self.random.random() < 0.2][:1]
-        made = [self.gradient(name) if name in slopes else self.define(name)
-                for name in self.shapes]  # fmt: skip
+        made = [
+            self.gradient(name) if name in slopes else self.define(name) for name in self.shapes
+        ]
         return tuple(made)
 
     def shape(self) -> tuple[Var, ...]:
         """The indices of a symbol."""
         order = self.random.choice(ORDERS)
         names = [("h" if letter == "h" else letter, k) for k, letter in enumerate(order)]
-        return tuple(width(name) if name == "h" else time(name if name not in order[:k] else "u")
-                     for name, k in names)  # fmt: skip
+        return tuple(
+            width(name) if name == "h" else time(name if name not in order[:k] else "u")
+            for name, k in names
+        )
 
     def index(self, place: int, scope: list[Var]) -> Ix:
         """An index, most often of the time that belongs at this place."""

@@ -34,8 +34,9 @@ def times(numbers: Iterable[Number]) -> Number:
     """The product."""
     total: Number = {0: 1}
     for a in numbers:
-        pieces = ({x | y: u * v} for (x, u), (y, v) in product(total.items(), a.items())
-                  if not x & y)  # fmt: skip
+        pieces = (
+            {x | y: u * v} for (x, u), (y, v) in product(total.items(), a.items()) if not x & y
+        )
         total = plus(pieces)
     return total
 
@@ -47,8 +48,12 @@ KNOWN = {"sigmoid": [0, 1, -1], "tanh": [1, 0, -1], "step": [0]}
 class Model:
     """Random functions for all symbols; `fixed` gives some of them a meaning."""
 
-    def __init__(self, seed: int, sizes: dict[str, int],
-                 fixed: dict[str, Callable[..., Number]] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        seed: int,
+        sizes: dict[str, int],
+        fixed: dict[str, Callable[..., Number]] | None = None,
+    ) -> None:
         self.seed, self.sizes, self.fixed = seed, sizes, fixed or {}
 
     def oracle(self, *key: object) -> int:
@@ -94,9 +99,13 @@ class Model:
             return plus({bits ^ epsilon: c} for bits, c in value.items() if bits & epsilon)
         if fn in KNOWN and not at and list(entries) == [(0, ())]:
             return self.known(fn, entries[0, ()])
-        lines = [plus([number(self.oracle(fn, at, k))] + [
-            times((number(self.oracle(fn, at, k, e)), x)) for e, x in entries.items()])
-            for k in range(3)]  # fmt: skip
+        lines = [
+            plus(
+                [number(self.oracle(fn, at, k))]
+                + [times((number(self.oracle(fn, at, k, e)), x)) for e, x in entries.items()]
+            )
+            for k in range(3)
+        ]
         return times(lines)
 
     def value(self, term, env: dict) -> Number:
@@ -137,7 +146,8 @@ class Model:
         """The value of a normal form: a sum of coefficients times products of components."""
         return plus(
             times([number(top * pow(bottom, -1, PRIME)), *(self.component(*c, env) for c in key)])
-            for key, top, bottom in form)  # fmt: skip
+            for key, top, bottom in form
+        )
 
     def component(self, names: tuple, edges: tuple, env: dict) -> Number:
         """The sum over the names, within the limits among the edges, of the other edges."""

@@ -69,10 +69,16 @@ def honest() -> Script:
     part = forall((), x(t), total(i, 0, ix(t, -1), num(1)))
     script = Script((Define("x", (t,), add(x(t), num(1)), num(0)),))
     assumed = script.assume(part)
-    base = script.calculate(script.begin((), x(0)), part.put({t: at(0)}).right,
-                            script.define("x", start=True))  # fmt: skip
-    step = script.calculate(script.begin((), x(then)), part.put({t: then}).right,
-                            script.define("x"), assumed, peel=ix(t))  # fmt: skip
+    base = script.calculate(
+        script.begin((), x(0)), part.put({t: at(0)}).right, script.define("x", start=True)
+    )
+    step = script.calculate(
+        script.begin((), x(then)),
+        part.put({t: then}).right,
+        script.define("x"),
+        assumed,
+        peel=ix(t),
+    )
     script.induct(t, [part], [base, step])
     return script
 
@@ -352,8 +358,9 @@ def test_a_memory_of_floats_does_not_mislead():
     big = 2**53
 
     def term(one):
-        return total(j, Ix((), 0 * one), Ix((), one),
-                     total(i, Ix((), big * one), ix(j, big * one), x(i)))  # fmt: skip
+        return total(
+            j, Ix((), 0 * one), Ix((), one), total(i, Ix((), big * one), ix(j, big * one), x(i))
+        )
 
     wrong = total(j, 0, 1, x(big))  # the truth has x[big + 1], too
     steps = (
@@ -382,8 +389,10 @@ def test_a_memory_of_a_calculation_does_not_mislead():
     twin = Twin(Fraction(0))
     target = Sequent((), forall((), twin, twin))
     assert Calculate(num(0)).conclude({}, [target]).equation.right == num(0)
-    refused(Step(Reflexivity((), sound), (), Sequent((), forall((), sound, sound))),
-            Step(Calculate(num(0)), (0,), Sequent((), forall((), sound, num(0)))))  # fmt: skip
+    refused(
+        Step(Reflexivity((), sound), (), Sequent((), forall((), sound, sound))),
+        Step(Calculate(num(0)), (0,), Sequent((), forall((), sound, num(0)))),
+    )
     free.cache_clear()
 
 
@@ -599,8 +608,10 @@ def test_double_definition():
 
 def test_definition_after_use():
     blocks = ((Define("y", (), x()),), (Define("x", (), add(atom("y"), num(1))),))
-    refused(Step(Definition("x"), (), Sequent((), forall((), x(), add(atom("y"), num(1))))),
-            blocks=blocks)  # fmt: skip
+    refused(
+        Step(Definition("x"), (), Sequent((), forall((), x(), add(atom("y"), num(1))))),
+        blocks=blocks,
+    )
 
 
 def test_recursion_without_end():
@@ -660,10 +671,15 @@ def test_steps_and_starts_are_used_in_range_only():
     script = Script((Define("z", (t, j), num(1), num(0)),))
     step, start = script.define("z"), script.define("z", start=True)
     for term, value, source in (
-        (z(0, 0), num(1), step), (z(-1, 1), num(1), step), (z(0, -1), num(1), step),
-        (z(t, j), num(1), step), (z(-1, 0), num(0), start), (z(0, 1), num(0), start),
-        (z(0), num(0), start), (z(0, 0, 0), num(0), start),
-    ):  # fmt: skip
+        (z(0, 0), num(1), step),
+        (z(-1, 1), num(1), step),
+        (z(0, -1), num(1), step),
+        (z(t, j), num(1), step),
+        (z(-1, 0), num(0), start),
+        (z(0, 1), num(0), start),
+        (z(0), num(0), start),
+        (z(0, 0, 0), num(0), start),
+    ):
         with pytest.raises(CheckerError, match="one normal form"):
             script.calculate(script.begin((), term), value, source)
     script.calculate(script.begin((t, j), z(t, ix(j, 1))), num(1), step)
@@ -694,11 +710,13 @@ def test_an_empty_width_joins_nothing_by_an_induction():
     script = Script((Define("y", (t,), atom("c"), atom("d")),))
     sources = [script.assume(forall((h,), q(h), atom(name))) for name in "cd"]
     assumed, proved = script.assume(trivial), script.begin((), q(h))
-    base = script.calculate(script.begin((), atom("y", 0)), atom("d"),
-                            script.define("y", start=True))  # fmt: skip
+    base = script.calculate(
+        script.begin((), atom("y", 0)), atom("d"), script.define("y", start=True)
+    )
     with pytest.raises(CheckerError):
-        step = script.calculate(script.begin((), atom("y", then)), q(h), script.define("y"),
-                                sources[0], assumed)  # fmt: skip
+        step = script.calculate(
+            script.begin((), atom("y", then)), q(h), script.define("y"), sources[0], assumed
+        )
         step = script.calculate(step, atom("d"), sources[1])
         script.induct(t, [part, trivial], [base, proved, step, proved])
 
@@ -728,8 +746,9 @@ def test_under_a_quantifier_an_empty_width_is_harmless():
 def test_definition_with_an_index_left_over():
     # x = a[t] for all t would make a constant.
     define = Define("x", (), atom("a", t))
-    refused(Step(Definition("x"), (), Sequent((), forall((), x(), atom("a", t)))),
-            blocks=((define,),))  # fmt: skip
+    refused(
+        Step(Definition("x"), (), Sequent((), forall((), x(), atom("a", t)))), blocks=((define,),)
+    )
 
 
 def test_gradient_at_a_point_that_moves_with_the_parameter():
@@ -815,7 +834,8 @@ def test_edited_serialized_proof():
         accepted += 1
         known = naturals(free(theorem.statement.equation.right) | {t})
         same = normal_form(theorem.statement.equation.right, known) == normal_form(
-            good.equation.right, known)  # fmt: skip
+            good.equation.right, known
+        )
         assert theorem.statement.hypotheses or same or theorem.proof.definitions != blocks
     assert accepted < 10
 
@@ -883,8 +903,9 @@ print("all refused")
 
 
 def test_python_without_asserts():
-    run = subprocess.run([sys.executable, "-O", "-c", OPTIMISED], cwd=ROOT, text=True,
-                         capture_output=True)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-O", "-c", OPTIMISED], cwd=ROOT, text=True, capture_output=True
+    )
     assert (run.returncode, run.stdout.strip()) == (0, "all refused"), run.stderr
 
 

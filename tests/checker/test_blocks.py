@@ -91,8 +91,9 @@ def steps_early(index, times, level: int, k: int) -> tuple:
 
 def any_variable(index, times, level: int, k: int) -> tuple:
     """An index follows its time if it has one variable, whichever."""
-    named = tuple(Ix(times[n : n + 1], i.shift) if len(i.vars) == 1 else i
-                  for n, i in enumerate(index))  # fmt: skip
+    named = tuple(
+        Ix(times[n : n + 1], i.shift) if len(i.vars) == 1 else i for n, i in enumerate(index)
+    )
     return true_moment(named, times, level, k)
 
 

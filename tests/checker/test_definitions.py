@@ -47,21 +47,32 @@ ADMITTED = {
     "one after the other": [(Define("x", (t,), num(1)),), (Define("y", (t,), x(ix(t, 7))),)],
     "recursion": [(Define("x", (t, h), add(x(t, h), atom("a", t, h)), atom("b", h)),)],
     "recursion far back": [(Define("x", (t,), add(x(t), x(ix(t, -5))), num(0)),)],
-    "together": [(
-        Define("x", (t,), add(x(t), y(t)), num(0)),
-        Define("y", (t,), add(x(t), y(t)), num(1)),
-    )],
-    "new value used at once": [(
-        Define("x", (t,), x(t), num(0)),
-        Define("y", (t,), add(y(t), x(then)), num(0)),
-    )],
+    "together": [
+        (
+            Define("x", (t,), add(x(t), y(t)), num(0)),
+            Define("y", (t,), add(x(t), y(t)), num(1)),
+        )
+    ],
+    "new value used at once": [
+        (
+            Define("x", (t,), x(t), num(0)),
+            Define("y", (t,), add(y(t), x(then)), num(0)),
+        )
+    ],
     "in the same moment, in order": [(Define("x", (t,), num(1)), Define("y", (t,), x(t)))],
-    "feedback through a gradient": [(
-        Define("w", (t, h), add(atom("w", t, h), atom("G", t, h)), atom("w0", h)),
-        DefineGradient("G", (t,), "X", total(h, mul(atom("X", h), atom("k", t, h))),
-                       Lam((h,), atom("w", t, h))),
-    )],
-}  # fmt: skip
+    "feedback through a gradient": [
+        (
+            Define("w", (t, h), add(atom("w", t, h), atom("G", t, h)), atom("w0", h)),
+            DefineGradient(
+                "G",
+                (t,),
+                "X",
+                total(h, mul(atom("X", h), atom("k", t, h))),
+                Lam((h,), atom("w", t, h)),
+            ),
+        )
+    ],
+}
 
 
 @pytest.mark.parametrize("blocks", ADMITTED.values(), ids=ADMITTED)
@@ -83,35 +94,47 @@ REFUSED = {
     "by the time as another index": [(Define("x", (t, h), x(h, t), num(0)),)],
     "in a circle": [(Define("x", (t,), y(t)), Define("y", (t,), x(t)))],
     "in a circle of blocks": [(Define("x", (t,), y(t)),), (Define("y", (t,), x(t)),)],
-    "in a circle of next values": [(
-        Define("x", (t,), y(then), num(0)),
-        Define("y", (t,), x(then), num(0)),
-    )],
-    "in a circle through a gradient": [(
-        Define("w", (t,), atom("G", t)),
-        DefineGradient("G", (t,), "X", mul(atom("X"), atom("X")), Lam((), atom("w", t))),
-    )],
+    "in a circle of next values": [
+        (
+            Define("x", (t,), y(then), num(0)),
+            Define("y", (t,), x(then), num(0)),
+        )
+    ],
+    "in a circle through a gradient": [
+        (
+            Define("w", (t,), atom("G", t)),
+            DefineGradient("G", (t,), "X", mul(atom("X"), atom("X")), Lam((), atom("w", t))),
+        )
+    ],
     "a start by itself": [(Define("x", (t,), x(t), x(0)),)],
-    "a start by the block": [(
-        Define("x", (t,), num(1), y(0)),
-        Define("y", (t,), num(1), x(0)),
-    )],
+    "a start by the block": [
+        (
+            Define("x", (t,), num(1), y(0)),
+            Define("y", (t,), num(1), x(0)),
+        )
+    ],
     "start at a width": [(Define("x", (h,), num(1), num(2)),)],
     "twice": [(Define("x", (), num(1)),), (Define("x", (), num(2)),)],
     "twice in a block": [(Define("x", (), num(1)), Define("x", (), num(2)))],
-    "twice, once as a gradient": [(
-        Define("G", (h,), num(1)),
-        DefineGradient("G", (), "X", atom("X", 0), Lam((h,), num(0))),
-    )],
+    "twice, once as a gradient": [
+        (
+            Define("G", (h,), num(1)),
+            DefineGradient("G", (), "X", atom("X", 0), Lam((h,), num(0))),
+        )
+    ],
     "after it is used": [(Define("y", (), x()),), (Define("x", (), num(1)),)],
     "after a gradient used it": [
         (DefineGradient("G", (), "X", mul(atom("X"), x()), Lam((), num(0))),),
         (Define("x", (), num(1)),),
     ],
     "after it is used in an argument": [
-        (Define("y", (), call("f", x())),), (Define("x", (), num(1)),)],
+        (Define("y", (), call("f", x())),),
+        (Define("x", (), num(1)),),
+    ],
     "after it is used in a running product": [
-        (Define("y", (), running(i, 0, 3, x(i))),), (Define("x", (t,), num(1)),)],
+        (Define("y", (), running(i, 0, 3, x(i))),),
+        (Define("x", (t,), num(1)),),
+    ],
     "with an index left over": [(Define("x", (), atom("a", t)),)],
     "with an index left over at the start": [(Define("x", (t,), num(1), atom("a", t)),)],
     "with a width left over": [(Define("x", (t,), atom("a", h)),)],
@@ -119,10 +142,12 @@ REFUSED = {
     "with one name twice": [(Define("x", (t, width("t")), num(1)),)],
     "with an index bound again": [(Define("x", (h,), total(h, atom("a", h))),)],
     "with a gradient's index left over": [
-        (DefineGradient("G", (), "X", mul(atom("X"), atom("a", t)), Lam((), num(0))),)],
+        (DefineGradient("G", (), "X", mul(atom("X"), atom("a", t)), Lam((), num(0))),)
+    ],
     "with a point's index left over": [
-        (DefineGradient("G", (), "X", atom("X"), Lam((), atom("a", t))),)],
-}  # fmt: skip
+        (DefineGradient("G", (), "X", atom("X"), Lam((), atom("a", t))),)
+    ],
+}
 
 
 @pytest.mark.parametrize("blocks", REFUSED.values(), ids=REFUSED)
@@ -147,28 +172,35 @@ TWO_TIMES_ADMITTED = {
     "steps on each chunk": chunks(READ, INNER, START),
     "after as many steps as one likes": chunks(z(t, 99, h, k), INNER, START),
     "after steps that another index counts": chunks(
-        total(i, 0, k, z(t, i, h, k)), add(INNER, START), START),
+        total(i, 0, k, z(t, i, h, k)), add(INNER, START), START
+    ),
     "an earlier chunk at any step": chunks(
-        READ, z(ix(t, -1), ix(j, 9), h, k), z(ix(t, -1), 9, h, k)),
+        READ, z(ix(t, -1), ix(j, 9), h, k), z(ix(t, -1), 9, h, k)
+    ),
     "an earlier step": chunks(READ, add(INNER, z(t, ix(j, -1), h, k)), START),
     "a value of the chunk before": chunks(READ, INNER, x(ix(t, -1), h, k)),
     "without a start": [(Define("z", (t, j), z(t, ix(j, -1))),)],
-    "without a start, in order": [
-        (Define("z", (t, j), num(1)), Define("y", (t, j), z(t, j)))],
-    "the new step of another, in order": [(
-        Define("z", (t, j), z(t, j), num(1)), Define("y", (t, j), z(t, after), num(1)))],
-    "a chunk's value for its steps": [(
-        Define("z", (t, j), y(t)), Define("y", (t,), z(ix(t, -1), 5)))],
+    "without a start, in order": [(Define("z", (t, j), num(1)), Define("y", (t, j), z(t, j)))],
+    "the new step of another, in order": [
+        (Define("z", (t, j), z(t, j), num(1)), Define("y", (t, j), z(t, after), num(1)))
+    ],
+    "a chunk's value for its steps": [
+        (Define("z", (t, j), y(t)), Define("y", (t,), z(ix(t, -1), 5)))
+    ],
     "three times, the third a parameter": [
-        (Define("z", (t, j, k), z(t, j, ix(k, 1)), x(t)), Define("x", (t,), num(1)))],
+        (Define("z", (t, j, k), z(t, j, ix(k, 1)), x(t)), Define("x", (t,), num(1)))
+    ],
     "a start at its parameter": [(Define("z", (t, j, k), z(t, j, 5), atom("a", t, k)),)],
-    "a gradient at each step": [(
-        Define("x", (t, h, k), READ, num(0)),
-        Define("z", (t, j, h, k), add(INNER, atom("G", t, j, k, h)), START),
-        DefineGradient("G", (t, j, k), "X", total(h, mul(atom("X", h), atom("X", h))),
-                       Lam((h,), INNER)),
-    )],
-}  # fmt: skip
+    "a gradient at each step": [
+        (
+            Define("x", (t, h, k), READ, num(0)),
+            Define("z", (t, j, h, k), add(INNER, atom("G", t, j, k, h)), START),
+            DefineGradient(
+                "G", (t, j, k), "X", total(h, mul(atom("X", h), atom("X", h))), Lam((h,), INNER)
+            ),
+        )
+    ],
+}
 
 
 @pytest.mark.parametrize("blocks", TWO_TIMES_ADMITTED.values(), ids=TWO_TIMES_ADMITTED)
@@ -177,8 +209,7 @@ def test_two_times_admitted(blocks):
 
 
 TWO_TIMES_REFUSED = {
-    "a chunk by its own steps": [(
-        Define("x", (t,), z(t, 5)), Define("z", (t, j), z(t, j), x(t)))],
+    "a chunk by its own steps": [(Define("x", (t,), z(t, 5)), Define("z", (t, j), z(t, j), x(t)))],
     "the next chunk's steps": chunks(z(then, k, h, k), INNER, START),
     "the next chunk at the start": chunks(READ, INNER, x(then, h, k)),
     "the next chunk at a step": chunks(READ, x(then, h, k), START),
@@ -198,37 +229,54 @@ TWO_TIMES_REFUSED = {
     "a start that mentions the step": chunks(READ, INNER, atom("a", j)),
     "a start by its own step": chunks(READ, INNER, z(t, ix(j, -5), h, k)),
     "a start by steps bound under the name of its own": chunks(
-        READ, INNER, total(j, 0, 9, z(t, ix(j, -5), h, k))),
-    "a start by a parameter as the step": [
-        (Define("z", (t, j, k), num(1), z(t, ix(k, -2), 0)),)],
-    "a start by another's parameter as the step": [(
-        Define("z", (t, j, k), z(t, j, 20), y(t, ix(k, -9))),
-        Define("y", (t, j), z(t, j, 0), num(1)))],
-    "a start by the other's start": [(
-        Define("z", (t, j), num(1), y(t, 0)), Define("y", (t, j), num(1), z(t, 0)))],
+        READ, INNER, total(j, 0, 9, z(t, ix(j, -5), h, k))
+    ),
+    "a start by a parameter as the step": [(Define("z", (t, j, k), num(1), z(t, ix(k, -2), 0)),)],
+    "a start by another's parameter as the step": [
+        (
+            Define("z", (t, j, k), z(t, j, 20), y(t, ix(k, -9))),
+            Define("y", (t, j), z(t, j, 0), num(1)),
+        )
+    ],
+    "a start by the other's start": [
+        (Define("z", (t, j), num(1), y(t, 0)), Define("y", (t, j), num(1), z(t, 0)))
+    ],
     "a parameter that goes down": [(Define("z", (t, j, k), z(t, j, ix(k, -1))),)],
-    "the same step in a circle": [
-        (Define("z", (t, j), y(t, j)), Define("y", (t, j), z(t, j)))],
-    "new steps in a circle": [(
-        Define("z", (t, j), y(t, after), num(1)), Define("y", (t, j), z(t, after), num(1)))],
-    "the next chunk's value at a step": [(
-        Define("z", (t, j), y(ix(t, 1))), Define("y", (t,), z(ix(t, -1), 5)))],
-    "a gradient at its own step, in a circle": [(
-        Define("z", (t, j), atom("G", t, j)),
-        DefineGradient("G", (t, j), "X", mul(atom("X"), atom("X")), Lam((), z(t, j))))],
-    "a gradient at the next step": [(
-        Define("z", (t, j), atom("G", t, j), num(0)),
-        DefineGradient("G", (t, j), "X", mul(atom("X"), atom("X")), Lam((), z(t, after))))],
-    "a loss at the next chunk": [(
-        Define("z", (t, j), atom("G", t, j), num(0)),
-        DefineGradient("G", (t, j), "X", mul(atom("X"), z(then, 0)), Lam((), num(0))))],
-    "a chunk's gradient at its steps": [(
-        Define("z", (t, j), atom("G", t), num(0)),
-        DefineGradient("G", (t,), "X", mul(atom("X"), atom("X")), Lam((), z(t, 5))))],
+    "the same step in a circle": [(Define("z", (t, j), y(t, j)), Define("y", (t, j), z(t, j)))],
+    "new steps in a circle": [
+        (Define("z", (t, j), y(t, after), num(1)), Define("y", (t, j), z(t, after), num(1)))
+    ],
+    "the next chunk's value at a step": [
+        (Define("z", (t, j), y(ix(t, 1))), Define("y", (t,), z(ix(t, -1), 5)))
+    ],
+    "a gradient at its own step, in a circle": [
+        (
+            Define("z", (t, j), atom("G", t, j)),
+            DefineGradient("G", (t, j), "X", mul(atom("X"), atom("X")), Lam((), z(t, j))),
+        )
+    ],
+    "a gradient at the next step": [
+        (
+            Define("z", (t, j), atom("G", t, j), num(0)),
+            DefineGradient("G", (t, j), "X", mul(atom("X"), atom("X")), Lam((), z(t, after))),
+        )
+    ],
+    "a loss at the next chunk": [
+        (
+            Define("z", (t, j), atom("G", t, j), num(0)),
+            DefineGradient("G", (t, j), "X", mul(atom("X"), z(then, 0)), Lam((), num(0))),
+        )
+    ],
+    "a chunk's gradient at its steps": [
+        (
+            Define("z", (t, j), atom("G", t), num(0)),
+            DefineGradient("G", (t,), "X", mul(atom("X"), atom("X")), Lam((), z(t, 5))),
+        )
+    ],
     "a start without times": [(Define("x", (), num(1), num(2)),)],
     "a start where the time is second": [(Define("x", (h, t), x(h, t), num(2)),)],
     "without times, by the block": [(Define("y", (t,), num(1)), Define("x", (), y(0)))],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("blocks", TWO_TIMES_REFUSED.values(), ids=TWO_TIMES_REFUSED)
@@ -257,10 +305,21 @@ def test_a_time_behind_a_width_is_a_parameter():
     assert define.equation(None, True) == forall((h, j), x(0, h, j), num(0))
 
 
-@pytest.mark.parametrize(("every", "expected"), [
-    ((), 0), ((h,), 0), ((h, t), 0), ((t,), 1), ((t, h), 1), ((t, h, j), 1),
-    ((t, j), 2), ((t, j, h), 2), ((t, j, k), 2), ((t, j, k, h), 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        ((), 0),
+        ((h,), 0),
+        ((h, t), 0),
+        ((t,), 1),
+        ((t, h), 1),
+        ((t, h, j), 1),
+        ((t, j), 2),
+        ((t, j, h), 2),
+        ((t, j, k), 2),
+        ((t, j, k, h), 2),
+    ],
+)
 def test_leading_times(every, expected):
     assert lead(every) == expected
 
@@ -331,16 +390,20 @@ DERIVATIVES = {
     ),
     "vector argument": (
         call("f", Lam((g,), mul(atom("W", g), atom("X", g)))),
-        total(g, mul(
-            atom("W", g), atom("E", g),
-            call("f", Lam((g,), mul(atom("W", g), atom("X", g))), slots=((0, (ix(g),)),)),
-        )),
+        total(
+            g,
+            mul(
+                atom("W", g),
+                atom("E", g),
+                call("f", Lam((g,), mul(atom("W", g), atom("X", g))), slots=((0, (ix(g),)),)),
+            ),
+        ),
     ),
     "indexed named function is abstract": (
         call("tanh", X, at=(t,)),
         mul(E, call("tanh", X, at=(t,), slots=((0, ()),))),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("term", "expected"), DERIVATIVES.values(), ids=DERIVATIVES)
@@ -387,8 +450,9 @@ def test_an_entry_whose_name_clashes_with_an_outer_index():
     loss = total(c, mul(atom("X", c), atom("k", h, c)))
     entry = Lam((width("h", "E"),), atom("k", h, width("h", "E")))
     found = gradient(loss, (h,), Lam((c,), num(0)), entry)
-    assert found == forall((h, found.every[1]), atom("G", h, found.every[1]),
-                           atom("k", h, found.every[1]))  # fmt: skip
+    assert found == forall(
+        (h, found.every[1]), atom("G", h, found.every[1]), atom("k", h, found.every[1])
+    )
     assert len({v.name for v in found.every}) == 2
 
 

@@ -33,8 +33,9 @@ from ttt_proofs.checker.terms import (
     substitute,
 )
 
-few = settings(max_examples=150, deadline=None, derandomize=True,
-               suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
+few = settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 seeds = st.integers(0, 2**32)
 
 
@@ -246,16 +247,22 @@ names["replaced"] = whole
 
 FAULTS = {
     "ranges are not looked at": {"implied": lambda known, constraint: True},
-    "fixed times are taken as quantified": {"match": lambda source, atom, known: {
-        v: a for p, a in zip(source.left.ix, atom.ix, strict=False) for v in p.vars}
-        if isinstance(source.left, Atom) and atom.name == source.left.name else None},
+    "fixed times are taken as quantified": {
+        "match": lambda source, atom, known: (
+            {v: a for p, a in zip(source.left.ix, atom.ix, strict=False) for v in p.vars}
+            if isinstance(source.left, Atom) and atom.name == source.left.name
+            else None
+        )
+    },
     "names are captured": {"renamed": lambda node, avoid: node},
     "free times may be negative": {"naturals": lambda variables: frozenset()},
-    "only the old side is rewritten": {"replaced": lambda sides, source, known: (
-        (whole(sides[0], source, known), sides[1]))},
-    "only the new side is rewritten": {"replaced": lambda sides, source, known: (
-        (sides[0], whole(sides[1], source, known)))},
-}  # fmt: skip
+    "only the old side is rewritten": {
+        "replaced": lambda sides, source, known: ((whole(sides[0], source, known), sides[1]))
+    },
+    "only the new side is rewritten": {
+        "replaced": lambda sides, source, known: ((sides[0], whole(sides[1], source, known)))
+    },
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
@@ -289,8 +296,12 @@ def test_differential_is_the_derivative(seed):
         still = dict(model.fixed)
 
         def moved(*at, model=model):
-            return plus((Model(model.seed, model.sizes).symbol("A", *at),
-                         times(({0: 0, 1: 1}, model.symbol("dA", *at)))))  # fmt: skip
+            return plus(
+                (
+                    Model(model.seed, model.sizes).symbol("A", *at),
+                    times(({0: 0, 1: 1}, model.symbol("dA", *at))),
+                )
+            )
 
         model.fixed = {"A": moved}
         slope = {0: model.value(term, env).get(1, 0)}

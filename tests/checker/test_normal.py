@@ -215,8 +215,14 @@ print(normal_form(total(j, t, 0, atom("b", j)), naturals(frozenset((t,)))))
 def test_normal_form_does_not_depend_on_the_hash_seed():
     # A proof that replays in one process must replay in the next.
     def form(seed: int) -> str:
-        run = subprocess.run([sys.executable, "-c", MEET], cwd=ROOT, text=True, check=True,
-                             capture_output=True, env={"PYTHONHASHSEED": str(seed)})  # fmt: skip
+        run = subprocess.run(
+            [sys.executable, "-c", MEET],
+            cwd=ROOT,
+            text=True,
+            check=True,
+            capture_output=True,
+            env={"PYTHONHASHSEED": str(seed)},
+        )
         return run.stdout
 
     assert len({form(seed) for seed in range(6)}) == 1
@@ -260,11 +266,13 @@ EIGHT = {
     "power": mul(*(total(v, a(v)) for v in V)),
     "cycle": summed(V, mul(*(a(v, w) for v, w in zip(V, V[1:] + V[:1], strict=True)))),
     "path": summed(V, mul(*(a(v, w) for v, w in pairwise(V)))),
-    "pairs": summed([c, *V], mul(*(mul(a(c, v), b(v, w), atom("x", w))
-                                   for v, w in zip(V[::2], V[1::2], strict=True)))),
+    "pairs": summed(
+        [c, *V],
+        mul(*(mul(a(c, v), b(v, w), atom("x", w)) for v, w in zip(V[::2], V[1::2], strict=True))),
+    ),
     "times": mul(*(total(i, 0, 3, a(i)) for _ in V)),
     "nested": total(c, call("f", Lam((), summed(V, mul(*(a(c, v) for v in V)))), at=(c,))),
-}  # fmt: skip
+}
 
 
 @contextmanager

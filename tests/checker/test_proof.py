@@ -121,23 +121,38 @@ def test_steps_on_each_chunk_sum_to_a_double_sum():
         return atom("z", *indices)
 
     k = time("k")
-    block = (Define("w", (t, h, k), z(t, k, h, k), num(0)),
-             Define("z", (t, j, h, k), add(z(t, j, h, k), a(t, j)), w(t, h, k)))  # fmt: skip
+    block = (
+        Define("w", (t, h, k), z(t, k, h, k), num(0)),
+        Define("z", (t, j, h, k), add(z(t, j, h, k), a(t, j)), w(t, h, k)),
+    )
     script = Script(block)
     within = forall((t, h, k), z(t, j, h, k), add(w(t, h, k), total(i, 0, ix(j, -1), a(t, i))))
-    base = script.calculate(script.begin((t, h, k), z(t, 0, h, k)), within.put({j: at(0)}).right,
-                            script.define("z", start=True))  # fmt: skip
+    base = script.calculate(
+        script.begin((t, h, k), z(t, 0, h, k)),
+        within.put({j: at(0)}).right,
+        script.define("z", start=True),
+    )
     assumed, goal = script.assume(within), within.put({j: ix(j, 1)})
-    step = script.calculate(script.begin(goal.every, goal.left), goal.right, script.define("z"),
-                            assumed, peel=ix(j))  # fmt: skip
+    step = script.calculate(
+        script.begin(goal.every, goal.left), goal.right, script.define("z"), assumed, peel=ix(j)
+    )
     inner = script.induct(j, [within], [base, step])
     double = total(s, 0, ix(t, -1), total(i, 0, ix(k, -1), a(s, i)))
     overall = forall((h, k), w(t, h, k), double)
-    base = script.calculate(script.begin((h, k), w(0, h, k)), overall.put({t: at(0)}).right,
-                            script.define("w", start=True))  # fmt: skip
+    base = script.calculate(
+        script.begin((h, k), w(0, h, k)),
+        overall.put({t: at(0)}).right,
+        script.define("w", start=True),
+    )
     assumed, goal = script.assume(overall), overall.put({t: then})
-    step = script.calculate(script.begin(goal.every, goal.left), goal.right, script.define("w"),
-                            inner, assumed, peel=ix(t))  # fmt: skip
+    step = script.calculate(
+        script.begin(goal.every, goal.left),
+        goal.right,
+        script.define("w"),
+        inner,
+        assumed,
+        peel=ix(t),
+    )
     script.induct(t, [overall], [base, step])
     statement = script.theorem().statement
     assert statement.hypotheses == ()
@@ -150,13 +165,16 @@ def test_a_gradient_at_each_step():
         return atom("z", *indices)
 
     loss = total(h, mul(atom("X", h), atom("key", t, h)))
-    script = Script((
-        Define("z", (t, j, h), add(z(t, j, h), mul(num(-1), atom("G", t, j, h))), num(0)),
-        DefineGradient("G", (t, j), "X", loss, Lam((h,), z(t, j, h))),
-    ))  # fmt: skip
+    script = Script(
+        (
+            Define("z", (t, j, h), add(z(t, j, h), mul(num(-1), atom("G", t, j, h))), num(0)),
+            DefineGradient("G", (t, j), "X", loss, Lam((h,), z(t, j, h))),
+        )
+    )
     gradient = script.define("G", Lam((g,), atom("key", t, g)))
     assert script.steps[gradient].conclusion.equation == forall(
-        (t, j, g), atom("G", t, j, g), atom("key", t, g))  # fmt: skip
+        (t, j, g), atom("G", t, j, g), atom("key", t, g)
+    )
     less = add(z(t, j, h), mul(num(-1), atom("key", t, h)))
     script.calculate(script.begin((t, j, h), z(t, ix(j, 1), h)), less, script.define("z"), gradient)
     assert script.theorem().statement.hypotheses == ()
@@ -190,14 +208,16 @@ REPLACED = {
     "first step": (x(1), forall((t,), x(then), a(t)), a(0)),
     "a width": (x(g), forall((h,), x(h), a(h)), a(g)),
     "in an argument": (call("f", x(t)), forall((t,), x(t), a(t)), call("f", a(t))),
-    "a bound time in range": (
-        total(i, 0, t, x(i)), forall((t,), x(t), a(t)), total(i, 0, t, a(i))),
+    "a bound time in range": (total(i, 0, t, x(i)), forall((t,), x(t), a(t)), total(i, 0, t, a(i))),
     "a bound time that starts later": (
-        total(i, 1, t, x(i)), forall((t,), x(then), a(t)), total(i, 1, t, a(ix(i, -1)))),
+        total(i, 1, t, x(i)),
+        forall((t,), x(then), a(t)),
+        total(i, 1, t, a(ix(i, -1))),
+    ),
     "a fixed time": (x(t), forall((), x(t), a(t)), a(t)),
     "once, not again": (x(t), forall((t,), x(t), x(then)), x(then)),
     "both at once": (x(s, t), forall((s, t), x(t, s), a(s, t)), a(t, s)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("term", "source", "expected"), REPLACED.values(), ids=REPLACED)
@@ -259,19 +279,19 @@ ON_THE_NEW_SIDE = {
     "another one on each side": (mul(x(t), a(then)), mul(a(t), x(then)), [ANY]),
     "under a sum": (total(i, 0, t, a(i)), total(j, 0, t, x(j)), [ANY]),
     "in an argument": (call("f", a(t)), call("f", x(t)), [ANY]),
-    "in a running product": (
-        running(i, 0, t, x(3)), running(i, 0, t, a(3)), [ANY]),
+    "in a running product": (running(i, 0, t, x(3)), running(i, 0, t, a(3)), [ANY]),
     "one after the other": (a(t), y(t), [forall((t,), y(t), x(t)), ANY]),
     "in turn on both": (y(t), x(t), [forall((t,), y(t), x(t)), ANY]),
     "a fixed time": (a(s), x(s), [forall((), x(s), a(s))]),
     "a width": (total(h, a(h)), total(g, x(g)), [forall((h,), x(h), a(h))]),
     "a quantified width": (a(h), x(h), [forall((g,), x(g), a(g))]),
     "a time that is nowhere else": (a(), x(t), [forall((t,), x(t), a())]),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize(("right", "term", "sources"), ON_THE_NEW_SIDE.values(),
-                         ids=ON_THE_NEW_SIDE)  # fmt: skip
+@pytest.mark.parametrize(
+    ("right", "term", "sources"), ON_THE_NEW_SIDE.values(), ids=ON_THE_NEW_SIDE
+)
 def test_sources_are_used_on_the_new_side_as_well(right, term, sources):
     every = tuple(free(right) - {v for source in sources for v in source.free()})
     conclusion = use(right, term, *sources, every=every)
@@ -296,26 +316,31 @@ NOT_ON_THE_NEW_SIDE = {
     "a negative time": (a(-1), x(-1), [ANY]),
     "a time that may be negative": (a(ix(t, -1)), x(ix(t, -1)), [ANY]),
     "the start by the step": (a(0), x(0), [forall((t,), x(then), a(then))]),
-    "a time of a whole sequence": (
-        call("f", Lam((i,), a(i))), call("f", Lam((i,), x(i))), [ANY]),
-    "a bound time that starts before 0": (
-        total(i, -1, t, a(i)), total(i, -1, t, x(i)), [ANY]),
+    "a time of a whole sequence": (call("f", Lam((i,), a(i))), call("f", Lam((i,), x(i))), [ANY]),
+    "a bound time that starts before 0": (total(i, -1, t, a(i)), total(i, -1, t, x(i)), [ANY]),
     "a factor of a running product": (running(i, -1, t, a(i)), running(i, -1, t, x(i)), [ANY]),
-    "another width": (a(h), x(h), [forall((width("h", "E"),), x(width("h", "E")),
-                                          a(width("h", "E")))]),
+    "another width": (
+        a(h),
+        x(h),
+        [forall((width("h", "E"),), x(width("h", "E")), a(width("h", "E")))],
+    ),
     "a fixed time by another": (a(t), x(t), [forall((), x(s), a(s))]),
     "a fixed time under a sum": (
-        total(s, 0, 3, a(s)), total(s, 0, 3, x(s)), [forall((), x(s), a(s))]),
+        total(s, 0, 3, a(s)),
+        total(s, 0, 3, x(s)),
+        [forall((), x(s), a(s))],
+    ),
     "a captured index": (total(s, 0, 3, a(s)), total(s, 0, 3, x()), [forall((), x(), a(s))]),
     "the other order": (a(t), y(t), [ANY, forall((t,), y(t), x(t))]),
     "twice": (x(ix(t, 2)), x(t), [forall((t,), x(t), x(then))]),
     "another value": (num(0), x(t), [ANY]),
     "without a source": (a(t), x(t), []),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize(("right", "term", "sources"), NOT_ON_THE_NEW_SIDE.values(),
-                         ids=NOT_ON_THE_NEW_SIDE)  # fmt: skip
+@pytest.mark.parametrize(
+    ("right", "term", "sources"), NOT_ON_THE_NEW_SIDE.values(), ids=NOT_ON_THE_NEW_SIDE
+)
 def test_what_sources_do_not_say_of_the_new_side_is_refused(right, term, sources):
     with pytest.raises(CheckerError, match="one normal form"):
         use(right, term, *sources)

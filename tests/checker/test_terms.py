@@ -82,8 +82,11 @@ def test_substitution_is_simultaneous():
 
 
 def test_substitution_reaches_bounds_arguments_and_slots():
-    term = add(total(i, t, t, num(1)), call("f", at=(t,), slots=((0, (ix(t),)),)),
-               running(i, t, t, atom("a", t)))  # fmt: skip
+    term = add(
+        total(i, t, t, num(1)),
+        call("f", at=(t,), slots=((0, (ix(t),)),)),
+        running(i, t, t, atom("a", t)),
+    )
     assert t not in free(substitute(term, {t: at(4)}))
 
 

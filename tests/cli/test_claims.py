@@ -38,22 +38,26 @@ def test_verdicts_follow_from_what_holds_and_fails(loaded):
             assert "holds" in expects
 
 
-@pytest.mark.parametrize(("says", "verdict"), [
-    ("Muon acts on each outer product", "refuted"),
-    ("C_ti = η_i", "refuted"),
-    ("With weight normalisation the state is the sum", "refuted"),
-    ("Gradient ascent", "holds, corrected"),
-    ("A static kernel", "holds, corrected"),
-    ("O = Φ(Q) W_0", "holds, corrected"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("says", "verdict"),
+    [
+        ("Muon acts on each outer product", "refuted"),
+        ("C_ti = η_i", "refuted"),
+        ("With weight normalisation the state is the sum", "refuted"),
+        ("Gradient ascent", "holds, corrected"),
+        ("A static kernel", "holds, corrected"),
+        ("O = Φ(Q) W_0", "holds, corrected"),
+    ],
+)
 def test_known_verdicts(says, verdict):
     (claim,) = [c for c in CLAIMS if c.says.startswith(says)]
     assert claim.verdict == verdict
 
 
 def test_each_failing_derivation_shows_its_numbers(table, loaded):
-    failing = [row for row in table if any(loaded[n].expects == "fails" for n in row[4].split(", ")
-                                           if n)]  # fmt: skip
+    failing = [
+        row for row in table if any(loaded[n].expects == "fails" for n in row[4].split(", ") if n)
+    ]
     assert len(failing) > 6
     for row in failing:
         assert re.search(r"the left side is -?[\d/]+ and the right side -?[\d/]+", row[5]), row[0]
@@ -69,21 +73,29 @@ def test_every_format_has_every_claim(table):
     assert all(line.count(" | ") == len(claims.COLUMNS) - 1 for line in markdown[2:])
 
 
-@pytest.mark.parametrize("change", [
-    {"verdict": "proved"},
-    {"by": ()},
-    {"verdict": "not decided here"},
-    {"verdict": "refuted", "so": ""},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"verdict": "proved"},
+        {"by": ()},
+        {"verdict": "not decided here"},
+        {"verdict": "refuted", "so": ""},
+    ],
+)
 def test_a_claim_that_says_too_little_is_refused(change):
     sound = Claim("x", "Section 1", "holds", "", ("momentum",))
     with pytest.raises(ValueError, match="must"):
         replace(sound, **change)
 
 
-@pytest.mark.parametrize(("verdict", "by"), [
-    ("refuted", "momentum"), ("holds, corrected", "momentum_rates_agree"), ("holds", "bogus"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("verdict", "by"),
+    [
+        ("refuted", "momentum"),
+        ("holds, corrected", "momentum_rates_agree"),
+        ("holds", "bogus"),
+    ],
+)
 def test_a_claim_must_rest_on_what_can_bear_it(verdict, by):
     with pytest.raises(RequestError):
         claims.decided(WHERE, (Claim("x", "Section 1", verdict, "so", (by,)),))

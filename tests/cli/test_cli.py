@@ -134,8 +134,10 @@ def test_two_processes_give_what_one_gives(call, tmp_path):
     found = []
     for jobs in ("1", "2"):
         report = tmp_path / f"{jobs}.json"
-        assert call("verify", "--derivations", str(tmp_path), "--jobs", jobs,
-                    "--json", str(report))[0] == 0  # fmt: skip
+        assert (
+            call("verify", "--derivations", str(tmp_path), "--jobs", jobs, "--json", str(report))[0]
+            == 0
+        )
         entries = json.loads(report.read_text())["derivations"]
         found.append([{k: v for k, v in e.items() if k != "seconds"} for e in entries])
     assert found[0] == found[1]
@@ -154,8 +156,17 @@ def test_the_table_has_a_column_for_kernels(call, tmp_path):
     """Its entry is the error of the tensor nearest to its budget, or that there is none."""
     pytest.importorskip("triton")
     report = tmp_path / "report.json"
-    code, out, _ = call("verify", "momentum", "sum_order", "--witness", "kernel",
-                        "--jobs", "1", "--json", str(report))  # fmt: skip
+    code, out, _ = call(
+        "verify",
+        "momentum",
+        "sum_order",
+        "--witness",
+        "kernel",
+        "--jobs",
+        "1",
+        "--json",
+        str(report),
+    )
     entries = {e["name"]: e for e in json.loads(report.read_text())["derivations"]}
     head, _, kernel, none = (line.split() for line in out.splitlines()[1:6] if line.strip())
     assert head == ["derivation", "outcome", "steps", "exact", "autograd", "kernel", "mutants"]
@@ -182,18 +193,21 @@ def test_reduce_prints_form_class_and_evidence(call):
     assert "autograd: agrees" in out
 
 
-@pytest.mark.parametrize(("words", "needle"), [
-    (["show", "nothing"], "'nothing'"),
-    (["show", "momentum", "--format", "pdf"], "'pdf'"),
-    (["verify", "nothing"], "'nothing'"),
-    (["verify", "--witness", "magic"], "'magic'"),
-    (["verify", "--witness", ""], "''"),
-    (["verify", "--device", "tpu"], "'tpu'"),
-    (["verify", "--jobs", "-1"], "-1"),
-    (["verify", "--derivations", "no/such/place"], "no/such/place"),
-    (["reduce", "nofile.py:loop"], "nofile.py:loop"),
-    (["reduce", "loop"], "'loop'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [
+        (["show", "nothing"], "'nothing'"),
+        (["show", "momentum", "--format", "pdf"], "'pdf'"),
+        (["verify", "nothing"], "'nothing'"),
+        (["verify", "--witness", "magic"], "'magic'"),
+        (["verify", "--witness", ""], "''"),
+        (["verify", "--device", "tpu"], "'tpu'"),
+        (["verify", "--jobs", "-1"], "-1"),
+        (["verify", "--derivations", "no/such/place"], "no/such/place"),
+        (["reduce", "nofile.py:loop"], "nofile.py:loop"),
+        (["reduce", "loop"], "'loop'"),
+    ],
+)
 def test_wrong_requests_are_one_sentence_and_exit_2(call, words, needle):
     code, out, err = call(*words)
     assert code == 2
@@ -208,13 +222,16 @@ def test_no_derivations_is_a_wrong_request(call, tmp_path):
     assert "at least one derivation" in err
 
 
-@pytest.mark.parametrize(("text", "needle"), [
-    ("raise OSError('broken on purpose')", "broken on purpose"),
-    ("def derive(:", "SyntaxError"),
-    ("derive = 3", "must define derive()"),
-    ("def derive():\n    return 3", "must return a Derivation"),
-    ("def derive():\n    return 1 / 0", "ZeroDivisionError"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "needle"),
+    [
+        ("raise OSError('broken on purpose')", "broken on purpose"),
+        ("def derive(:", "SyntaxError"),
+        ("derive = 3", "must define derive()"),
+        ("def derive():\n    return 3", "must return a Derivation"),
+        ("def derive():\n    return 1 / 0", "ZeroDivisionError"),
+    ],
+)
 def test_a_derivation_file_that_raises(call, tmp_path, text, needle):
     write(tmp_path, "good")
     (tmp_path / "broken.py").write_text(text)

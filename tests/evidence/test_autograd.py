@@ -66,15 +66,18 @@ LOOPS = {
 }
 EACH = GradientStep("per_token", "inside", momentum="per_token")
 LACT = InnerLoop(
-    SwiGLU(), Frobenius(),
-    replace(EACH, orthogonal="muon", weight_norm="initial_norm"), Schedule(3, "before_update"),
-)  # fmt: skip
+    SwiGLU(),
+    Frobenius(),
+    replace(EACH, orthogonal="muon", weight_norm="initial_norm"),
+    Schedule(3, "before_update"),
+)
 TOKENS = {
     "causal": InnerLoop(Linear(), SquaredError(), EACH, Schedule(2, "causal")),
     "LaCT": LACT,
-    "image": InnerLoop(DepthwiseConv(3, 2, 2), Frobenius(), replace(EACH, clip="column_norm"),
-                       Schedule(4)),
-}  # fmt: skip
+    "image": InnerLoop(
+        DepthwiseConv(3, 2, 2), Frobenius(), replace(EACH, clip="column_norm"), Schedule(4)
+    ),
+}
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -97,8 +100,10 @@ def test_every_rate_and_momentum_has_a_gradient():
     names = [what.removeprefix("recurrent: ") for what in seen.what if "recurrent" in what]
     assert names[-4:] == [*rates, "gradient in momentum"]
     constant = InnerLoop(Linear(), Frobenius(), GradientStep(None, momentum="constant"))
-    assert not any("rate" in x or "momentum" in x
-                   for x in autograd_witness(Fake(constant), seed=0, trials=1).what)  # fmt: skip
+    assert not any(
+        "rate" in x or "momentum" in x
+        for x in autograd_witness(Fake(constant), seed=0, trials=1).what
+    )
 
 
 def test_a_sequential_class_has_no_parallel_form_to_run():
@@ -240,8 +245,12 @@ PER_TOKEN = {
 }
 
 
-NUMBERS = [(name, loop) for name in PER_TOKEN for loop in TOKENS
-           if name != "one rate for all weights" or len(TOKENS[loop].trained) > 1]  # fmt: skip
+NUMBERS = [
+    (name, loop)
+    for name in PER_TOKEN
+    for loop in TOKENS
+    if name != "one rate for all weights" or len(TOKENS[loop].trained) > 1
+]
 
 
 @pytest.mark.parametrize(("name", "loop"), NUMBERS)
@@ -307,8 +316,12 @@ def test_moved_inputs_differ_by_a_unit_in_the_last_place():
     before = random_inputs(LACT, 0)
     after = moved(before, 1)
     assert isinstance(before.rate, dict) and isinstance(after.rate, dict)
-    pairs = [(before.q, after.q), (before.weights["W1"], after.weights["W1"]),
-             (before.rate["W1"], after.rate["W1"]), (before.momentum, after.momentum)]  # fmt: skip
+    pairs = [
+        (before.q, after.q),
+        (before.weights["W1"], after.weights["W1"]),
+        (before.rate["W1"], after.rate["W1"]),
+        (before.momentum, after.momentum),
+    ]
     for a, b in pairs:
         assert isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
         assert ((a - b) / a).abs().min() > 0 and ((a - b) / a).abs().max() <= 2**-51

@@ -28,18 +28,32 @@ from ttt_proofs.parallel import forms
 LINEAR = InnerLoop(Linear(), Frobenius())
 DELTA = InnerLoop(Linear(), SquaredError(), GradientStep("per_step"))
 HEAVY = InnerLoop(
-    MLP(2, "tanh"), Frobenius(), GradientStep("per_step", momentum="per_step", trained="last"),
+    MLP(2, "tanh"),
+    Frobenius(),
+    GradientStep("per_step", momentum="per_step", trained="last"),
     Schedule(2),
-)  # fmt: skip
+)
 EXCLUSIVE = InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(1, "before_update"))
 EACH = GradientStep("per_token", "inside", momentum="per_token")
-LACT = InnerLoop(SwiGLU(), Frobenius(),
-                 replace(EACH, orthogonal="muon", weight_norm="initial_norm"),
-                 Schedule(4, "before_update"))  # fmt: skip
-IMAGES = InnerLoop(DepthwiseConv(3, 2, 3), Frobenius(), GradientStep(None, clip="column_norm"),
-                   Schedule(6))  # fmt: skip
-LOOPS = [LINEAR, DELTA, HEAVY, EXCLUSIVE, InnerLoop(SwiGLU(), SquaredError()), LACT, IMAGES,
-         InnerLoop(Linear(), SquaredError(), EACH, Schedule(3, "causal"))]  # fmt: skip
+LACT = InnerLoop(
+    SwiGLU(),
+    Frobenius(),
+    replace(EACH, orthogonal="muon", weight_norm="initial_norm"),
+    Schedule(4, "before_update"),
+)
+IMAGES = InnerLoop(
+    DepthwiseConv(3, 2, 3), Frobenius(), GradientStep(None, clip="column_norm"), Schedule(6)
+)
+LOOPS = [
+    LINEAR,
+    DELTA,
+    HEAVY,
+    EXCLUSIVE,
+    InnerLoop(SwiGLU(), SquaredError()),
+    LACT,
+    IMAGES,
+    InnerLoop(Linear(), SquaredError(), EACH, Schedule(3, "causal")),
+]
 
 
 def attention(q, k, v, weights, rate):
@@ -224,10 +238,13 @@ def test_what_is_no_candidate_is_one_sentence(candidate, told):
 
 @pytest.mark.parametrize(
     "loop",
-    [InnerLoop(Features(), Frobenius()), InnerLoop(MLP(2, "act"), Frobenius()),
-     InnerLoop(MLP(2, bias=True), Frobenius())],
+    [
+        InnerLoop(Features(), Frobenius()),
+        InnerLoop(MLP(2, "act"), Frobenius()),
+        InnerLoop(MLP(2, bias=True), Frobenius()),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_loop_that_cannot_run_is_one_sentence(loop):
     with pytest.raises(ValueError, match=r"^`\w+` must be .+; got .+\. [A-Z].*\.$"):
         check(lambda q, k, v: v, loop)
@@ -279,10 +296,14 @@ def convolution(q, k, v, weights, size=3, height=2, width=3):
     w = weights["W"].transpose(1, 2).reshape(1, h * c, size * size).expand(b, -1, -1)
     outputs = []
     for n in range(0, t, height * width):
-        planes = [x[:, n : n + height * width].reshape(b, height, width, h * c).permute(0, 3, 1, 2)
-                  for x in (q, k, v)]  # fmt: skip
-        patches = [nn.functional.unfold(x.reshape(-1, 1, height, width), size, padding=size // 2)
-                   for x in planes[:2]]  # fmt: skip
+        planes = [
+            x[:, n : n + height * width].reshape(b, height, width, h * c).permute(0, 3, 1, 2)
+            for x in (q, k, v)
+        ]
+        patches = [
+            nn.functional.unfold(x.reshape(-1, 1, height, width), size, padding=size // 2)
+            for x in planes[:2]
+        ]
         asked, kept = (x.reshape(b, h * c, size * size, -1) for x in patches)
         gradient = -torch.einsum("bcdp,bcp->bcd", kept, planes[2].flatten(2))
         w = w - gradient / (gradient.norm(dim=-1, keepdim=True) + 1)
@@ -298,8 +319,13 @@ def test_a_convolution_by_hand_agrees_on_whole_images():
         return convolution(q, k, v, {"W": weights["W"].flip(1)})
 
     def still(q, k, v, weights):
-        return torch.cat([convolution(x, y, z, weights) for x, y, z in zip(
-            q.split(6, 1), k.split(6, 1), v.split(6, 1), strict=True)], 1)  # fmt: skip
+        return torch.cat(
+            [
+                convolution(x, y, z, weights)
+                for x, y, z in zip(q.split(6, 1), k.split(6, 1), v.split(6, 1), strict=True)
+            ],
+            1,
+        )
 
     found = check(still, IMAGES)
     assert not check(flipped, IMAGES).agrees

@@ -99,8 +99,9 @@ def test_shadowed_indices():
 def test_recursive_definition_is_iterated():
     # M[t+1] = g[t] + α M[t], M[0] = 0; W[t+1] = W[t] - M[t+1], W[0] = w
     moved = Define("M", (T,), Add((Atom("g", (ix(T),)), Mul((TWO, Atom("M", (ix(T),)))))), num(0))
-    weight = Define("W", (T,), Add((Atom("W", (ix(T),)), Mul((num(-1), Atom("M", (ix(T, 1),)))))),
-                    Atom("w", ()))  # fmt: skip
+    weight = Define(
+        "W", (T,), Add((Atom("W", (ix(T),)), Mul((num(-1), Atom("M", (ix(T, 1),)))))), Atom("w", ())
+    )
     model = rational(definitions=((moved, weight),), given=table(g=[1, 5, 7], w=100))
     assert [model.value(Atom("M", (ix(T),)), {T: t}) for t in range(4)] == [0, 1, 7, 21]
     assert [model.value(Atom("W", (ix(T),)), {T: t}) for t in range(4)] == [100, 99, 92, 71]
@@ -183,9 +184,18 @@ def test_gradient_of_a_vector_argument_sums_over_its_entries():
 
 @pytest.mark.parametrize("fn", ["sigmoid", "tanh", "step"])
 def test_known_derivatives(fn):
-    model = Model(PrimeField(PRIMES[0]), {}, (
-        (gradient(App(fn, (), (Lam((), Mul((num(3), Atom("X", ())))),)), Lam((), Atom("p", ()))),),
-    ), 1)  # fmt: skip
+    model = Model(
+        PrimeField(PRIMES[0]),
+        {},
+        (
+            (
+                gradient(
+                    App(fn, (), (Lam((), Mul((num(3), Atom("X", ())))),)), Lam((), Atom("p", ()))
+                ),
+            ),
+        ),
+        1,
+    )
     y = model.value(App(fn, (), (Lam((), Mul((num(3), Atom("p", ())))),)), {})
     slope = {"sigmoid": y * (1 - y), "tanh": 1 - y * y, "step": y * 0}[fn]
     assert model.value(Atom("G", ()), {}) == 3 * slope
@@ -250,9 +260,16 @@ def call(fn, body) -> App:
 
 @pytest.mark.parametrize(
     ("fn", "x", "value"),
-    [("root", Fraction(9, 4), Fraction(3, 2)), ("root", 0, 0), ("inverse", -3, Fraction(-1, 3)),
-     ("root", 2, None), ("root", -1, None), ("inverse", 0, None), ("sigmoid", 1, None)],
-)  # fmt: skip
+    [
+        ("root", Fraction(9, 4), Fraction(3, 2)),
+        ("root", 0, 0),
+        ("inverse", -3, Fraction(-1, 3)),
+        ("root", 2, None),
+        ("root", -1, None),
+        ("inverse", 0, None),
+        ("sigmoid", 1, None),
+    ],
+)
 def test_functions_over_the_rationals_are_exact_or_undefined(fn, x, value):
     term = call(fn, Num(Fraction(x)))
     if value is None:

@@ -270,9 +270,11 @@ def test_division_by_zero_shows_nothing():
 
 @pytest.mark.parametrize(
     ("left", "right"),
-    [(Mul((X, call("inverse", X))), Num(Fraction(1))),
-     (call("root", Mul((X, X, X, X))), Mul((X, X)))],
-)  # fmt: skip
+    [
+        (Mul((X, call("inverse", X))), Num(Fraction(1))),
+        (call("root", Mul((X, X, X, X))), Mul((X, X))),
+    ],
+)
 def test_what_holds_for_the_true_functions_alone_is_not_refuted(left, right):
     assert not exact_witness(claim(left, right), (), seed=0).agrees
     assert refute(claim(left, right), (), seed=0) is None
@@ -288,11 +290,13 @@ def test_sizes_grow_where_true_functions_agree_at_the_smallest():
 
 
 LACT = InnerLoop(
-    SwiGLU("identity"), Frobenius(),
-    GradientStep("per_token", "inside", momentum="per_token", orthogonal="muon",
-                 weight_norm="initial_norm"),
+    SwiGLU("identity"),
+    Frobenius(),
+    GradientStep(
+        "per_token", "inside", momentum="per_token", orthogonal="muon", weight_norm="initial_norm"
+    ),
     Schedule(4, "before_update"),
-)  # fmt: skip
+)
 VITTT = InnerLoop(
     DepthwiseConv(3, 2, 2), Frobenius(), GradientStep(None, clip="column_norm"), Schedule(4)
 )
@@ -303,8 +307,11 @@ VITTT = InnerLoop(
 def test_false_claims_about_whole_systems_have_small_counterexamples(loop, wrong):
     part = attention_part(loop)
     right = part.statement.right
-    rivals = {"doubled": Mul((TWO, right)), "nothing": Num(Fraction(0)),
-              "plus one": Add((right, Num(Fraction(1))))}  # fmt: skip
+    rivals = {
+        "doubled": Mul((TWO, right)),
+        "nothing": Num(Fraction(0)),
+        "plus one": Add((right, Num(Fraction(1)))),
+    }
     assert exact_witness(part.statement, part.proof.definitions, seed=0).agrees
     rival = claim(part.statement.left, rivals[wrong], *part.statement.every)
     found = refute(rival, part.proof.definitions, seed=0)

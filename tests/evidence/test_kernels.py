@@ -73,46 +73,87 @@ def test_a_sound_kernel_agrees(operator):
 
 
 def test_the_witness_is_deterministic():
-    first, second, other = (kernel_witness(LOOPS["swiglu_features"], seed=seed, device=DEVICE)
-                            for seed in (5, 5, 6))  # fmt: skip
+    first, second, other = (
+        kernel_witness(LOOPS["swiglu_features"], seed=seed, device=DEVICE) for seed in (5, 5, 6)
+    )
     assert first == second != other
 
 
 ROW = "(t != 5) & "  # one row of a mask, dropped
 FAULTS = [
     ("linear_attention", "gated", "rows >= columns if AXIS == 0", "rows > columns if AXIS == 0"),
-    ("linear_attention", "gated", "rows >= columns if AXIS == 0 else",
-     "(rows != 5) & (rows >= columns) if AXIS == 0 else"),
-    ("linear_attention", "gated", "load_rows(k + token * K, start, end, H",
-     "load_rows(k + token * K, start + 1, end, H"),
+    (
+        "linear_attention",
+        "gated",
+        "rows >= columns if AXIS == 0 else",
+        "(rows != 5) & (rows >= columns) if AXIS == 0 else",
+    ),
+    (
+        "linear_attention",
+        "gated",
+        "load_rows(k + token * K, start, end, H",
+        "load_rows(k + token * K, start + 1, end, H",
+    ),
     ("linear_attention", "gated", "kept = last", "kept = column < 0"),
-    ("linear_attention", "gated_backward", "m = dot(tl.trans(y), z, m)\n    elif",
-     "m = dot(tl.trans(y), z, 0.0 * m)\n    elif"),
-    ("momentum_attention", "gated", "        mask = tl.cumsum(mask, axis=AXIS)\n",
-     "        mask = tl.cumsum(mask, axis=AXIS)\n"
-     "        mask = tl.where(tl.arange(0, TOKENS)[:, None] == 5, 0.0, mask)\n"),
+    (
+        "linear_attention",
+        "gated_backward",
+        "m = dot(tl.trans(y), z, m)\n    elif",
+        "m = dot(tl.trans(y), z, 0.0 * m)\n    elif",
+    ),
+    (
+        "momentum_attention",
+        "gated",
+        "        mask = tl.cumsum(mask, axis=AXIS)\n",
+        "        mask = tl.cumsum(mask, axis=AXIS)\n"
+        "        mask = tl.where(tl.arange(0, TOKENS)[:, None] == 5, 0.0, mask)\n",
+    ),
     ("momentum_attention", "gated", "token, start + 1, start, stop", "token, start, start, stop"),
     ("momentum_attention", "gated", "kept = last", "kept = column < 0"),
     ("momentum_attention", "gated_backward", "whole * m + weight * w)", "m + weight * w)"),
     ("momentum_attention", "gated_numbers", "d_e = a * product *", "d_e = product *"),
-    ("delta_rule", "delta_rule_forward", "tl.where(t > i if EXCLUSIVE else t >= i, scores",
-     f"tl.where({ROW}(t >= i), scores"),
-    ("delta_rule", "delta_rule_forward", "keys = load_rows(k, at, T",
-     "keys = load_rows(k, at + 1, T"),
+    (
+        "delta_rule",
+        "delta_rule_forward",
+        "tl.where(t > i if EXCLUSIVE else t >= i, scores",
+        f"tl.where({ROW}(t >= i), scores",
+    ),
+    (
+        "delta_rule",
+        "delta_rule_forward",
+        "keys = load_rows(k, at, T",
+        "keys = load_rows(k, at + 1, T",
+    ),
     ("delta_rule", "delta_rule_forward", "if final is not None", "if False"),
-    ("delta_rule", "delta_rule_backward",
-     "dS = dot(tl.trans(keys), narrow(-gradient, keys.dtype), dS)", "pass"),
+    (
+        "delta_rule",
+        "delta_rule_backward",
+        "dS = dot(tl.trans(keys), narrow(-gradient, keys.dtype), dS)",
+        "pass",
+    ),
     ("delta_rule", "delta_rule_backward", "gradient = numbers * gradient", "pass"),
-    ("swiglu_attention", "swiglu_kernels", "tl.where(t > i if EXCLUSIVE else t >= i, scores",
-     f"tl.where({ROW}(t >= i), scores"),
-    ("swiglu_attention", "swiglu_kernels", "load_rows(k + token * K, start, end",
-     "load_rows(k + token * K, start + 1, end"),
+    (
+        "swiglu_attention",
+        "swiglu_kernels",
+        "tl.where(t > i if EXCLUSIVE else t >= i, scores",
+        f"tl.where({ROW}(t >= i), scores",
+    ),
+    (
+        "swiglu_attention",
+        "swiglu_kernels",
+        "load_rows(k + token * K, start, end",
+        "load_rows(k + token * K, start + 1, end",
+    ),
     ("swiglu_attention", "swiglu_kernels", "elif segment == S - 1", "elif segment == S"),
     ("swiglu_attention", "swiglu_kernels", "(1.0 + gate * (1.0 - s))", "1.0"),
-    ("swiglu_features", "swiglu_kernels", "gated(gate, up), first, N,",
-     "gated(gate, up), first, N - 1,"),
+    (
+        "swiglu_features",
+        "swiglu_kernels",
+        "gated(gate, up), first, N,",
+        "gated(gate, up), first, N - 1,",
+    ),
     ("swiglu_features", "swiglu_kernels", "outer * gate * s, first", "outer * gate, first"),
-]  # fmt: skip
+]
 
 
 def planted(monkeypatch, folder, operator, module, old, new):
@@ -130,9 +171,11 @@ def test_a_planted_error_does_not_agree(operator, module, old, new, monkeypatch,
 
 @pytest.mark.parametrize("operator", LOOPS)
 def test_a_copy_without_an_error_agrees(operator, monkeypatch, tmp_path):
-    same = {"delta_rule": ("delta_rule", "LEAST_WIDTH = 8"),
-            "swiglu_attention": ("swiglu", "MAX_FUSED = 128"),
-            "swiglu_features": ("swiglu", "MAX_FUSED = 128")}  # fmt: skip
+    same = {
+        "delta_rule": ("delta_rule", "LEAST_WIDTH = 8"),
+        "swiglu_attention": ("swiglu", "MAX_FUSED = 128"),
+        "swiglu_features": ("swiglu", "MAX_FUSED = 128"),
+    }
     module, text = same.get(operator, ("launches", "UNIT = 64"))
     assert planted(monkeypatch, tmp_path, operator, module, text, text).agrees
 
@@ -158,9 +201,11 @@ def test_loops_without_a_kernel_are_told_why(monkeypatch):
     assert without_kernel(LOOPS["delta_rule"], DEVICE) is None
     moving = InnerLoop(MLP(2, "tanh"), Frobenius())
     assert without_kernel(moving, DEVICE) == "its state is no scan of maps that data alone give"
-    for rule in (GradientStep(trained="last", orthogonal="muon"),
-                 GradientStep(trained="last", clip="column_norm"),
-                 GradientStep(trained="last", weight_norm="initial_norm")):  # fmt: skip
+    for rule in (
+        GradientStep(trained="last", orthogonal="muon"),
+        GradientStep(trained="last", clip="column_norm"),
+        GradientStep(trained="last", weight_norm="initial_norm"),
+    ):
         loop = InnerLoop(SwiGLU("silu"), Frobenius(), rule)
         assert "enlarge rounding" in str(without_kernel(loop, DEVICE))
     monkeypatch.setattr(arguments, "INTERPRETED", False)
@@ -177,8 +222,11 @@ def test_memory_is_poisoned_and_settings_come_back(strict, filled, monkeypatch):
     monkeypatch.setattr(memory, "fill_uninitialized_memory", filled)
 
     def settings():
-        return (torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory,
-                torch.is_deterministic_algorithms_warn_only_enabled())  # fmt: skip
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            memory.fill_uninitialized_memory,
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
 
     torch.use_deterministic_algorithms(strict is not None, warn_only=strict is False)
     try:

@@ -75,8 +75,11 @@ def test_shifted_times():
 def test_shifted_bounds():
     total = Sum(N, at(0), ix(T), Atom("x", (ix(N),)))
     assert made("shifted bound", total, T) == [
-        "Σ_i=1..t x[i]", "Σ_i=-1..t x[i]", "Σ_i=0..t+1 x[i]", "Σ_i=0..t-1 x[i]"
-    ]  # fmt: skip
+        "Σ_i=1..t x[i]",
+        "Σ_i=-1..t x[i]",
+        "Σ_i=0..t+1 x[i]",
+        "Σ_i=0..t-1 x[i]",
+    ]
     gate = Prod(at(0), ix(T), Lam((S,), Atom("g", (ix(S),))))
     assert len(made("shifted bound", gate, T)) == 4
     assert made("shifted bound", Sum(A, None, None, K), T) == []

@@ -46,8 +46,9 @@ def test_every_choice_is_drawn():
     reads = ("after_update", "before_update", "causal")
     assert schedules >= set(product((1, 2, 3, 4), reads, ("query", "key"), (False, True)))
     assert {(x.steps, x.read) for x in schedule()} == {
-        (1, "causal"), *product((1, 2), ("after_update", "before_update")),
-    }  # fmt: skip
+        (1, "causal"),
+        *product((1, 2), ("after_update", "before_update")),
+    }
 
 
 RATES = (None, "constant", "per_step", "per_token")
@@ -67,8 +68,10 @@ def test_choices_are_drawn_independently():
     """Every pair of two choices occurs together, not only each choice alone."""
     seen = {(type(net), u.trained, u.ascent, u.momentum) for net, u in chosen()}
     assert len(seen) == 5 * 2 * 2 * 4
-    assert len({(u.rate, u.momentum, u.clip, u.orthogonal, u.weight_norm) for _, u in chosen()}) \
-        == 4 * 4 * 2 * 2 * 2  # fmt: skip
+    assert (
+        len({(u.rate, u.momentum, u.clip, u.orthogonal, u.weight_norm) for _, u in chosen()})
+        == 4 * 4 * 2 * 2 * 2
+    )
 
 
 def test_causal_readings_meet_every_static_net():

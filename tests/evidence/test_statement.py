@@ -27,8 +27,15 @@ from ttt_proofs.loops import (
 )
 from ttt_proofs.symbolic import Part, attention_part, gradient_part
 
-NAMES = ["single_step", "unrolled", "momentum", "momentum_rate_outside", "momentum_rate_inside",
-         "mlp_gradients", "swiglu_gradients"]  # fmt: skip
+NAMES = [
+    "single_step",
+    "unrolled",
+    "momentum",
+    "momentum_rate_outside",
+    "momentum_rate_inside",
+    "mlp_gradients",
+    "swiglu_gradients",
+]
 
 
 def restated(derivation) -> list[tuple[InnerLoop, Part]]:
@@ -118,14 +125,23 @@ NEW = {
     "single tokens": InnerLoop(MLP(2, "tanh"), SquaredError(), EACH, Schedule(single=True)),
     "LaCT": InnerLoop(SwiGLU(), Frobenius(), FULL, Schedule(3, "before_update")),
     "gated": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm"), Schedule(2)),
-    "keys, negated": InnerLoop(Linear(), SquaredError(), EACH,
-                               Schedule(2, query="key", negate_values=True)),
-    "wide and tall": InnerLoop(MLP(2, "relu"), Frobenius(),
-                               GradientStep(momentum="per_step", orthogonal="muon"), Schedule(4)),
-    "image": InnerLoop(DepthwiseConv(3, 2, 3), SquaredError(),
-                       replace(EACH, clip="column_norm", weight_norm="initial_norm"), Schedule(6)),
+    "keys, negated": InnerLoop(
+        Linear(), SquaredError(), EACH, Schedule(2, query="key", negate_values=True)
+    ),
+    "wide and tall": InnerLoop(
+        MLP(2, "relu"),
+        Frobenius(),
+        GradientStep(momentum="per_step", orthogonal="muon"),
+        Schedule(4),
+    ),
+    "image": InnerLoop(
+        DepthwiseConv(3, 2, 3),
+        SquaredError(),
+        replace(EACH, clip="column_norm", weight_norm="initial_norm"),
+        Schedule(6),
+    ),
     "causal image": InnerLoop(DepthwiseConv(3, 2, 2), Frobenius(), EACH, Schedule(4, "causal")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -150,25 +166,46 @@ def other(name, change):
 
 FAULTS = [
     ("LaCT", "epsilon", other("epsilon", lambda x: 1e-4)),
-    ("LaCT", "rates of another weight", lambda values: {
-        q: values[q._replace(name="eta_W1")] for q in values if q.name == "eta_W0"}),
+    (
+        "LaCT",
+        "rates of another weight",
+        lambda values: {q: values[q._replace(name="eta_W1")] for q in values if q.name == "eta_W0"},
+    ),
     ("rates and momenta per token", "rates one token late", lambda v: shifted(v, "eta_W1")),
     ("rates and momenta per token", "momentum summed", other("alpha", lambda x: 3 * x)),
     ("rates and momenta per token", "momentum one step late", lambda v: shifted(v, "alpha")),
     ("causal", "all tokens are seen", other("visible", lambda x: 1.0)),
-    ("causal", "the token itself is not seen", lambda values: {
-        q: float(q.place[0] > q.place[1]) for q in values if q.name == "visible"}),
-    ("causal image", "other pixels are seen", lambda values: {
-        q: values[q._replace(place=q.place[2:] + q.place[:2])]
-        for q in values if q.name == "visible"}),
-    ("image", "the edge is not zero", lambda values: {
-        q: 1.0 for q in values if q.name == "q" and 0 in q.place[1:3]}),
-    ("image", "the window is transposed", lambda values: {
-        q: values[q._replace(place=(q.place[1], q.place[0], q.place[2]))]
-        for q in values if q.name == "W_0"}),
+    (
+        "causal",
+        "the token itself is not seen",
+        lambda values: {q: float(q.place[0] > q.place[1]) for q in values if q.name == "visible"},
+    ),
+    (
+        "causal image",
+        "other pixels are seen",
+        lambda values: {
+            q: values[q._replace(place=q.place[2:] + q.place[:2])]
+            for q in values
+            if q.name == "visible"
+        },
+    ),
+    (
+        "image",
+        "the edge is not zero",
+        lambda values: {q: 1.0 for q in values if q.name == "q" and 0 in q.place[1:3]},
+    ),
+    (
+        "image",
+        "the window is transposed",
+        lambda values: {
+            q: values[q._replace(place=(q.place[1], q.place[0], q.place[2]))]
+            for q in values
+            if q.name == "W_0"
+        },
+    ),
     ("image", "one pixel late", lambda values: shifted(values, "k")),
     ("keys, negated", "values are negated twice", other("v", lambda x: -x)),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "what", "fault"), FAULTS, ids=[what for _, what, _ in FAULTS])

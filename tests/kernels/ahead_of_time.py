@@ -24,8 +24,12 @@ from typing import Any
 
 import torch
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32,
-          "fp64": torch.float64}  # fmt: skip
+DTYPES = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
 TYPES = {dtype: f"*{name}" for name, dtype in DTYPES.items()}
 OPERATORS = ("additive", "decay", "momentum", "delta", "swiglu", "features")
 Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]  # kernel, arguments, options
@@ -50,9 +54,11 @@ def signature_of(launch: Launch) -> tuple[dict[str, str], dict[Any, Any], dict[A
 def respecialised(launch: Launch) -> list[str]:
     """The integers whose values, such as a sequence's length, would make Triton compile anew."""
     kernel, arguments, _ = launch
-    return [p.name for p, x in zip(kernel.params, arguments, strict=False)
-            if isinstance(x, int) and not p.do_not_specialize and not p.is_constexpr
-            ]  # fmt: skip
+    return [
+        p.name
+        for p, x in zip(kernel.params, arguments, strict=False)
+        if isinstance(x, int) and not p.do_not_specialize and not p.is_constexpr
+    ]
 
 
 def compiled(launch: Launch) -> dict[str, Any]:
@@ -67,19 +73,26 @@ def compiled(launch: Launch) -> dict[str, Any]:
     # ptxas says only while it runs what it spills.
     knobs.nvidia.dump_ptxas_log = knobs.compilation.always_compile = True
     with redirect_stdout(StringIO()) as said:
-        made = triton.compile(ASTSource(kernel, *signature_of(launch)),
-                              target=GPUTarget("cuda", 90, 32), options=run)  # fmt: skip
+        made = triton.compile(
+            ASTSource(kernel, *signature_of(launch)), target=GPUTarget("cuda", 90, 32), options=run
+        )
     log = said.getvalue()
     spilled = re.search(r"(\d+) bytes spill stores", log)
     registers = re.search(r"Used (\d+) registers", log)
     if not spilled or not registers:
         raise RuntimeError(f"ptxas must report spills and registers; got {log[-500:]!r}.")
     ptx = made.asm["ptx"]
-    return {"kernel": kernel.fn.__name__, "registers": int(registers[1]), "spills": int(spilled[1]),
-            "shared": made.metadata.shared, "wgmma": ptx.count("wgmma.mma_async"),
-            "tensor_cores": len(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync)", ptx)),
-            "bytes": len(made.asm["cubin"]), "respecialised": respecialised(launch),
-            **run}  # fmt: skip
+    return {
+        "kernel": kernel.fn.__name__,
+        "registers": int(registers[1]),
+        "spills": int(spilled[1]),
+        "shared": made.metadata.shared,
+        "wgmma": ptx.count("wgmma.mma_async"),
+        "tensor_cores": len(re.findall(r"\b(?:wgmma\.mma_async|mma\.sync)", ptx)),
+        "bytes": len(made.asm["cubin"]),
+        "respecialised": respecialised(launch),
+        **run,
+    }
 
 
 @contextmanager
@@ -95,9 +108,12 @@ def recorded() -> Iterator[list[Launch]]:
         found.append((kernel, given, options))
 
     # `swiglu_features` asks the module's INTERPRETED for a device, and `fuses` for the dtype.
-    changes = {(JITFunction, "run"): record, (arguments, "check_device"): lambda q: None,
-               (swiglu, "INTERPRETED"): True,
-               (swiglu, "fuses"): lambda q: q.element_size() == 2}  # fmt: skip
+    changes = {
+        (JITFunction, "run"): record,
+        (arguments, "check_device"): lambda q: None,
+        (swiglu, "INTERPRETED"): True,
+        (swiglu, "fuses"): lambda q: q.element_size() == 2,
+    }
     before = {(home, name): getattr(home, name) for home, name in changes}
     for (home, name), change in changes.items():
         setattr(home, name, change)
@@ -141,6 +157,7 @@ def launches(operator: str, dtype: str, width: int, segments: int = 2) -> list[L
 
 def fullest(found: list[Launch]) -> list[Launch]:
     """Of each kernel the launch with the most tensors."""
+
     def tensors(launch: Launch) -> int:
         return sum(isinstance(x, torch.Tensor) for x in launch[1])
 
@@ -162,8 +179,9 @@ def main(words: list[str]) -> None:
 def subprocess_lines(*words: str) -> list[dict[str, Any]]:
     """What `main` prints, from a Python whose Triton compiles, not interprets."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, __file__, *words], env=environment, text=True,
-                          capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, __file__, *words], env=environment, text=True, capture_output=True
+    )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -12,9 +12,23 @@ from typing import Any
 from ttt_proofs import kernels
 
 HOME = Path(kernels.__file__).parent
-FILES = ("__init__", "arguments", "tiles", "gated", "gated_backward", "gated_numbers", "launches",
-         "scan", "additive", "momentum", "delta_rule", "delta_rule_forward", "delta_rule_backward",
-         "swiglu", "swiglu_kernels")  # fmt: skip
+FILES = (
+    "__init__",
+    "arguments",
+    "tiles",
+    "gated",
+    "gated_backward",
+    "gated_numbers",
+    "launches",
+    "scan",
+    "additive",
+    "momentum",
+    "delta_rule",
+    "delta_rule_forward",
+    "delta_rule_backward",
+    "swiglu",
+    "swiglu_kernels",
+)
 
 
 @contextmanager

@@ -33,8 +33,11 @@ def patched_once_a_launch() -> Iterator[None]:
     def once(function: Callable) -> Any:
         if function not in known:
             modules = (language, language.core)
-            known[function] = {x.__name__ for x in function.__globals__.values()
-                               if any(x is module for module in modules)}  # fmt: skip
+            known[function] = {
+                x.__name__
+                for x in function.__globals__.values()
+                if any(x is module for module in modules)
+            }
         if known[function] <= done:
             return inner._LangPatchScope()  # nothing to take back
         done.update(known[function])

@@ -54,12 +54,20 @@ class Case:
 
         def numbers() -> Tensor:
             x = torch.rand(tokens, generator=draw, dtype=torch.float64)
-            kinds = {"random": x, "zero": 0 * x, "one": 0 * x + 1, "tiny": 1e-6 * x,
-                     "mixed": torch.where(x < 0.2, 0, torch.where(x > 0.5, 1, x))}  # fmt: skip
+            kinds = {
+                "random": x,
+                "zero": 0 * x,
+                "one": 0 * x + 1,
+                "tiny": 1e-6 * x,
+                "mixed": torch.where(x < 0.2, 0, torch.where(x > 0.5, 1, x)),
+            }
             return kinds[self.gates].to(DEVICE, wide)
 
-        made = {"q": normal(*tokens, self.K), "k": normal(*tokens, self.K),
-                "v": normal(*tokens, self.V)}  # fmt: skip
+        made = {
+            "q": normal(*tokens, self.K),
+            "k": normal(*tokens, self.K),
+            "v": normal(*tokens, self.V),
+        }
         made |= {"alpha": numbers()} if self.mode != "additive" else {}
         made |= {"eta": numbers()} if self.mode == "momentum" else {}
         for name in ("w", "m") if self.mode == "momentum" else ("m",):
@@ -116,15 +124,21 @@ def plain(case: Case, x: Inputs) -> Outputs:
 
 def run(kernels: Any, case: Case, x: Inputs) -> Outputs:
     """The operator of `kernels`, which has `linear_attention` and `momentum_attention`."""
-    options = {"scale": case.scale, "exclusive": case.exclusive, "segments": case.segments,
-               "output_final_state": True}  # fmt: skip
+    options = {
+        "scale": case.scale,
+        "exclusive": case.exclusive,
+        "segments": case.segments,
+        "output_final_state": True,
+    }
     if case.mode == "momentum":
         first = (x["w"], x["m"]) if case.initial else None
-        o, (w, m) = kernels.momentum_attention(x["q"], x["k"], x["v"], x["eta"], x["alpha"],
-                                               initial_state=first, **options)  # fmt: skip
+        o, (w, m) = kernels.momentum_attention(
+            x["q"], x["k"], x["v"], x["eta"], x["alpha"], initial_state=first, **options
+        )
         return {"o": o, "m_last": m, "w_last": w}
-    o, m = kernels.linear_attention(x["q"], x["k"], x["v"], decay=x.get("alpha"),
-                                    initial_state=x.get("m"), **options)  # fmt: skip
+    o, m = kernels.linear_attention(
+        x["q"], x["k"], x["v"], decay=x.get("alpha"), initial_state=x.get("m"), **options
+    )
     return {"o": o, "m_last": m}
 
 
@@ -132,8 +146,10 @@ def with_gradients(form: Callable[[Inputs], Outputs], x: Inputs, seed: int = 1) 
     """The outputs of a form, and the gradients of their sum, weighted at random, in every input."""
     outputs = form(x)
     draw = torch.Generator().manual_seed(seed)
-    weights = {name: torch.randn(y.shape, generator=draw, dtype=torch.float64).to(y.dtype).to(y)
-               for name, y in sorted(outputs.items())}  # fmt: skip
+    weights = {
+        name: torch.randn(y.shape, generator=draw, dtype=torch.float64).to(y.dtype).to(y)
+        for name, y in sorted(outputs.items())
+    }
     total = [outputs[name] for name in weights]
     gradients = torch.autograd.grad(total, list(x.values()), list(weights.values()))
     return outputs | {f"d{name}": g for name, g in zip(x, gradients, strict=True)}

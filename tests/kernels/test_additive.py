@@ -53,23 +53,39 @@ FAULTS = [
     # the final state is not stored
     ("gated", "kept = last", "kept = column < 0", "additive"),
     # the last token's gate is dropped
-    ("tiles", "kept = (rows >= begin) & (rows < end)", "kept = (rows >= begin) & (rows < end - 1)",
-     "decay"),
+    (
+        "tiles",
+        "kept = (rows >= begin) & (rows < end)",
+        "kept = (rows >= begin) & (rows < end - 1)",
+        "decay",
+    ),
     # a gradient without the decay
-    ("gated_backward", "scaled_rows(z, reach), whole * m)\n    else",
-     "scaled_rows(z, reach), m)\n    else", "decay"),
-    ("gated_numbers", "tl.cumprod(tl.where(t > i + 1, before[:, None], 1.0), axis=0)", "1.0",
-     "decay"),
+    (
+        "gated_backward",
+        "scaled_rows(z, reach), whole * m)\n    else",
+        "scaled_rows(z, reach), m)\n    else",
+        "decay",
+    ),
+    (
+        "gated_numbers",
+        "tl.cumprod(tl.where(t > i + 1, before[:, None], 1.0), axis=0)",
+        "1.0",
+        "decay",
+    ),
     ("gated_numbers", "outer = tl.sum(mask * reads[None, :], axis=1) +", "outer =", "decay"),
     # segments that forget their gates, or their initial state
     ("scan", "product[:, s] * m + moved[1]", "m + moved[1]", "decay"),
-    ("scan", "torch.zeros_like(x[:, 0]) if y is None else y.flatten(0, 1)",
-     "torch.zeros_like(x[:, 0])", "additive"),
+    (
+        "scan",
+        "torch.zeros_like(x[:, 0]) if y is None else y.flatten(0, 1)",
+        "torch.zeros_like(x[:, 0])",
+        "additive",
+    ),
     # the first token of an exclusive reading
     ("gated", "tl.where(segment == 0, WIDTH, 0)", "tl.where(segment == 0, 0, 0)", "additive"),
     ("gated_backward", "m = add_first(", "m = m + 0.0 * add_first(", "additive"),
     ("gated_backward", "narrow(z_tile.to(ACC) * SCALE, z_tile.dtype)", "z_tile", "additive"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("module", "old", "new", "mode"), FAULTS)
@@ -132,8 +148,15 @@ def test_only_asked_for_gradients_and_states():
     for wanted in ("q", "k", "v", "alpha", "m"):
         x = {name: y.detach() for name, y in case.inputs().items()}
         x[wanted].requires_grad_()
-        o, last = linear_attention(x["q"], x["k"], x["v"], decay=x["alpha"], scale=case.scale,
-                                   initial_state=x["m"], output_final_state=True)  # fmt: skip
+        o, last = linear_attention(
+            x["q"],
+            x["k"],
+            x["v"],
+            decay=x["alpha"],
+            scale=case.scale,
+            initial_state=x["m"],
+            output_final_state=True,
+        )
         draw = torch.Generator().manual_seed(1)
         weights = [torch.randn(y.shape, generator=draw, dtype=FP64).to(y) for y in (last, o)]
         (got,) = torch.autograd.grad([last, o], [x[wanted]], weights)
@@ -179,15 +202,18 @@ WRONG = [
     ({"k": Q[..., :3]}, ValueError, r"`q` and `k` must have one shape; got \(2, 5, 3, 4\) and"),
     ({"v": Q[:, :4]}, ValueError, r"`v` must have k's batch, time and heads \(2, 5, 3\); got"),
     ({"v": Q[..., :0]}, ValueError, "`v` must have a width of at least 1; got 0"),
-    ({"q": Q.new_zeros(2, 5, 3, 257), "k": Q.new_zeros(2, 5, 3, 257)}, ValueError,
-     "`k` must have a width of 1 to 256, which is one block of the kernel; got 257"),
+    (
+        {"q": Q.new_zeros(2, 5, 3, 257), "k": Q.new_zeros(2, 5, 3, 257)},
+        ValueError,
+        "`k` must have a width of 1 to 256, which is one block of the kernel; got 257",
+    ),
     ({"decay": 0.5}, TypeError, "`decay` must be a floating-point tensor; got float"),
     ({"decay": Q[..., 0, :]}, ValueError, r"`decay` must be \[batch, time, heads\] = \(2, 5, 3\)"),
     ({"initial_state": Q}, ValueError, r"must be \[batch, heads, K, V\] = \(2, 3, 4, 4\); got"),
     ({"scale": "1"}, TypeError, "`scale` must be a number; got str. Pass a float."),
     ({"scale": float("nan")}, ValueError, "`scale` must be finite; got nan. Pass 1.0 for none."),
     ({"segments": 0}, ValueError, "`segments` must be a positive integer; got 0. Leave it out"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "kind", "words"), WRONG)
@@ -223,10 +249,16 @@ for name, given in (("linear_attention", (q, q, q)), ("momentum_attention", (q, 
 """
 
 
-@pytest.mark.parametrize(("way", "words"), [
-    ("blocked", "needs Triton, which is not installed. Install it with"),
-    ("there", "Pass CUDA tensors, or set TRITON_INTERPRET=1 before the first import of triton."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ("blocked", "needs Triton, which is not installed. Install it with"),
+        (
+            "there",
+            "Pass CUDA tensors, or set TRITON_INTERPRET=1 before the first import of triton.",
+        ),
+    ],
+)
 def test_without_triton_or_device(way, words):
     done = subprocess.run([sys.executable, "-c", ALONE, way], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -20,9 +20,16 @@ SHARED = 227 * 1024  # bytes that a Hopper multiprocessor has for one program
 SPILLS = {"attend_kernel": 320}
 OPERATORS = ("momentum", "delta", "swiglu")  # the last runs the additive kernels too
 ELEMENTWISE = {"gated_kernel", "gated_gradient_kernel"}
-KERNELS = ELEMENTWISE | {"forward_kernel", "reverse_kernel", "numbers_kernel", "couple_tiles",
-                         "delta_rule_forward", "delta_rule_reverse", "delta_rule_inputs",
-                         "attend_kernel"}  # fmt: skip
+KERNELS = ELEMENTWISE | {
+    "forward_kernel",
+    "reverse_kernel",
+    "numbers_kernel",
+    "couple_tiles",
+    "delta_rule_forward",
+    "delta_rule_reverse",
+    "delta_rule_inputs",
+    "attend_kernel",
+}
 LARGE = KERNELS - ELEMENTWISE - {"numbers_kernel", "couple_tiles"}  # products of whole tiles
 
 
@@ -42,9 +49,12 @@ def test_each_kernel_compiles_for_hopper(width):
 
 def parameters(**kinds):
     """A kernel's parameters: `constexpr`, `fixed` for an integer that is not specialised, or ""."""
-    params = [SimpleNamespace(name=name, is_constexpr=kind == "constexpr",
-                              do_not_specialize=kind == "fixed")
-              for name, kind in kinds.items()]  # fmt: skip
+    params = [
+        SimpleNamespace(
+            name=name, is_constexpr=kind == "constexpr", do_not_specialize=kind == "fixed"
+        )
+        for name, kind in kinds.items()
+    ]
     return SimpleNamespace(params=params, arg_names=list(kinds))
 
 
@@ -52,8 +62,14 @@ def test_arguments_have_the_types_that_a_launch_gives_them():
     kernel = parameters(x="", y="", T="fixed", N="", scale="", WIDTH="constexpr")
     launch = (kernel, (torch.empty(1, dtype=torch.half), None, 3, 4, 0.5), {"WIDTH": 8})
     types, constants, aligned = signature_of(launch)
-    assert types == {"x": "*fp16", "y": "constexpr", "T": "i32", "N": "i32", "scale": "fp32",
-                     "WIDTH": "constexpr"}  # fmt: skip
+    assert types == {
+        "x": "*fp16",
+        "y": "constexpr",
+        "T": "i32",
+        "N": "i32",
+        "scale": "fp32",
+        "WIDTH": "constexpr",
+    }
     assert constants == {(1,): None, (5,): 8} and list(aligned) == [(0,)]
     assert respecialised(launch) == ["N"]
 

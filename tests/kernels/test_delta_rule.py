@@ -48,8 +48,15 @@ def drawn(B, T, H, K, V, betas, dtype, seed=0, reach=1.0):
         beta = torch.where(normal(B, T, H) > 1, beta.round(), beta * 1.2 - 0.1)
     elif betas != "random":
         beta = torch.full_like(beta, float(betas))
-    x = (normal(B, T, H, K), k, normal(B, T, H, V), beta, normal(B, H, K, V),
-         normal(B, T, H, V), normal(B, H, K, V))  # fmt: skip
+    x = (
+        normal(B, T, H, K),
+        k,
+        normal(B, T, H, V),
+        beta,
+        normal(B, H, K, V),
+        normal(B, T, H, V),
+        normal(B, H, K, V),
+    )
     return [y.to(DEVICE, dtype).double() for y in x]
 
 
@@ -69,8 +76,10 @@ def kernels(q, k, v, beta, initial, **options):
 
 def errors(found, true):
     """The error of each output and gradient; NaN where there is one, huge where b is zero."""
-    return {name: ((a - b).abs().max() / b.abs().max().clamp(min=1e-300)).item()
-            for name, a, b in zip(NAMES, found, true, strict=True)}  # fmt: skip
+    return {
+        name: ((a - b).abs().max() / b.abs().max().clamp(min=1e-300)).item()
+        for name, a, b in zip(NAMES, found, true, strict=True)
+    }
 
 
 def too_wrong(found, true, bounds):
@@ -271,18 +280,24 @@ FAULTS = {
         ("range(BLOCK - 1)", "range(BLOCK - 2)"),
         ("numbers[:, None] * found, 0.0", "found, 0.0"),
         ("numbers[:, None] * earlier, sides", "earlier, sides"),
-        ("c30 = passed(a31, b1, c10, passed(a30, b0, c00, a30))",
-         "c30 = passed(a30, b0, c00, a30)"),
+        (
+            "c30 = passed(a31, b1, c10, passed(a30, b0, c00, a30))",
+            "c30 = passed(a30, b0, c00, a30)",
+        ),
         ("put(out, c20, 2, 0, TOKENS)", "put(out, c21, 2, 0, TOKENS)"),
         ("put(out, none, 1, 3, TOKENS)", "pass"),
         ("t > i if EXCLUSIVE else t >= i", "t >= i"),
         ("t > i if EXCLUSIVE else t >= i", "t > i"),
-        ("load_numbers(beta, at, 0, T, H, 0.0, TOKENS)",
-         "load_numbers(beta, at, 0, T - 1, H, 0.0, TOKENS)"),
+        (
+            "load_numbers(beta, at, 0, T, H, 0.0, TOKENS)",
+            "load_numbers(beta, at, 0, T - 1, H, 0.0, TOKENS)",
+        ),
         ("error = values - dot(", "error = values + dot("),
         ("narrow(numbers * error, keys.dtype), error)", "narrow(error, keys.dtype), error)"),
-        ("S = dot(tl.trans(keys), update, S)",
-         "S = S if tile + 1 == tiles else dot(tl.trans(keys), update, S)"),
+        (
+            "S = dot(tl.trans(keys), update, S)",
+            "S = S if tile + 1 == tiles else dot(tl.trans(keys), update, S)",
+        ),
         ("if initial is not None", "if False"),
         ("SCALE * read", "read"),
         ("states + (head * tiles + tile)", "states + (head * tiles + tiles - 1 - tile)"),
@@ -308,7 +323,7 @@ FAULTS = {
         ("dkeys *= -numbers[:, None]", "dkeys *= -1"),
         ("(dbeta + start, total, at, T,", "(dbeta + start, total, at, T - 1,"),
     ],
-}  # fmt: skip
+}
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="faults are planted in what the interpreter runs")

@@ -33,16 +33,22 @@ FAULTS = [
     # the mask counts one step's momentum, not the sum of them
     ("gated", "        mask = tl.cumsum(mask, axis=AXIS)\n", ""),
     # reading does not see the accumulator that enters a tile
-    ("gated", "weight = tl.sum(reach, axis=0)\n        reach = tl.cumsum(reach, axis=0)",
-     "weight = tl.sum(reach, axis=0)\n        reach = 0.0 * reach"),
+    (
+        "gated",
+        "weight = tl.sum(reach, axis=0)\n        reach = tl.cumsum(reach, axis=0)",
+        "weight = tl.sum(reach, axis=0)\n        reach = 0.0 * reach",
+    ),
     # W forgets the accumulator that enters a tile, or the tile's own writes
     ("gated", "scaled_rows(v, last), w + weight * m)", "scaled_rows(v, last), w)"),
     ("gated", "scaled_rows(v, last), w + weight * m)", "scaled_rows(v, after), w + weight * m)"),
     # the read of W is dropped
     ("gated", "read = dot(q, narrow(w, q.dtype), read)", "read = read + 0.0"),
     # gradients: of the accumulator through W, of what is written last, of the numbers
-    ("gated_backward", "scaled_rows(z, reach), whole * m + weight * w)",
-     "scaled_rows(z, reach), whole * m)"),
+    (
+        "gated_backward",
+        "scaled_rows(z, reach), whole * m + weight * w)",
+        "scaled_rows(z, reach), whole * m)",
+    ),
     ("gated_backward", "r += last[:, None] * from_w", "r += 0.0 * from_w"),
     ("gated_numbers", "tl.cumsum(pairs, axis=0, reverse=True)", "tl.cumsum(pairs, axis=0)"),
     ("gated_numbers", "d_e = a * product *", "d_e = product *"),
@@ -52,7 +58,7 @@ FAULTS = [
     ("scan", "weight[:, s] * (w if reverse else m)", "0.0 * (w if reverse else m)"),
     # the first token of an exclusive reading
     ("gated_backward", "w = add_first(", "w = w + 0.0 * add_first("),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("module", "old", "new"), FAULTS)
@@ -74,8 +80,9 @@ def test_two_tokens_by_hand():
     one = torch.ones(1, 2, 1, 1, device=DEVICE)
     alpha = torch.full((1, 2, 1), 0.5, device=DEVICE)
     for exclusive, expected in ((False, [1.0, 2.5]), (True, [0.0, 1.0])):
-        o, last = momentum_attention(one, one, one, one[..., 0], alpha, exclusive=exclusive,
-                                     output_final_state=True)  # fmt: skip
+        o, last = momentum_attention(
+            one, one, one, one[..., 0], alpha, exclusive=exclusive, output_final_state=True
+        )
         assert o.flatten().tolist() == expected
         assert last is not None and [x.item() for x in last] == [2.5, 1.5]
 
@@ -124,10 +131,13 @@ WRONG = [
     ({"alpha": Q}, ValueError, r"`alpha` must be \[batch, time, heads\] = \(2, 5, 3\); got shape"),
     ({"initial_state": STATE}, TypeError, r"must be a pair of tensors \(W, M\); got Tensor. Pass"),
     ({"initial_state": (STATE, None)}, TypeError, r"must be a pair of tensors \(W, M\); got tuple"),
-    ({"initial_state": (STATE, STATE[..., :3])}, ValueError,
-     r"`initial_state\[1\]` must be \[batch, heads, K, V\] = \(2, 3, 4, 4\); got shape"),
+    (
+        {"initial_state": (STATE, STATE[..., :3])},
+        ValueError,
+        r"`initial_state\[1\]` must be \[batch, heads, K, V\] = \(2, 3, 4, 4\); got shape",
+    ),
     ({"segments": True}, ValueError, "`segments` must be a positive integer; got True. Leave it"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "kind", "words"), WRONG)

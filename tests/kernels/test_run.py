@@ -33,8 +33,9 @@ from ttt_proofs.parallel import forms
 def step(rate: Any = "constant", momentum: Any = None, **rest: Any) -> GradientStep:
     """An update of the last weight; a rate per token is inside."""
     place = "inside" if rate == "per_token" else "outside"
-    return GradientStep(**{"rate": rate, "place": place, "momentum": momentum, "trained": "last",
-                           **rest})  # fmt: skip
+    return GradientStep(
+        **{"rate": rate, "place": place, "momentum": momentum, "trained": "last", **rest}
+    )
 
 
 def loop(net: Any = None, update: Any = None, loss: Any = None, **schedule: Any) -> InnerLoop:
@@ -45,18 +46,26 @@ def loop(net: Any = None, update: Any = None, loss: Any = None, **schedule: Any)
 SILU, ERROR = SwiGLU("silu"), SquaredError()
 LOOPS = {
     "additive": [
-        loop(), loop(update=step(None)), loop(update=step("per_step", ascent=True)),
+        loop(),
+        loop(update=step(None)),
+        loop(update=step("per_step", ascent=True)),
         loop(update=step("per_step", place="inside"), read="before_update"),
         loop(update=step("per_token"), query="key", negate_values=True),
-        loop(SILU), loop(SILU, step("per_token"), read="before_update"),
+        loop(SILU),
+        loop(SILU, step("per_token"), read="before_update"),
         loop(SILU, step(place="inside", ascent=True), negate_values=True),
-        loop(SwiGLU("gelu_tanh"), step("per_step")), loop(MLP(2, "tanh"), step("per_token")),
-        loop(GLU("silu"), step("per_step")), loop(GLU("tanh"), step(None), query="key"),
-        loop(chunk=4, read="causal"), loop(SILU, step("per_token"), chunk=4, read="causal"),
-        loop(MLP(1, "relu"), step(None), chunk=3, read="causal"), loop(chunk=1, read="causal"),
+        loop(SwiGLU("gelu_tanh"), step("per_step")),
+        loop(MLP(2, "tanh"), step("per_token")),
+        loop(GLU("silu"), step("per_step")),
+        loop(GLU("tanh"), step(None), query="key"),
+        loop(chunk=4, read="causal"),
+        loop(SILU, step("per_token"), chunk=4, read="causal"),
+        loop(MLP(1, "relu"), step(None), chunk=3, read="causal"),
+        loop(chunk=1, read="causal"),
     ],
     "momentum": [
-        loop(update=step("constant", "constant")), loop(update=step(None, "per_token")),
+        loop(update=step("constant", "constant")),
+        loop(update=step(None, "per_token")),
         loop(update=step("per_step", "per_step", ascent=True), read="before_update"),
         loop(update=step("per_step", "per_token", place="inside"), query="key"),
         loop(SILU, step("per_token", "per_step"), negate_values=True),
@@ -65,21 +74,23 @@ LOOPS = {
         loop(GLU("silu"), step("per_step", "per_token"), read="causal"),
     ],
     "delta": [
-        loop(loss=ERROR), loop(loss=ERROR, update=step(None)),
+        loop(loss=ERROR),
+        loop(loss=ERROR, update=step(None)),
         loop(loss=ERROR, update=step("per_step", ascent=True), read="before_update"),
         loop(loss=ERROR, update=step("per_token"), query="key", negate_values=True),
         loop(SILU, step("per_step", place="inside"), ERROR, read="causal"),
         loop(MLP(2, "tanh"), step("per_token"), ERROR),
     ],
     "features": [
-        loop(SILU, chunk=3), loop(SILU, step("per_step", "per_token"), chunk=3, query="key"),
+        loop(SILU, chunk=3),
+        loop(SILU, step("per_step", "per_token"), chunk=3, query="key"),
         loop(SILU, step("per_token"), ERROR, chunk=3, read="before_update"),
         loop(SILU, step("per_step", "per_step", ascent=True), ERROR, chunk=3, steps=2),
         loop(SILU, step(clip="column_norm"), chunk=3, negate_values=True),
         loop(SILU, step("per_step", "constant", orthogonal="muon"), chunk=3),
         loop(SILU, step("per_step", "per_token"), chunk=3, read="causal"),
     ],
-}  # fmt: skip
+}
 CASES = [(operator, case) for operator, cases in LOOPS.items() for case in cases]
 
 
@@ -133,13 +144,18 @@ def test_without_momentum_there_are_no_accumulators():
 
 SCAN, PLAIN = "its state is no scan of maps that data alone give", "kernels take one plain step"
 NONE = [
-    (loop(SILU, step(trained="all")), SCAN), (loop(MLP(2, "tanh"), step(trained="all")), SCAN),
+    (loop(SILU, step(trained="all")), SCAN),
+    (loop(MLP(2, "tanh"), step(trained="all")), SCAN),
     (loop(SILU, step(weight_norm="initial_norm")), SCAN),
     (loop(update=step(weight_norm="initial_norm")), SCAN),
     (loop(DepthwiseConv(3, 2, 2), chunk=4), "a convolution has small matrices for each channel"),
-    (loop(chunk=2), PLAIN), (loop(steps=2), PLAIN), (loop(loss=ERROR, steps=2), PLAIN),
-    (loop(update=step(orthogonal="muon")), PLAIN), (loop(update=step(clip="column_norm")), PLAIN),
-    (loop(GLU("silu"), chunk=3), PLAIN), (loop(SwiGLU("gelu_tanh"), chunk=3), PLAIN),
+    (loop(chunk=2), PLAIN),
+    (loop(steps=2), PLAIN),
+    (loop(loss=ERROR, steps=2), PLAIN),
+    (loop(update=step(orthogonal="muon")), PLAIN),
+    (loop(update=step(clip="column_norm")), PLAIN),
+    (loop(GLU("silu"), chunk=3), PLAIN),
+    (loop(SwiGLU("gelu_tanh"), chunk=3), PLAIN),
     (loop(update=step(momentum="constant"), chunk=3, read="causal"), PLAIN),
     (loop(update=step("per_step"), chunk=3, read="causal"), PLAIN),
     (loop(loss=ERROR, chunk=3, read="causal"), PLAIN),
@@ -147,7 +163,7 @@ NONE = [
     (loop(SILU, step(orthogonal="muon"), ERROR), PLAIN),
     (loop(loss=ERROR, update=step(momentum="constant")), "neither momentum nor an output gate"),
     (loop(GLU("silu"), loss=ERROR), "neither momentum nor an output gate"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("case", "words"), NONE, ids=str)
@@ -180,8 +196,11 @@ FAULTS = [
     ("weighed(values, own * moved)", "weighed(values, own)", loop()),
     ("weighed(values, own * moved)", "weighed(values, moved)", loop(update=step("per_token"))),
     ("weighed(values, own),\n", "values,\n", LOOPS["momentum"][4]),
-    ("numbers(moved, q), numbers(kept, q)", "numbers(kept, q), numbers(moved, q)",
-     LOOPS["momentum"][0]),
+    (
+        "numbers(moved, q), numbers(kept, q)",
+        "numbers(kept, q), numbers(moved, q)",
+        LOOPS["momentum"][0],
+    ),
     ("-values / slope", "values / slope", loop(loss=ERROR)),
     ("-numbers(own * moved, q)", "-numbers(moved, q)", LOOPS["delta"][3]),
     ("x.expand(like.shape[:3])", "x.detach().expand(like.shape[:3])", LOOPS["delta"][2]),
@@ -193,20 +212,28 @@ FAULTS = [
     ("initial_state=(state, m)", "initial_state=(m, state)", LOOPS["momentum"][0]),
     ("final, held[last] = final", "held[last], final = final", LOOPS["momentum"][0]),
     ("every | {last: final}", "every", loop()),
-    ("return o, State(every | {last: final}, held)", "return o, State({last: final}, held)",
-     LOOPS["additive"][9]),
+    (
+        "return o, State(every | {last: final}, held)",
+        "return o, State({last: final}, held)",
+        LOOPS["additive"][9],
+    ),
     # the net
     ("if loop.net.gate is not None:\n        o", "if False:\n        o", LOOPS["additive"][10]),
     ('and loop.net.activation == "silu"', "", LOOPS["additive"][8]),
-    ("return swiglu_features(x, gate, up)", "return swiglu_features(x, up, gate)",
-     LOOPS["momentum"][5]),
+    (
+        "return swiglu_features(x, gate, up)",
+        "return swiglu_features(x, up, gate)",
+        LOOPS["momentum"][5],
+    ),
     ("swiglu_attention(q, k, v, gate, up", "swiglu_attention(q, k, v, up, gate", loop(SILU)),
-    ("linear_attention(fused(loop, q, weights)", "linear_attention(fused(loop, k, weights)",
-     LOOPS["additive"][9]),
+    (
+        "linear_attention(fused(loop, q, weights)",
+        "linear_attention(fused(loop, k, weights)",
+        LOOPS["additive"][9],
+    ),
     ("fused(loop, x.squeeze(2)", "fused(loop, -x.squeeze(2)", LOOPS["features"][0]),
-    ("forms.parallel(loop)(", "forms.chunked(",
-     LOOPS["features"][5]),
-]  # fmt: skip
+    ("forms.parallel(loop)(", "forms.chunked(", LOOPS["features"][5]),
+]
 
 
 SMALL = {"B": 1, "T": 5}
@@ -232,13 +259,14 @@ FAULTS_OF_PLAN = [
     ("and not rule.momentum and rule.rate", "and rule.rate"),
     (' and rule.rate != "per_step"', ""),
     ("(reads_alone and not is_affine(loop))", "reads_alone"),
-    ("or schedule.steps > 1", ""), ("or rule.orthogonal or rule.clip:", "or rule.orthogonal:"),
+    ("or schedule.steps > 1", ""),
+    ("or rule.orthogonal or rule.clip:", "or rule.orthogonal:"),
     ("or rule.orthogonal or rule.clip:", "or rule.clip:"),
     (" and not (is_affine(loop) and (rule.orthogonal or rule.clip))", ""),
     ("if rule.momentum or loop.net.gate is not None:", "if loop.net.gate is not None:"),
     ("if rule.momentum or loop.net.gate is not None:", "if rule.momentum:"),
     ("not tokens or schedule.steps", "schedule.steps"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("old", "new"), FAULTS_OF_PLAN)

@@ -53,8 +53,13 @@ def tensors(case: Case) -> dict[str, torch.Tensor]:
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(DEVICE)
 
-    made = {"q": normal(B, T, H, K), "k": normal(B, T, H, K), "v": normal(B, T, H, V),
-            "gate": normal(H, K, D) / K**0.5, "up": normal(H, K, D) / K**0.5}  # fmt: skip
+    made = {
+        "q": normal(B, T, H, K),
+        "k": normal(B, T, H, K),
+        "v": normal(B, T, H, V),
+        "gate": normal(H, K, D) / K**0.5,
+        "up": normal(H, K, D) / K**0.5,
+    }
     made = {name: x.to(case.dtype) for name, x in made.items()}
     if case.initial:
         wide = torch.promote_types(case.dtype, torch.float32)
@@ -94,9 +99,18 @@ def plain(case, q, k, v, gate, up, initial=None):
 
 def fused(case, q, k, v, gate, up, initial=None):
     """The operator."""
-    return swiglu_attention(q, k, v, gate, up, scale=case.scale, initial_state=initial,
-                            output_final_state=True, exclusive=case.exclusive,
-                            segments=case.segments)  # fmt: skip
+    return swiglu_attention(
+        q,
+        k,
+        v,
+        gate,
+        up,
+        scale=case.scale,
+        initial_state=initial,
+        output_final_state=True,
+        exclusive=case.exclusive,
+        segments=case.segments,
+    )
 
 
 def only_features(case, q, k, v, gate, up, initial=None):
@@ -116,8 +130,12 @@ def results(form, case, made, dtype=None, gradients=True):
     if not gradients:
         return {n: y.detach().double() for n, y in zip(("o", "final"), outputs, strict=True)}
     generator = torch.Generator().manual_seed(1)
-    outer = [torch.randn(y.shape, generator=generator, dtype=torch.float64).to(case.dtype)
-             .to(y.device, y.dtype) for y in outputs]  # fmt: skip
+    outer = [
+        torch.randn(y.shape, generator=generator, dtype=torch.float64)
+        .to(case.dtype)
+        .to(y.device, y.dtype)
+        for y in outputs
+    ]
     grads = torch.autograd.grad(outputs, list(inputs.values()), outer, allow_unused=True)
     found = dict(zip(("o", "final"), outputs, strict=True))
     found |= {f"d{n}": g for n, g in zip(inputs, grads, strict=True) if g is not None}
@@ -222,8 +240,10 @@ def test_only_the_gradients_asked_for(wanted):
     inputs = {n: x.requires_grad_() if n in wanted else x for n, x in made.items()}
     o, final = fused(case, **inputs)
     generator = torch.Generator().manual_seed(1)
-    outer = [torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.device, y.dtype)
-             for y in (o, final)]  # fmt: skip
+    outer = [
+        torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y.device, y.dtype)
+        for y in (o, final)
+    ]
     torch.autograd.backward((o, final), outer)
     for name, x in inputs.items():
         assert (x.grad is not None) == (name in wanted)
@@ -262,8 +282,10 @@ def test_final_state_is_returned_only_if_asked_for():
 def test_strided_inputs_are_read_where_they_lie_and_not_changed():
     case = Case(40, 20, 12, 24, B=2)
     made = tensors(case)
-    strided = {n: torch.stack((x, x), dim=-1)[..., 0].transpose(0, 1).contiguous().transpose(0, 1)
-               for n, x in made.items()}  # fmt: skip
+    strided = {
+        n: torch.stack((x, x), dim=-1)[..., 0].transpose(0, 1).contiguous().transpose(0, 1)
+        for n, x in made.items()
+    }
     strided = {n: torch.stack((x, -x), dim=-1)[..., 0] for n, x in strided.items()}
     before = {n: x.clone() for n, x in strided.items()}
     assert not any(x.is_contiguous() for x in strided.values())
@@ -329,8 +351,10 @@ def test_wrong_inputs_are_refused(name, edit, kind, text):
     assert text in str(refusal.value)
 
 
-@pytest.mark.parametrize(("K", "D", "text"), [(129, 8, "K of at most 128; got 129"),
-                                              (8, 129, "D of at most 128; got 129")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("K", "D", "text"),
+    [(129, 8, "K of at most 128; got 129"), (8, 129, "D of at most 128; got 129")],
+)
 def test_what_is_too_wide_is_sent_to_the_two_operators(K, D, text):
     made = tensors(Case(3, K, D, 8, initial=False))
     with pytest.raises(ValueError, match=text) as refusal:
@@ -338,13 +362,20 @@ def test_what_is_too_wide_is_sent_to_the_two_operators(K, D, text):
     assert "Use linear_attention of swiglu_features." in str(refusal.value)
 
 
-@pytest.mark.parametrize(("x", "kind", "text"), [
-    (3.0, TypeError, "`x` must be a floating-point tensor; got float"),
-    (torch.ones(2, 5, 2, 8).to(torch.float8_e4m3fn), TypeError, "`x` must be float32, bfloat16"),
-    (torch.ones(5, 2, 8), ValueError, "`x` must be [batch, time, heads, width]"),
-    (torch.ones(2, 5, 2, 7), ValueError, "[heads, K, D] = [2, 7, D]"),
-    (torch.ones(2, 5, 2, 8, dtype=torch.half), TypeError, "must be torch.float16 on"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("x", "kind", "text"),
+    [
+        (3.0, TypeError, "`x` must be a floating-point tensor; got float"),
+        (
+            torch.ones(2, 5, 2, 8).to(torch.float8_e4m3fn),
+            TypeError,
+            "`x` must be float32, bfloat16",
+        ),
+        (torch.ones(5, 2, 8), ValueError, "`x` must be [batch, time, heads, width]"),
+        (torch.ones(2, 5, 2, 7), ValueError, "[heads, K, D] = [2, 7, D]"),
+        (torch.ones(2, 5, 2, 8, dtype=torch.half), TypeError, "must be torch.float16 on"),
+    ],
+)
 def test_wrong_inputs_of_features_are_refused(x, kind, text):
     made = tensors(Case(5, 8, 12, 20, B=2))
     with pytest.raises(kind) as refusal:
@@ -367,30 +398,45 @@ FAULTS = [
     ("t > i if EXCLUSIVE else t >= i", "t >= i", {"o"}),
     ("t > i if EXCLUSIVE else t >= i", "t > i", {"o"}),
     ("scores = tl.where(t > i if EXCLUSIVE else t >= i, scores, 0.0)", "scores = scores", {"o"}),
-    ("state = dot(values, phi_k, state)", "state = dot(values, phi_k, 0.0 * state)",
-     {"o", "final"}),
-    ("end = tl.minimum(T, begin + length)", "end = tl.minimum(T - 1, begin + length)",
-     {"o", "final"}),
-    ("end = tl.minimum(T, begin + length)", "end = tl.minimum(T, begin + length - 1)",
-     {"o", "final"}),
+    (
+        "state = dot(values, phi_k, state)",
+        "state = dot(values, phi_k, 0.0 * state)",
+        {"o", "final"},
+    ),
+    (
+        "end = tl.minimum(T, begin + length)",
+        "end = tl.minimum(T - 1, begin + length)",
+        {"o", "final"},
+    ),
+    (
+        "end = tl.minimum(T, begin + length)",
+        "end = tl.minimum(T, begin + length - 1)",
+        {"o", "final"},
+    ),
     ("initial + slot * D * V", "initial + head * D * V", {"o", "final"}),
     ("elif segment == S - 1", "elif segment == 0", {"final"}),
     ("store_state(final + slot * D * V", "store_state(final + head * D * V", {"o", "final"}),
     ("weights = head % H * K * D", "weights = 0", {"o", "final"}),
     ("keys.dtype), read) * scale", "keys.dtype), read)", {"o"}),
     ("narrow(state, keys.dtype), phi_q", "narrow(0.0 * state, keys.dtype), phi_q", {"o"}),
-]  # fmt: skip
+]
 FAULTS_OF_FEATURES = [
     ("return gate * tl.sigmoid(gate) * up", "return gate * up", {"o", "final"}),
     ("load_rows(projected + D, first", "load_rows(projected, first", {"o", "final", "dq", "dgate"}),
     ("(1.0 + gate * (1.0 - s))", "1.0", {"dq", "dk", "dgate"}),
     ("outer * gate * s, first", "outer * gate, first", {"dq", "dk", "dup"}),
-    ("store_rows(features, gated(gate, up), first, N,",
-     "store_rows(features, gated(gate, up), first, N - 1,", {"o", "final"}),
-    ("store_rows(dprojected, dgate, first, N,",
-     "store_rows(dprojected, dgate, first, N - 1,", {"dq", "dk", "dgate"}),
+    (
+        "store_rows(features, gated(gate, up), first, N,",
+        "store_rows(features, gated(gate, up), first, N - 1,",
+        {"o", "final"},
+    ),
+    (
+        "store_rows(dprojected, dgate, first, N,",
+        "store_rows(dprojected, dgate, first, N - 1,",
+        {"dq", "dk", "dgate"},
+    ),
     ("column = tl.program_id(0) % blocks * COLUMNS", "column = 0", {"o", "final", "dq", "dk"}),
-]  # fmt: skip
+]
 FAULTY_CASE = Case(150, 8, 80, 12, exclusive=True, segments=2)
 
 

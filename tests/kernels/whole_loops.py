@@ -38,6 +38,7 @@ def inputs_of(case: InnerLoop, seed: int = 0, **changes: int) -> Inputs:
 
 def ends_joined(run: Callable) -> Callable:
     """A run whose outputs are followed by its final weights, so that both are differentiated."""
+
     def joined(q: Any, k: Any, v: Any, **given: Any) -> tuple[torch.Tensor, Any]:
         o, final = run(q, k, v, **given)
         return torch.cat([o.flatten(), *(final[n].flatten() for n in sorted(final))]), final
@@ -47,6 +48,7 @@ def ends_joined(run: Callable) -> Callable:
 
 def called(form: Callable, case: InnerLoop) -> Callable:
     """A form of the loop, called as `run_loop` is."""
+
     def run(q: Any, k: Any, v: Any, *, weights: Any, rate: Any, momentum: Any) -> Any:
         return form(case, q, k, v, weights, rate, momentum)
 
@@ -55,6 +57,7 @@ def called(form: Callable, case: InnerLoop) -> Callable:
 
 def halves(form: Callable, case: InnerLoop, at: int) -> Callable:
     """The same, the tokens from `at` on continuing from the state that those before leave."""
+
     def run(q: Any, k: Any, v: Any, *, weights: Any, rate: Any, momentum: Any) -> Any:
         def cut(x: Any, of: slice) -> Any:
             if isinstance(x, Mapping):
@@ -66,8 +69,14 @@ def halves(form: Callable, case: InnerLoop, at: int) -> Callable:
 
         made, state = [], None
         for of in (slice(None, at), slice(at, None)):
-            o, state = form(case, *(cut(x, of) for x in (q, k, v)), weights, cut(rate, of),
-                            cut(momentum, of), state)  # fmt: skip
+            o, state = form(
+                case,
+                *(cut(x, of) for x in (q, k, v)),
+                weights,
+                cut(rate, of),
+                cut(momentum, of),
+                state,
+            )
             made.append(o)
         return torch.cat(made, dim=1), state
 

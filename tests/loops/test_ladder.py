@@ -31,16 +31,24 @@ STEPS = [
 def flat(loop: InnerLoop) -> dict:
     """The loop's choices by name."""
     parts = (loop, loop.update)
-    return {f.name: getattr(part, f.name) for part in parts for f in fields(part)
-            if f.name != "update"}  # fmt: skip
+    return {
+        f.name: getattr(part, f.name) for part in parts for f in fields(part) if f.name != "update"
+    }
 
 
 def test_lact_is_as_the_paper_has_it():
     loop = lact()
     assert loop.net == SwiGLU("silu") and loop.loss == Frobenius()
     assert loop.update == GradientStep(
-        rate="per_token", place="inside", momentum="per_token", ascent=False, trained="all",
-        clip=None, orthogonal="muon", weight_norm="initial_norm")  # fmt: skip
+        rate="per_token",
+        place="inside",
+        momentum="per_token",
+        ascent=False,
+        trained="all",
+        clip=None,
+        orthogonal="muon",
+        weight_norm="initial_norm",
+    )
     assert loop.schedule.read == "before_update"  # as released; the appendix reads after
     assert lact(Schedule(3)).schedule == Schedule(3)
     assert replace(lact(Schedule(3)), schedule=loop.schedule) == loop

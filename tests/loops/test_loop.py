@@ -117,8 +117,7 @@ def test_what_is_trained(net, names):
 
 def test_defaults():
     loop = InnerLoop(Linear(), Frobenius())
-    assert loop.update == GradientStep(
-        "constant", "outside", None, False, "all", None, None, None)  # fmt: skip
+    assert loop.update == GradientStep("constant", "outside", None, False, "all", None, None, None)
     assert loop.schedule == Schedule(1, "after_update", "query", False, 1, False)
 
 
@@ -193,19 +192,39 @@ CAUSAL = Schedule(2, "causal")
 TOGETHER = [
     # what one part of a loop asks of another
     ("chunk", lambda: InnerLoop(DepthwiseConv(3, 2, 3), Frobenius()), "6, the pixels of an image"),
-    ("chunk", lambda: InnerLoop(DepthwiseConv(3, 2, 3), Frobenius(), schedule=Schedule(5)),
-     "got 5"),
-    ("orthogonal", lambda: InnerLoop(DepthwiseConv(), Frobenius(), GradientStep(orthogonal="muon"),
-                                     Schedule(4)), "None for a convolution"),
-    *(("read", lambda rule=rule, net=net: InnerLoop(net, Frobenius(), rule, CAUSAL),
-       "not be 'causal'")
-      for net, rule in (
-          (MLP(2), GradientStep()), (SwiGLU(), GradientStep()), (Features(), GradientStep()),
-          (Linear(), GradientStep(clip="column_norm")), (Linear(), GradientStep(orthogonal="muon")),
-          (Linear(), GradientStep(weight_norm="initial_norm")))),
-    ("read", lambda: InnerLoop(Linear(), Frobenius(), GradientStep(),
-                               Schedule(2, "causal", steps=2)), "not be 'causal'"),
-]  # fmt: skip
+    (
+        "chunk",
+        lambda: InnerLoop(DepthwiseConv(3, 2, 3), Frobenius(), schedule=Schedule(5)),
+        "got 5",
+    ),
+    (
+        "orthogonal",
+        lambda: InnerLoop(
+            DepthwiseConv(), Frobenius(), GradientStep(orthogonal="muon"), Schedule(4)
+        ),
+        "None for a convolution",
+    ),
+    *(
+        (
+            "read",
+            lambda rule=rule, net=net: InnerLoop(net, Frobenius(), rule, CAUSAL),
+            "not be 'causal'",
+        )
+        for net, rule in (
+            (MLP(2), GradientStep()),
+            (SwiGLU(), GradientStep()),
+            (Features(), GradientStep()),
+            (Linear(), GradientStep(clip="column_norm")),
+            (Linear(), GradientStep(orthogonal="muon")),
+            (Linear(), GradientStep(weight_norm="initial_norm")),
+        )
+    ),
+    (
+        "read",
+        lambda: InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(2, "causal", steps=2)),
+        "not be 'causal'",
+    ),
+]
 
 
 def refused(kind, field, make) -> str:

@@ -135,9 +135,19 @@ def test_an_unknown_activation_is_abstract():
 def test_nets_are_equal_by_value_and_can_be_keys():
     assert MLP(2, "silu") == MLP() and hash(MLP(2, "silu")) == hash(MLP())
     assert Weight("W", width("a"), width("b")) == Weight("W", width("a"), width("b"))
-    different = [Linear(), Features(), Features("psi"), MLP(1), MLP(2), MLP(2, "tanh"),
-                 MLP(2, bias=True), MLP(2, output_activation="tanh"), SwiGLU(), SwiGLU("relu"),
-                 SwiGLU("tanh")]  # fmt: skip
+    different = [
+        Linear(),
+        Features(),
+        Features("psi"),
+        MLP(1),
+        MLP(2),
+        MLP(2, "tanh"),
+        MLP(2, bias=True),
+        MLP(2, output_activation="tanh"),
+        SwiGLU(),
+        SwiGLU("relu"),
+        SwiGLU("tanh"),
+    ]
     assert len(set(different)) == len(different)
 
 

@@ -44,7 +44,9 @@ def glu(x: dict, activation: str) -> torch.Tensor:
 def test_a_gated_linear_unit_and_its_gradients(activation):
     net, x = GLU(activation), arrays()
     assert [(w.name, w.rows.name, w.cols.name) for w in net.weights] == [
-        ("W0", "D_k", "D_v"), ("W1", "D_k", "D_v")]  # fmt: skip
+        ("W0", "D_k", "D_v"),
+        ("W1", "D_k", "D_v"),
+    ]
     assert net.features.name == "X" and net.gate is not None and not net.has_static_features
     values = assigned(forward(net), {n: a.numpy() for n, a in x.items()})
     torch.testing.assert_close(torch.as_tensor(values["F"]), glu(x, activation))
@@ -99,7 +101,8 @@ def test_the_convolution_is_that_of_pytorch(size, height, wide):
     torch.testing.assert_close(found[0, :, 0], expected, rtol=1e-12, atol=1e-13)
     flipped = torch.nn.functional.conv2d(images, kernel.flip(2, 3), padding=size // 2, groups=3)
     assert size == 1 or not torch.allclose(
-        found[0, :, 0], flipped.permute(0, 2, 3, 1).reshape(2 * count, 3))  # fmt: skip
+        found[0, :, 0], flipped.permute(0, 2, 3, 1).reshape(2 * count, 3)
+    )
 
 
 def test_any_net_is_one_function_of_a_row_and_its_parameters():
@@ -134,6 +137,16 @@ def test_a_wrong_net_is_one_sentence(field, make, told):
 
 
 def test_nets_are_equal_by_value():
-    nets = [GLU(), GLU("tanh"), SwiGLU(), DepthwiseConv(), DepthwiseConv(5), DepthwiseConv(3, 3),
-            DepthwiseConv(3, 2, 3), AnyNet(), AnyNet("g"), MLP(2)]  # fmt: skip
+    nets = [
+        GLU(),
+        GLU("tanh"),
+        SwiGLU(),
+        DepthwiseConv(),
+        DepthwiseConv(5),
+        DepthwiseConv(3, 3),
+        DepthwiseConv(3, 2, 3),
+        AnyNet(),
+        AnyNet("g"),
+        MLP(2),
+    ]
     assert len(set(nets)) == len(nets) and GLU("silu") == GLU() and DepthwiseConv(3) in nets

@@ -48,8 +48,12 @@ def shard(loop: InnerLoop, x: Inputs, start: int, stop: int) -> Inputs:
             return {name: z[:, start:stop] for name, z in y.items()}
         return y[:, ranges[kind]] if isinstance(y, torch.Tensor) else y
 
-    return Inputs(*(y[:, start:stop] for y in (x.q, x.k, x.v)), x.weights,
-                  cut(x.rate, loop.update.rate), cut(x.momentum, loop.update.momentum))  # fmt: skip
+    return Inputs(
+        *(y[:, start:stop] for y in (x.q, x.k, x.v)),
+        x.weights,
+        cut(x.rate, loop.update.rate),
+        cut(x.momentum, loop.update.momentum),
+    )
 
 
 def leaves(x: Inputs) -> list[torch.Tensor]:
@@ -74,8 +78,9 @@ def difference(loop: InnerLoop, group, seed: int) -> float:
     slope = torch.randn(o.shape, generator=generator, dtype=o.dtype)
     end = torch.randn(final[loop.net.last.name].shape, generator=generator, dtype=o.dtype)
     last = loop.net.last.name
-    expected = torch.autograd.grad((o * slope).sum() + (final[last] * end).sum(), asked,
-                                   allow_unused=True)  # fmt: skip
+    expected = torch.autograd.grad(
+        (o * slope).sum() + (final[last] * end).sum(), asked, allow_unused=True
+    )
     again = random_inputs(loop, seed, sizes=sizes)
     asked = leaves(again)
     start, stop = bounds[rank], bounds[rank + 1]
@@ -92,8 +97,10 @@ def difference(loop: InnerLoop, group, seed: int) -> float:
             one, other = one.clone(memory_format=torch.contiguous_format), other.detach()
             dist.all_reduce(one, group=group)  # each rank has those of its tokens; weights add up
             pairs.append((one, other))
-    worst = max((float((a - b).abs().max() / b.abs().max().clamp_min(1e-3))
-                 for a, b in pairs if b.numel()), default=0.0)  # fmt: skip
+    worst = max(
+        (float((a - b).abs().max() / b.abs().max().clamp_min(1e-3)) for a, b in pairs if b.numel()),
+        default=0.0,
+    )
     error = torch.tensor(worst, dtype=torch.float64)
     dist.all_reduce(error, op=dist.ReduceOp.MAX, group=group)
     return float(error)

@@ -151,8 +151,11 @@ def test_zeros_and_ones_among_rates_and_momenta(rate, momentum, loss, read):
             continue
         loop = InnerLoop(Linear(), loss, update, Schedule(2, read))
         x = sized(loop, 1, B=2, T=7, H=2, D_k=2, D_v=2)
-        x = replace(x, rate=number(update.rate, x.rate, rate),
-                    momentum=number(update.momentum, x.momentum, momentum))  # fmt: skip
+        x = replace(
+            x,
+            rate=number(update.rate, x.rate, rate),
+            momentum=number(update.momentum, x.momentum, momentum),
+        )
         expected = run(run_loop, loop, x)
         assert torch.isfinite(expected[0]).all()
         for form in (recurrent, *CHUNKED):
@@ -271,12 +274,15 @@ def test_the_mask_is_the_coefficient(update):
     assert (units[..., -1] == 1).all()  # nothing decays the state itself
     found = found[:, :, 1:]
     for b, h, n, i in product(range(2), range(3), range(5), range(5)):
-        rates, momenta = ([y] * 5 if not isinstance(y, torch.Tensor) else y[b, :, h].tolist()
-                          for y in (x.rate, x.momentum))  # fmt: skip
+        rates, momenta = (
+            [y] * 5 if not isinstance(y, torch.Tensor) else y[b, :, h].tolist()
+            for y in (x.rate, x.momentum)
+        )
         expected = coefficient(loop, rates, momenta, n, i)
         assert float(found[b, h, n, i]) == pytest.approx(expected, rel=1e-13, abs=1e-300)
-        other = coefficient(replace(loop, update=replace(update, ascent=not update.ascent)),
-                            rates, momenta, n, i)  # fmt: skip
+        other = coefficient(
+            replace(loop, update=replace(update, ascent=not update.ascent)), rates, momenta, n, i
+        )
         assert i > n or float(found[b, h, n, i]) != pytest.approx(other)
 
 

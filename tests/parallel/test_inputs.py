@@ -28,9 +28,11 @@ SENTENCE = re.compile(r"`([^`]+)`(?: and `[^`]+`)? must [^\n]+; got [^\n]+\. [A-
 
 PLAIN = InnerLoop(Linear(), Frobenius())
 FULL = InnerLoop(
-    SwiGLU(), Frobenius(), GradientStep("per_step", momentum="constant", trained="last"),
+    SwiGLU(),
+    Frobenius(),
+    GradientStep("per_step", momentum="constant", trained="last"),
     Schedule(2),
-)  # fmt: skip
+)
 SIZES = {"B": 1, "T": 5, "H": 2, "D_k": 3, "D_v": 2, "D_h": 4}
 
 
@@ -300,8 +302,9 @@ def test_a_tensor_for_a_constant_is_told_by_its_shape():
     assert "(1, 3, 2)" in told(ValueError, "momentum", FULL, momentum=rates)
 
 
-@pytest.mark.parametrize("value", [torch.tensor(1j), torch.tensor(True), 10**400],
-                         ids=["complex", "bool", "too large"])  # fmt: skip
+@pytest.mark.parametrize(
+    "value", [torch.tensor(1j), torch.tensor(True), 10**400], ids=["complex", "bool", "too large"]
+)
 def test_constants_that_are_no_real_numbers(value):
     with pytest.raises((TypeError, ValueError), match=r"^`momentum` must be "):
         check_inputs(FULL, *given(FULL, momentum=value).values())
@@ -350,8 +353,13 @@ def rate(name: str, change):
 
 EACH = "a tensor (1, 5, 2), one number per batch, token and head; got "
 OTHERS = [
-    (TOKEN, ValueError, "rate", {"rate": 0.1},
-     "map each trained weight, W0, W2, W1, to a tensor; got 0.1. Pass a dict."),
+    (
+        TOKEN,
+        ValueError,
+        "rate",
+        {"rate": 0.1},
+        "map each trained weight, W0, W2, W1, to a tensor; got 0.1. Pass a dict.",
+    ),
     (TOKEN, ValueError, "rate", {"rate": None}, "got None"),
     (TOKEN, ValueError, "rate", {"rate": lambda r: r["W0"]}, "got (1, 5, 2)"),
     (TOKEN, ValueError, "rate", {"rate": lambda r: {"W0": r["W0"]}}, "got names W0."),
@@ -369,12 +377,22 @@ OTHERS = [
     (NO_RATE, ValueError, "rate", {"rate": 0.1}, "left out, since the loop has none; got one"),
     (NO_RATE, ValueError, "rate", {"rate": {}}, "left out, since the loop has none; got one"),
     (PLAIN, ValueError, "rate", {"rate": {"W": torch.ones(1, 5, 2)}}, "number; got names W."),
-    (IMAGES, ValueError, "k", {n: lambda x: x[:, :5] for n in "qkv"},
-     "whole images of 2 tokens; got 5 tokens"),
+    (
+        IMAGES,
+        ValueError,
+        "k",
+        {n: lambda x: x[:, :5] for n in "qkv"},
+        "whole images of 2 tokens; got 5 tokens",
+    ),
     (IMAGES, ValueError, "k", {n: lambda x: x[..., :1] for n in "qk"}, "v's 2 channels; got 1."),
-    (IMAGES, ValueError, "weights['W']", {"weights": lambda w: {"W": w["W"][:, :8]}},
-     "(2, 9, 2), that is [heads, D_w, D_v]; got (2, 8, 2)"),
-]  # fmt: skip
+    (
+        IMAGES,
+        ValueError,
+        "weights['W']",
+        {"weights": lambda w: {"W": w["W"][:, :8]}},
+        "(2, 9, 2), that is [heads, D_w, D_v]; got (2, 8, 2)",
+    ),
+]
 
 
 @pytest.mark.parametrize(("loop", "kind", "name", "changes", "part"), OTHERS)

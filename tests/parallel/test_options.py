@@ -49,24 +49,42 @@ LOOPS = [
     InnerLoop(Linear(), SquaredError(), VITTT, EXCLUSIVE),
     InnerLoop(Linear(), SquaredError(), replace(MUON, weight_norm="initial_norm"), KEYS),
     InnerLoop(Linear(), SquaredError(), GradientStep(None, momentum="per_token"), CAUSAL),
-    *(InnerLoop(net, loss, update, schedule)
-      for net, update in ((Linear(), TOKEN), (SwiGLU(), LAST), (GLU(), replace(LAST, ascent=True)))
-      for loss in (Frobenius(), SquaredError())
-      for schedule in (EXCLUSIVE, CAUSAL, TWICE, KEYS)),
-    *(InnerLoop(GLU(), Frobenius(), replace(update, trained="last"), schedule)
-      for update in (VITTT, replace(TOKEN, clip="column_norm"), replace(STEP, clip="column_norm"))
-      for schedule in (EXCLUSIVE, TWICE)),
-    *(InnerLoop(net, Frobenius(), update, schedule)
-      for net in (Linear(), MLP(2, "tanh"), GLU())
-      for update in (MUON, replace(MUON, rate="per_step", place="outside", clip="column_norm"),
-                     GradientStep("constant", trained="last", ascent=True, orthogonal="muon"))
-      for schedule in (EXCLUSIVE, TWICE)),
-    *(InnerLoop(DepthwiseConv(3, 2, 3), loss, update, schedule)
-      for loss in (Frobenius(), SquaredError())
-      for update, schedule in (
-          (VITTT, IMAGE), (TOKEN, replace(IMAGE, read="causal")), (STEP, replace(IMAGE, steps=2)),
-          (replace(TOKEN, weight_norm="initial_norm"), replace(IMAGE, read="before_update")))),
-]  # fmt: skip
+    *(
+        InnerLoop(net, loss, update, schedule)
+        for net, update in (
+            (Linear(), TOKEN),
+            (SwiGLU(), LAST),
+            (GLU(), replace(LAST, ascent=True)),
+        )
+        for loss in (Frobenius(), SquaredError())
+        for schedule in (EXCLUSIVE, CAUSAL, TWICE, KEYS)
+    ),
+    *(
+        InnerLoop(GLU(), Frobenius(), replace(update, trained="last"), schedule)
+        for update in (VITTT, replace(TOKEN, clip="column_norm"), replace(STEP, clip="column_norm"))
+        for schedule in (EXCLUSIVE, TWICE)
+    ),
+    *(
+        InnerLoop(net, Frobenius(), update, schedule)
+        for net in (Linear(), MLP(2, "tanh"), GLU())
+        for update in (
+            MUON,
+            replace(MUON, rate="per_step", place="outside", clip="column_norm"),
+            GradientStep("constant", trained="last", ascent=True, orthogonal="muon"),
+        )
+        for schedule in (EXCLUSIVE, TWICE)
+    ),
+    *(
+        InnerLoop(DepthwiseConv(3, 2, 3), loss, update, schedule)
+        for loss in (Frobenius(), SquaredError())
+        for update, schedule in (
+            (VITTT, IMAGE),
+            (TOKEN, replace(IMAGE, read="causal")),
+            (STEP, replace(IMAGE, steps=2)),
+            (replace(TOKEN, weight_norm="initial_norm"), replace(IMAGE, read="before_update")),
+        )
+    ),
+]
 
 
 def forms_of(loop: InnerLoop) -> list:
@@ -95,9 +113,14 @@ def given(loop: InnerLoop, seed: int = 0) -> Inputs:
 def tensors(x: Inputs) -> dict[str, torch.Tensor]:
     """Every tensor among the inputs."""
     rates = x.rate if isinstance(x.rate, dict) else {"": x.rate}
-    everything = {"q": x.q, "k": x.k, "v": x.v, "momentum": x.momentum,
-                  **{f"weight {n}": w for n, w in x.weights.items()},
-                  **{f"rate {n}": r for n, r in rates.items()}}  # fmt: skip
+    everything = {
+        "q": x.q,
+        "k": x.k,
+        "v": x.v,
+        "momentum": x.momentum,
+        **{f"weight {n}": w for n, w in x.weights.items()},
+        **{f"rate {n}": r for n, r in rates.items()},
+    }
     return {n: t for n, t in everything.items() if isinstance(t, torch.Tensor)}
 
 
@@ -111,8 +134,10 @@ def slopes(form, loop: InnerLoop, x: Inputs) -> dict[str, torch.Tensor]:
     results = [outputs, *final.values()]
     weights = [torch.randn(y.shape, generator=generator, dtype=y.dtype) for y in results]
     found = torch.autograd.grad(results, list(leaves.values()), weights, allow_unused=True)
-    return {n: torch.zeros_like(leaf) if g is None else g
-            for (n, leaf), g in zip(leaves.items(), found, strict=True)}  # fmt: skip
+    return {
+        n: torch.zeros_like(leaf) if g is None else g
+        for (n, leaf), g in zip(leaves.items(), found, strict=True)
+    }
 
 
 def departs(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -135,8 +160,7 @@ def test_every_form_is_the_loop(loop):
 
 
 def test_every_form_is_there():
-    assert {form for loop in LOOPS for form in forms_of(loop)} == {
-        recurrent, *CHUNKED, composed}  # fmt: skip
+    assert {form for loop in LOOPS for form in forms_of(loop)} == {recurrent, *CHUNKED, composed}
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -191,8 +215,11 @@ def with_fault(module, sound: str, wrong: str):
     if module is forms:
         return bad
     home = module.__name__
-    names = {name: x.__name__ for name, x in vars(forms).items()
-             if getattr(x, "__module__", "") == home and hasattr(x, "__name__")}  # fmt: skip
+    names = {
+        name: x.__name__
+        for name, x in vars(forms).items()
+        if getattr(x, "__module__", "") == home and hasattr(x, "__name__")
+    }
     if module is gates:  # `tiles` imports from it as well
         copy.tiles = faulty(tiles, "import torch\n", "import torch\n").tiles
         copy.tiles.__globals__.update(coefficients=bad.coefficients)
@@ -241,7 +268,7 @@ FAULTS = [
     (recurrent, MASKED, chunks, " / there.sum(3, keepdim=True)", " / there.shape[3]"),
     (recurrent, IMAGES, chunks, "net.height, net.width", "net.width, net.height"),
     (recurrent, IMAGES, chunks, "w.mT.flatten(1, 2)", "w.reshape(len(w), -1, w.shape[2])"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("form", "loop", "module", "sound", "wrong"), FAULTS)

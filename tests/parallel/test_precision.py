@@ -40,8 +40,9 @@ def drawn(loop: InnerLoop, seed: int, rate: str, momentum: str, **sizes: int) ->
 
 def called(form, loop: InnerLoop, x: Inputs, dtype=torch.float64):
     """Outputs and the final weight of a form, in a dtype."""
-    q, k, v, rate, momentum, w = (y.to(dtype) for y in (x.q, x.k, x.v, x.rate, x.momentum,
-                                                         x.weights["W"]))  # fmt: skip
+    q, k, v, rate, momentum, w = (
+        y.to(dtype) for y in (x.q, x.k, x.v, x.rate, x.momentum, x.weights["W"])
+    )
     o, final = form(loop, q, k, v, {"W": w}, rate, momentum)
     return o, final["W"]
 
@@ -96,14 +97,22 @@ def test_widths(key, value):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
-    tokens=st.integers(1, 90), chunk=st.integers(1, 12), tile=st.integers(1, 100),
-    read=st.sampled_from(READS), loss=st.sampled_from([Frobenius(), SquaredError()]),
-    key=st.integers(1, 9), value=st.integers(1, 9), rate=st.sampled_from(VALUES),
-    momentum=st.sampled_from(VALUES), place=st.sampled_from(["inside", "outside"]),
-    ascent=st.booleans(), seed=st.integers(0, 2**32),
-)  # fmt: skip
-def test_any_sizes(tokens, chunk, tile, read, loss, key, value, rate, momentum, place, ascent,
-                   seed):  # fmt: skip
+    tokens=st.integers(1, 90),
+    chunk=st.integers(1, 12),
+    tile=st.integers(1, 100),
+    read=st.sampled_from(READS),
+    loss=st.sampled_from([Frobenius(), SquaredError()]),
+    key=st.integers(1, 9),
+    value=st.integers(1, 9),
+    rate=st.sampled_from(VALUES),
+    momentum=st.sampled_from(VALUES),
+    place=st.sampled_from(["inside", "outside"]),
+    ascent=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_any_sizes(
+    tokens, chunk, tile, read, loss, key, value, rate, momentum, place, ascent, seed
+):
     update = replace(STEP, place=place, ascent=ascent)
     loop = InnerLoop(Linear(), loss, update, Schedule(chunk, read))
     x = drawn(loop, seed, rate, momentum, T=tokens, D_k=key, D_v=value)
@@ -120,8 +129,10 @@ def test_a_long_sequence_in_float32():
     """65536 tokens, α = ½: within 1e-5 of a recurrence in float64, written out here."""
     draw = torch.Generator().manual_seed(0)
     tokens, key, value = 65536, 16, 16
-    q, k, v = (torch.randn(tokens, width, generator=draw, dtype=torch.float64) / 4
-               for width in (key, key, value))  # fmt: skip
+    q, k, v = (
+        torch.randn(tokens, width, generator=draw, dtype=torch.float64) / 4
+        for width in (key, key, value)
+    )
     eta = torch.rand(tokens, generator=draw, dtype=torch.float64)
     start = torch.randn(key, value, generator=draw, dtype=torch.float64) / 4
     q, k, v, eta, start = (x.float().double() for x in (q, k, v, eta, start))
@@ -131,8 +142,13 @@ def test_a_long_sequence_in_float32():
         w = w - eta[t] * m
         read.append(q[t] @ w)
     loop = InnerLoop(Linear(), Frobenius(), replace(STEP, momentum="constant"))
-    found, final = chunked(loop, *(x.float()[None, :, None] for x in (q, k, v)),
-                           {"W": start.float()[None]}, eta.float()[None, :, None], 0.5)  # fmt: skip
+    found, final = chunked(
+        loop,
+        *(x.float()[None, :, None] for x in (q, k, v)),
+        {"W": start.float()[None]},
+        eta.float()[None, :, None],
+        0.5,
+    )
     assert relative_error(found[0, :, 0], torch.stack(read)) <= 1e-5
     assert relative_error(final["W"][0, 0], w) <= 1e-5
 

@@ -13,10 +13,22 @@ def torchrun(what: str, *, limit: float) -> tuple[int, str, float]:
     """Exit status, output and seconds of four ranks; stopped at the limit."""
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4",
-         "-m", "tests.parallel.shards", what],
-        cwd=ROOT, capture_output=True, text=True, timeout=limit,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "4",
+            "-m",
+            "tests.parallel.shards",
+            what,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=limit,
+    )
     return done.returncode, done.stdout + done.stderr, time.monotonic() - began
 
 

@@ -56,13 +56,24 @@ def pieces(loop: InnerLoop, x: Inputs, cuts: list[int], run, last: bool = True):
         def cut(y, kind, start=start, stop=stop, steps=steps):
             if isinstance(y, dict):
                 return {name: z[:, start:stop] for name, z in y.items()}
-            return y[:, {"per_token": slice(start, stop), "per_step": steps}[kind]] if isinstance(
-                y, torch.Tensor) else y  # fmt: skip
+            return (
+                y[:, {"per_token": slice(start, stop), "per_step": steps}[kind]]
+                if isinstance(y, torch.Tensor)
+                else y
+            )
 
-        o, stream = feed(loop, run, stream, x.q[:, start:stop], x.k[:, start:stop],
-                         x.v[:, start:stop], weights=x.weights, rate=cut(x.rate, loop.update.rate),
-                         momentum=cut(x.momentum, loop.update.momentum),
-                         last=last and stop == x.q.shape[1])  # fmt: skip
+        o, stream = feed(
+            loop,
+            run,
+            stream,
+            x.q[:, start:stop],
+            x.k[:, start:stop],
+            x.v[:, start:stop],
+            weights=x.weights,
+            rate=cut(x.rate, loop.update.rate),
+            momentum=cut(x.momentum, loop.update.momentum),
+            last=last and stop == x.q.shape[1],
+        )
         outputs.append(o)
     return torch.cat(outputs, dim=1), stream
 
@@ -74,15 +85,22 @@ def test_any_cut_gives_the_whole(loop):
     whole, total = bool(must_be_whole(loop)), x.q.shape[1]
     for run in runs(loop):
         o, final = run(x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum)
-        for cuts in ([], [3], [3, 6], [3, 6, 9], *([*sorted(rng.choices(range(total + 1), k=3))]
-                                                   for _ in range(4))):  # fmt: skip
+        for cuts in (
+            [],
+            [3],
+            [3, 6],
+            [3, 6, 9],
+            *([*sorted(rng.choices(range(total + 1), k=3))] for _ in range(4)),
+        ):
             if whole:
                 cuts = [c // length * length for c in cuts]
             found, stream = pieces(loop, x, cuts, run)
             assert torch.allclose(found, o, rtol=1e-11, atol=1e-12), cuts
             assert stream.open is None
-            for one, other in ((stream.state, final),
-                               (stream.state.accumulators, final.accumulators)):  # fmt: skip
+            for one, other in (
+                (stream.state, final),
+                (stream.state.accumulators, final.accumulators),
+            ):
                 assert one.keys() == other.keys()
                 assert all(torch.allclose(one[n], other[n], rtol=1e-11, atol=1e-12) for n in one)
 
@@ -138,9 +156,18 @@ def test_what_cannot_follow_is_refused():
 
     def fed(stream, tokens, values, numbers, last=False):
         rate = {name: r[:, :numbers] for name, r in x.rate.items()}
-        return feed(loop, run, stream, x.q[:, :tokens], x.k[:, :tokens], x.v[:, :values],
-                    weights=x.weights, rate=rate, momentum=x.momentum[:, :tokens], last=last
-                    )  # fmt: skip
+        return feed(
+            loop,
+            run,
+            stream,
+            x.q[:, :tokens],
+            x.k[:, :tokens],
+            x.v[:, :values],
+            weights=x.weights,
+            rate=rate,
+            momentum=x.momentum[:, :tokens],
+            last=last,
+        )
 
     for values, numbers, told in ((8, 5, "`v` must have 5"), (5, 6, "`rate W0` must have 5")):
         with pytest.raises(ValueError, match=told):
@@ -155,8 +182,9 @@ def test_a_stream_keeps_nothing_of_the_caller():
     loop = LOOPS[2]
     x = random_inputs(loop, 1, sizes={"B": 1, "H": 2, "T": 5})
     run = next(iter(runs(loop)))
-    _, stream = feed(loop, run, Stream(), x.q, x.k, x.v, weights=x.weights, rate=x.rate,
-                     momentum=x.momentum)  # fmt: skip
+    _, stream = feed(
+        loop, run, Stream(), x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum
+    )
     kept = [*stream.state.values(), stream.open.k, *stream.open.rate.values()]
     before = [y.clone() for y in kept]
     for y in (x.k, *x.weights.values(), *x.rate.values()):

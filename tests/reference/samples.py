@@ -27,14 +27,11 @@ def play(run, loop, qkv, weights, rate, momentum):
     """Run an example of one sequence, one head and widths of 1, in plain numbers."""
     start = {name: numbers([w])[0] for name, w in weights.items()}
     momentum = 0.0 if momentum == 0 else scalars(momentum)
-    o, final = run(
-        loop, *map(numbers, qkv), weights=start, rate=scalars(rate), momentum=momentum
-    )  # fmt: skip
+    o, final = run(loop, *map(numbers, qkv), weights=start, rate=scalars(rate), momentum=momentum)
     return o.flatten().tolist(), {name: w.item() for name, w in final.items()}
 
 
-def sample(loop, batch=2, length=5, heads=2, key=3, value=2, hidden=4, seed=7,
-           dtype=torch.float64):  # fmt: skip
+def sample(loop, batch=2, length=5, heads=2, key=3, value=2, hidden=4, seed=7, dtype=torch.float64):
     """Tensors for a loop: (q, k, v), weights. A convolution has `value` channels."""
     generator = torch.Generator().manual_seed(seed)
 

@@ -107,16 +107,39 @@ def deep(net, trained="all"):
 # moves too: z = 2 and W2 + 2/2, W1 + 1/2 · 1 · 1; then z = 5 and W2 + 5/2, W1 + 1/2 · 2 · 2.
 RELU = ((1, 1, 1), (1, 2, -1), (1, 1, 1))
 EXAMPLES += [
-    ("last only", deep(MLP(2, "relu"), "last"), RELU, {"W1": 2, "W2": 1}, HALF, None,
-     [2 * 2, 2 * 4, 2 * 4], {"W1": 2, "W2": 4}),
-    ("all", deep(MLP(2, "relu")), RELU, {"W1": 2, "W2": 1}, HALF, None,
-     [F(5, 2) * 2, F(9, 2) * F(9, 2), F(9, 2) * F(9, 2)], {"W1": F(9, 2), "W2": F(9, 2)}),
+    (
+        "last only",
+        deep(MLP(2, "relu"), "last"),
+        RELU,
+        {"W1": 2, "W2": 1},
+        HALF,
+        None,
+        [2 * 2, 2 * 4, 2 * 4],
+        {"W1": 2, "W2": 4},
+    ),
+    (
+        "all",
+        deep(MLP(2, "relu")),
+        RELU,
+        {"W1": 2, "W2": 1},
+        HALF,
+        None,
+        [F(5, 2) * 2, F(9, 2) * F(9, 2), F(9, 2) * F(9, 2)],
+        {"W1": F(9, 2), "W2": F(9, 2)},
+    ),
     # f = relu(x W0) (x W2) W1 with W0, W2, W1 = 1, 2, 1. First token: gradients -2, -1, -2;
     # the gate of the second is shut; third: gate 2, content 5/2, gradients 5, 4, 5.
-    ("gated", deep(SwiGLU("relu")), ((1, 1, -1), (1, -1, 1), (1, 1, -1)),
-     {"W0": 1, "W2": 2, "W1": 1}, HALF, None,
-     [2 * F(5, 2) * 2, 10, HALF * -HALF * -HALF], {"W0": -HALF, "W2": HALF, "W1": -HALF}),
-]  # fmt: skip
+    (
+        "gated",
+        deep(SwiGLU("relu")),
+        ((1, 1, -1), (1, -1, 1), (1, 1, -1)),
+        {"W0": 1, "W2": 2, "W1": 1},
+        HALF,
+        None,
+        [2 * F(5, 2) * 2, 10, HALF * -HALF * -HALF],
+        {"W0": -HALF, "W2": HALF, "W1": -HALF},
+    ),
+]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example[0])
@@ -154,10 +177,13 @@ PLANTED = [
     ("nets", 'if loop.update.trained == "all"', "if False"),
     ("oracle", "inner.k[:, :, here], values", "inner.k[:, :, here].abs(), values"),
     ("nets", '* (x @ w["W2"])', '+ (x @ w["W2"])'),
-    ("nets", '(ENTRYWISE[net.activation](x @ w["W0"]) * (x @ w["W2"]))',
-     '((x @ w["W0"]) * (x @ w["W2"]))'),
+    (
+        "nets",
+        '(ENTRYWISE[net.activation](x @ w["W0"]) * (x @ w["W2"]))',
+        '((x @ w["W0"]) * (x @ w["W2"]))',
+    ),
     ("nets", 'ENTRYWISE[net.activation](x @ w[f"W{layer}"])', 'x @ w[f"W{layer}"]'),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("module", "sound", "fault"), PLANTED)
@@ -405,8 +431,19 @@ def test_a_hidden_width_that_would_broadcast_is_refused(name):
 
 
 def test_the_oracle_uses_nothing_that_it_checks():
-    derived = (".program", ".gradient", ".expression", ".features", ".recurrence", ".outputs",
-               ".gate", "loops.", "ACTIVATIONS", "symbolic", "parallel")  # fmt: skip
+    derived = (
+        ".program",
+        ".gradient",
+        ".expression",
+        ".features",
+        ".recurrence",
+        ".outputs",
+        ".gate",
+        "loops.",
+        "ACTIVATIONS",
+        "symbolic",
+        "parallel",
+    )
     files = list(Path(inspect.getfile(reference)).parent.glob("*.py"))
     assert len(files) > 1
     for file in files:

@@ -30,9 +30,12 @@ QKV = ((1, 1, 2), (1, 2, 3), (2, 1, -1))  # the gradients of Frobenius are -k v 
 RATES = (HALF, QUARTER, 1)
 EPSILON, TINY = 1e-5, 1e-7
 NEWTON_SCHULZ = [
-    [4.0848, -6.8946, 2.9270], [3.9505, -6.3029, 2.6377], [3.7418, -5.5913, 2.3037],
-    [2.8769, -3.1427, 1.2046], [2.8366, -3.0525, 1.2012],
-]  # fmt: skip
+    [4.0848, -6.8946, 2.9270],
+    [3.9505, -6.3029, 2.6377],
+    [3.7418, -5.5913, 2.3037],
+    [2.8769, -3.1427, 1.2046],
+    [2.8366, -3.0525, 1.2012],
+]
 
 
 def linear(loss=Frobenius, rate="constant", schedule=None, **update):
@@ -89,9 +92,16 @@ for k, v, rate in zip(QKV[1], QKV[2], (0.5, 0.25, 1.0), strict=True):
         memory = -clipped(rate * k * (k * w - v)) + 0.5 * memory
         w = restored(w + muon(memory))
     ALL.append(w)
-EVERYTHING = linear(SquaredError, "per_step", place="inside", momentum="constant",
-                    clip="column_norm", orthogonal="muon", weight_norm="initial_norm",
-                    schedule=Schedule(steps=2))  # fmt: skip
+EVERYTHING = linear(
+    SquaredError,
+    "per_step",
+    place="inside",
+    momentum="constant",
+    clip="column_norm",
+    orthogonal="muon",
+    weight_norm="initial_norm",
+    schedule=Schedule(steps=2),
+)
 
 
 def reads(weights, asked=QKV[0]):
@@ -114,60 +124,231 @@ W1 = {"W": 1}
 # (name, loop, (q, k, v), weights, rate, momentum, outputs, final weights), each of one number.
 EXAMPLES = [
     ("no rate", linear(rate=None), QKV, W1, None, None, reads([3, 5, 2]), {"W": 2}),
-    ("rate per token", per_token(), QKV, W1, {"W": RATES}, None,
-     reads([F(5, 2), F(5, 2), -HALF]), {"W": -HALF}),
-    ("rate per token, chunk 1", per_token(chunk=1), QKV, W1, {"W": RATES}, None,
-     reads([2, F(5, 2), -HALF]), {"W": -HALF}),
+    (
+        "rate per token",
+        per_token(),
+        QKV,
+        W1,
+        {"W": RATES},
+        None,
+        reads([F(5, 2), F(5, 2), -HALF]),
+        {"W": -HALF},
+    ),
+    (
+        "rate per token, chunk 1",
+        per_token(chunk=1),
+        QKV,
+        W1,
+        {"W": RATES},
+        None,
+        reads([2, F(5, 2), -HALF]),
+        {"W": -HALF},
+    ),
     # f = relu(k W0) (k W1): gradients -2, -4 in W0 = 2 and -4, -8 in W1 = 1.
-    ("another rate for each weight", per_token(GLU("relu")), ((1, 1), (1, 2), (2, 1)),
-     {"W0": 2, "W1": 1}, {"W0": (HALF, QUARTER), "W1": (QUARTER, HALF)}, None,
-     [24, 24], {"W0": 4, "W1": 6}),
-    ("momentum per token", linear(rate=None, momentum="per_token", schedule=Schedule(2)),
-     FIVE, W1, None, (HALF, 1, HALF, QUARTER, HALF),
-     reads([AVERAGED[n] for n in (1, 1, 2, 2, 3)], FIVE[0]), {"W": AVERAGED[3]}),
-    ("Muon", linear(momentum="constant", orthogonal="muon"), QKV, W1, QUARTER, HALF,
-     reads(MUON[1:]), {"W": MUON[3]}),
-    ("Muon, ascent", linear(momentum="constant", orthogonal="muon", ascent=True), QKV, W1,
-     QUARTER, HALF, reads(CLIMB[1:]), {"W": CLIMB[3]}),
-    ("Muon, no momentum", linear(rate=None, orthogonal="muon"), QKV, W1, None, None,
-     reads(SIGNS[1:]), {"W": SIGNS[3]}),
-    ("Muon of nothing", linear(rate=None, orthogonal="muon"), (*QKV[:2], (0, 0, 0)), W1, None,
-     None, reads([1, 1, 1]), {"W": 1}),
-    ("clip inside", linear(rate="per_step", place="inside", clip="column_norm"), QKV, W1, RATES,
-     None, reads(INSIDE[1:]), {"W": INSIDE[3]}),
-    ("clip outside", linear(rate="per_step", clip="column_norm"), QKV, W1, RATES, None,
-     reads(OUTSIDE[1:]), {"W": OUTSIDE[3]}),
-    ("weight norm", linear(rate=None, weight_norm="initial_norm"), QKV, W1, None, None,
-     reads(NORM[1:]), {"W": NORM[3]}),
-    ("weight norm of 3", linear(rate=None, weight_norm="initial_norm"), QKV, {"W": -3}, None, None,
-     reads(THREE[1:]), {"W": THREE[3]}),
+    (
+        "another rate for each weight",
+        per_token(GLU("relu")),
+        ((1, 1), (1, 2), (2, 1)),
+        {"W0": 2, "W1": 1},
+        {"W0": (HALF, QUARTER), "W1": (QUARTER, HALF)},
+        None,
+        [24, 24],
+        {"W0": 4, "W1": 6},
+    ),
+    (
+        "momentum per token",
+        linear(rate=None, momentum="per_token", schedule=Schedule(2)),
+        FIVE,
+        W1,
+        None,
+        (HALF, 1, HALF, QUARTER, HALF),
+        reads([AVERAGED[n] for n in (1, 1, 2, 2, 3)], FIVE[0]),
+        {"W": AVERAGED[3]},
+    ),
+    (
+        "Muon",
+        linear(momentum="constant", orthogonal="muon"),
+        QKV,
+        W1,
+        QUARTER,
+        HALF,
+        reads(MUON[1:]),
+        {"W": MUON[3]},
+    ),
+    (
+        "Muon, ascent",
+        linear(momentum="constant", orthogonal="muon", ascent=True),
+        QKV,
+        W1,
+        QUARTER,
+        HALF,
+        reads(CLIMB[1:]),
+        {"W": CLIMB[3]},
+    ),
+    (
+        "Muon, no momentum",
+        linear(rate=None, orthogonal="muon"),
+        QKV,
+        W1,
+        None,
+        None,
+        reads(SIGNS[1:]),
+        {"W": SIGNS[3]},
+    ),
+    (
+        "Muon of nothing",
+        linear(rate=None, orthogonal="muon"),
+        (*QKV[:2], (0, 0, 0)),
+        W1,
+        None,
+        None,
+        reads([1, 1, 1]),
+        {"W": 1},
+    ),
+    (
+        "clip inside",
+        linear(rate="per_step", place="inside", clip="column_norm"),
+        QKV,
+        W1,
+        RATES,
+        None,
+        reads(INSIDE[1:]),
+        {"W": INSIDE[3]},
+    ),
+    (
+        "clip outside",
+        linear(rate="per_step", clip="column_norm"),
+        QKV,
+        W1,
+        RATES,
+        None,
+        reads(OUTSIDE[1:]),
+        {"W": OUTSIDE[3]},
+    ),
+    (
+        "weight norm",
+        linear(rate=None, weight_norm="initial_norm"),
+        QKV,
+        W1,
+        None,
+        None,
+        reads(NORM[1:]),
+        {"W": NORM[3]},
+    ),
+    (
+        "weight norm of 3",
+        linear(rate=None, weight_norm="initial_norm"),
+        QKV,
+        {"W": -3},
+        None,
+        None,
+        reads(THREE[1:]),
+        {"W": THREE[3]},
+    ),
     ("everything", EVERYTHING, QKV, W1, RATES, HALF, reads(ALL[1:]), {"W": ALL[3]}),
     # Squared error: the gradient is k (k W - v); with momentum 1/2 M is -1, -1, 11/2, -9/4.
-    ("two steps", linear(SquaredError, schedule=Schedule(steps=2)), ((1,), (1,), (2,)), W1,
-     HALF, None, [F(7, 4)], {"W": F(7, 4)}),
-    ("two steps, momentum", linear(SquaredError, momentum="constant", schedule=Schedule(steps=2)),
-     ((1, 1), (1, 2), (2, 1)), W1, HALF, HALF, [2, F(3, 8)], {"W": F(3, 8)}),
-    ("two steps, exclusive",
-     linear(SquaredError, momentum="constant", schedule=chunks(1, "before_update", steps=2)),
-     ((1, 1), (1, 2), (2, 1)), W1, HALF, HALF, [1, 2], {"W": F(3, 8)}),
+    (
+        "two steps",
+        linear(SquaredError, schedule=Schedule(steps=2)),
+        ((1,), (1,), (2,)),
+        W1,
+        HALF,
+        None,
+        [F(7, 4)],
+        {"W": F(7, 4)},
+    ),
+    (
+        "two steps, momentum",
+        linear(SquaredError, momentum="constant", schedule=Schedule(steps=2)),
+        ((1, 1), (1, 2), (2, 1)),
+        W1,
+        HALF,
+        HALF,
+        [2, F(3, 8)],
+        {"W": F(3, 8)},
+    ),
+    (
+        "two steps, exclusive",
+        linear(SquaredError, momentum="constant", schedule=chunks(1, "before_update", steps=2)),
+        ((1, 1), (1, 2), (2, 1)),
+        W1,
+        HALF,
+        HALF,
+        [1, 2],
+        {"W": F(3, 8)},
+    ),
     # Causal: the gradients at W = 1 are -1 and 2; at W = 1/2 they are 15/2 and 1/2.
-    ("causal", linear(SquaredError, schedule=chunks(2)), QKV, W1, HALF, None,
-     reads([F(3, 2), HALF, F(-13, 4)]), {"W": F(-13, 4)}),
-    ("causal, momentum", linear(SquaredError, momentum="constant", schedule=chunks(2)),
-     ((1, 1, 2, 1), (1, 2, 3, 1), (2, 1, -1, 0)), W1, HALF, HALF,
-     [F(3, 2), HALF, -7, F(-15, 4)], {"W": F(-15, 4)}),
-    ("causal is inclusive for one token", linear(SquaredError, schedule=chunks(1)), QKV, W1, HALF,
-     None, reads([F(3, 2), -HALF, QUARTER]), {"W": QUARTER}),
-    ("read with keys", linear(schedule=Schedule(query="key")), QKV, W1, HALF, None,
-     reads([2, 3, F(3, 2)], QKV[1]), {"W": F(3, 2)}),
-    ("causal, with keys", linear(schedule=chunks(3, query="key")), QKV, W1, HALF, None,
-     reads([2, 3, F(3, 2)], QKV[1]), {"W": F(3, 2)}),
-    ("values negated", linear(schedule=Schedule(negate_values=True)), QKV, W1, HALF, None,
-     reads([0, -1, HALF]), {"W": HALF}),
-    ("squared error, values negated",
-     linear(SquaredError, schedule=Schedule(negate_values=True)), ((1,), (1,), (2,)), W1, HALF,
-     None, [-HALF], {"W": -HALF}),
-]  # fmt: skip
+    (
+        "causal",
+        linear(SquaredError, schedule=chunks(2)),
+        QKV,
+        W1,
+        HALF,
+        None,
+        reads([F(3, 2), HALF, F(-13, 4)]),
+        {"W": F(-13, 4)},
+    ),
+    (
+        "causal, momentum",
+        linear(SquaredError, momentum="constant", schedule=chunks(2)),
+        ((1, 1, 2, 1), (1, 2, 3, 1), (2, 1, -1, 0)),
+        W1,
+        HALF,
+        HALF,
+        [F(3, 2), HALF, -7, F(-15, 4)],
+        {"W": F(-15, 4)},
+    ),
+    (
+        "causal is inclusive for one token",
+        linear(SquaredError, schedule=chunks(1)),
+        QKV,
+        W1,
+        HALF,
+        None,
+        reads([F(3, 2), -HALF, QUARTER]),
+        {"W": QUARTER},
+    ),
+    (
+        "read with keys",
+        linear(schedule=Schedule(query="key")),
+        QKV,
+        W1,
+        HALF,
+        None,
+        reads([2, 3, F(3, 2)], QKV[1]),
+        {"W": F(3, 2)},
+    ),
+    (
+        "causal, with keys",
+        linear(schedule=chunks(3, query="key")),
+        QKV,
+        W1,
+        HALF,
+        None,
+        reads([2, 3, F(3, 2)], QKV[1]),
+        {"W": F(3, 2)},
+    ),
+    (
+        "values negated",
+        linear(schedule=Schedule(negate_values=True)),
+        QKV,
+        W1,
+        HALF,
+        None,
+        reads([0, -1, HALF]),
+        {"W": HALF},
+    ),
+    (
+        "squared error, values negated",
+        linear(SquaredError, schedule=Schedule(negate_values=True)),
+        ((1,), (1,), (2,)),
+        W1,
+        HALF,
+        None,
+        [-HALF],
+        {"W": -HALF},
+    ),
+]
 
 
 def agrees(run, loop, qkv, weights, rate, momentum, outputs, final):
@@ -384,16 +565,31 @@ LOOPS = {
     "last only": TOKENS(trained="last", loss=SquaredError),
     "clip": rule("per_step", "inside", clip="column_norm", momentum="per_token"),
     "weight norm": rule("per_step", weight_norm="initial_norm", ascent=True),
-    "muon": TOKENS(momentum="per_token", orthogonal="muon", weight_norm="initial_norm",
-                   net=SwiGLU(), schedule=Schedule(2, "before_update")),
+    "muon": TOKENS(
+        momentum="per_token",
+        orthogonal="muon",
+        weight_norm="initial_norm",
+        net=SwiGLU(),
+        schedule=Schedule(2, "before_update"),
+    ),
     "steps": rule(momentum="constant", loss=SquaredError, schedule=Schedule(2, steps=3)),
-    "causal": rule("per_token", "inside", momentum="per_token", net=Linear(), loss=SquaredError,
-                   schedule=chunks(3)),
+    "causal": rule(
+        "per_token",
+        "inside",
+        momentum="per_token",
+        net=Linear(),
+        loss=SquaredError,
+        schedule=chunks(3),
+    ),
     "causal gate": rule("per_step", net=GLU(), trained="last", schedule=chunks(3, query="key")),
-    "image": rule(net=DepthwiseConv(3, 1, 3), clip="column_norm", loss=SquaredError,
-                  schedule=chunks(3, "after_update", negate_values=True)),
+    "image": rule(
+        net=DepthwiseConv(3, 1, 3),
+        clip="column_norm",
+        loss=SquaredError,
+        schedule=chunks(3, "after_update", negate_values=True),
+    ),
     "causal image": rule(net=DepthwiseConv(3, 3, 1), schedule=chunks(3)),
-}  # fmt: skip
+}
 
 
 def given(loop, **sizes):
@@ -406,17 +602,25 @@ def given(loop, **sizes):
 
 def flat(arguments):
     """The tensors among the arguments, those in dicts too."""
-    return [x for value in arguments.values()
-            for x in (value.values() if isinstance(value, dict) else [value])
-            if x is not None]  # fmt: skip
+    return [
+        x
+        for value in arguments.values()
+        for x in (value.values() if isinstance(value, dict) else [value])
+        if x is not None
+    ]
 
 
 def refill(arguments, tensors):
     """The arguments with other tensors, in the order of `flat`."""
     rest = iter(tensors)
-    return {name: {key: next(rest) for key in value} if isinstance(value, dict)
-            else value if value is None else next(rest)
-            for name, value in arguments.items()}  # fmt: skip
+    return {
+        name: {key: next(rest) for key in value}
+        if isinstance(value, dict)
+        else value
+        if value is None
+        else next(rest)
+        for name, value in arguments.items()
+    }
 
 
 @pytest.mark.parametrize("name", list(LOOPS))
@@ -441,8 +645,9 @@ def test_gradients_flow_to_every_argument(name):
     o, final = run_loop(loop, **arguments)
     total = o.square().sum() + sum(w.square().sum() for w in final.values())
     unread = [arguments["q"]] if loop.schedule.query == "key" else []
-    for leaf, slope in zip(leaves, torch.autograd.grad(total, leaves, allow_unused=True),
-                           strict=True):  # fmt: skip
+    for leaf, slope in zip(
+        leaves, torch.autograd.grad(total, leaves, allow_unused=True), strict=True
+    ):
         if any(leaf is x for x in unread):
             assert slope is None
         else:
@@ -463,8 +668,14 @@ def test_nothing_requires_gradients_where_none_are_taken(name):
 
 @pytest.mark.parametrize("operator", ["muon", "muon_bfloat16", None])
 def test_nothing_to_learn_leaves_weights_and_finite_gradients(operator):
-    loop = rule("per_step", "inside", net=Linear(), clip="column_norm", orthogonal=operator,
-                weight_norm="initial_norm")  # fmt: skip
+    loop = rule(
+        "per_step",
+        "inside",
+        net=Linear(),
+        clip="column_norm",
+        orthogonal=operator,
+        weight_norm="initial_norm",
+    )
     arguments = given(loop)
     arguments["v"].zero_()
     arguments["weights"]["W"][..., 0] = 0  # a column of norm 0
@@ -490,8 +701,13 @@ def test_heads_and_sequences_are_alone_and_nothing_is_changed(name):
         alone["weights"] = {key: w[h : h + 1] for key, w in arguments["weights"].items()}
         for key in ("rate", "momentum"):
             value = arguments[key]
-            alone[key] = ({n: part(x) for n, x in value.items()} if isinstance(value, dict)
-                          else None if value is None else part(value))  # fmt: skip
+            alone[key] = (
+                {n: part(x) for n, x in value.items()}
+                if isinstance(value, dict)
+                else None
+                if value is None
+                else part(value)
+            )
         one, last = run_loop(loop, **alone)
         torch.testing.assert_close(one, part(o))
         for key, w in last.items():
@@ -532,21 +748,33 @@ REFUSED = [
     (rule(None), {"rate": 0.1}, "`rate` must be None, for the loop has none; got 0.1.*Change"),
     (rule(), {"rate": None}, "`rate` must be given, .* got None.*Change"),
     (rule(), {"rate": {"W1": 0.1}}, "`rate` must be one number, .* got a dict of W1.*Reshape"),
-    (rule(momentum="per_token"), {"momentum": torch.ones(2, 3, 2)},
-     r"`momentum` must be a tensor \[B, T, H\] = \[2, 6, 2\].*got \[2, 3, 2\].*Reshape"),
+    (
+        rule(momentum="per_token"),
+        {"momentum": torch.ones(2, 3, 2)},
+        r"`momentum` must be a tensor \[B, T, H\] = \[2, 6, 2\].*got \[2, 3, 2\].*Reshape",
+    ),
     (TOKEN_LOOP, {"rate": 0.1}, "`rate` must be a dict .* each of W0, W2, W1.*got 0.1.*Give"),
     (TOKEN_LOOP, {"rate": {}}, "`rate` must be a dict .*got a dict of nothing.*Give"),
     (LOOPS["last only"], {"rate": {"W1": 0.1}}, "for each of W2, .*got a dict of W1.*Give"),
-    (LOOPS["last only"], {"rate": {"W2": 0.1}},
-     r"`rate\['W2'\]` must be a tensor \[B, T, H\] = \[2, 6, 2\].*got 0.1.*Reshape"),
+    (
+        LOOPS["last only"],
+        {"rate": {"W2": 0.1}},
+        r"`rate\['W2'\]` must be a tensor \[B, T, H\] = \[2, 6, 2\].*got 0.1.*Reshape",
+    ),
     (LOOPS["last only"], {"rate": {"W2": torch.ones(2, 3, 2)}}, r"got \[2, 3, 2\].*Reshape"),
-    (IMAGE, {name: torch.ones(2, 7, 2, 2) for name in "qkv"},
-     "must hold whole images, T a multiple of 3; got T = 7.*Pad"),
+    (
+        IMAGE,
+        {name: torch.ones(2, 7, 2, 2) for name in "qkv"},
+        "must hold whole images, T a multiple of 3; got T = 7.*Pad",
+    ),
     (IMAGE, {"v": torch.ones(2, 6, 2, 1)}, r"the same channels .*\[2, 6, 2, 1\].*Reshape"),
     (IMAGE, {"weights": {"W": torch.ones(2, 8, 2)}}, r"= \[2, 9, 2\] .*got \[2, 8, 2\].*Reshape"),
-    (rule(net=GLU()), {"weights": {"W0": torch.ones(2, 3, 1), "W1": torch.ones(2, 3, 2)}},
-     r"`weights\['W0'\]` must be .*= \[2, 3, 2\].*got \[2, 3, 1\].*Reshape"),
-]  # fmt: skip
+    (
+        rule(net=GLU()),
+        {"weights": {"W0": torch.ones(2, 3, 1), "W1": torch.ones(2, 3, 2)}},
+        r"`weights\['W0'\]` must be .*= \[2, 3, 2\].*got \[2, 3, 1\].*Reshape",
+    ),
+]
 
 
 @pytest.mark.parametrize(("loop", "change", "message"), REFUSED, ids=[m for *_, m in REFUSED])

@@ -144,15 +144,17 @@ def vittt_conv(q, k, v, weights, scale, height, width):
 
 def lact_loop(chunk, muon="muon"):
     """LaCT as an inner loop."""
-    update = GradientStep("per_token", "inside", "per_token", orthogonal=muon,
-                          weight_norm="initial_norm")  # fmt: skip
+    update = GradientStep(
+        "per_token", "inside", "per_token", orthogonal=muon, weight_norm="initial_norm"
+    )
     return InnerLoop(SwiGLU(), Frobenius(), update, Schedule(chunk, "before_update"))
 
 
 def vittt_loop(net, chunk):
     """Either half of ViTTT as an inner loop."""
-    return InnerLoop(net, Frobenius(), GradientStep(place="inside", clip="column_norm"),
-                     Schedule(chunk))  # fmt: skip
+    return InnerLoop(
+        net, Frobenius(), GradientStep(place="inside", clip="column_norm"), Schedule(chunk)
+    )
 
 
 def results(run, leaves):
@@ -189,9 +191,7 @@ def lact_distance(run, chunk, muon="muon", widths=(3, 5, 4)):
     loop = lact_loop(chunk, muon)
     key, hidden, value = widths
     length, seed = (3, 607) if muon and chunk == 1 else (7, 7)
-    (q, k, v), weights = sample(
-        loop, length=length, key=key, hidden=hidden, value=value, seed=seed
-    )  # fmt: skip
+    (q, k, v), weights = sample(loop, length=length, key=key, hidden=hidden, value=value, seed=seed)
     rate, momentum = sample_scalars(loop, length=length, seed=seed + 1)
     leaves = {"q": q, "k": k, "v": v, "momentum": momentum, **weights}
     leaves |= {f"rate of {name}": x for name, x in rate.items()}
@@ -271,13 +271,16 @@ LACT = [
     ("rule", "(moved, norms[name])", "(moved, column_norms(state[name]))"),
     ("arguments", ".mean(1, keepdim=True)", ".sum(1, keepdim=True)"),
     ("arguments", ".mean(1, keepdim=True)", ".sum(1, keepdim=True) / chunk"),
-    ("arguments", "torch.cat([each[:, :0], *means], dim=1)",
-     "torch.cat([each[:, :0], *means], dim=1).detach()"),
+    (
+        "arguments",
+        "torch.cat([each[:, :0], *means], dim=1)",
+        "torch.cat([each[:, :0], *means], dim=1).detach()",
+    ),
     ("oracle", "per_token * each[name] if", "per_token * each[name].detach() if"),
     ("oracle", "per_token * each[name] if", "per_token * next(iter(each.values())) if"),
     ("oracle", "create_graph=inner.outer", "create_graph=False"),
     ("oracle", 'schedule.read == "before_update"', 'schedule.read == "after_update"'),
-]  # fmt: skip
+]
 VITTT = [
     ("rule", "(column_norms(step) + 1)", "column_norms(step)"),
     ("rule", "(column_norms(step) + 1)", "(column_norms(step).detach() + 1)"),

@@ -26,8 +26,13 @@ from ttt_proofs.symbolic import attention_part, gradient_part
 
 PER_STEP = GradientStep(momentum="per_step")
 BEFORE = Schedule(read="before_update")
-LACT = GradientStep(rate="per_token", place="inside", momentum="per_token", orthogonal="muon",
-                    weight_norm="initial_norm")  # fmt: skip
+LACT = GradientStep(
+    rate="per_token",
+    place="inside",
+    momentum="per_token",
+    orthogonal="muon",
+    weight_norm="initial_norm",
+)
 CUSTOM = GradientStep(momentum="constant", clip="cut", orthogonal="shape", weight_norm="unit")
 INSIDE = GradientStep(rate="per_step", place="inside", momentum="constant", ascent=True)
 LOOPS = {
@@ -40,12 +45,14 @@ LOOPS = {
     "lact": InnerLoop(SwiGLU(), Frobenius(), LACT, BEFORE),
     "last": InnerLoop(SwiGLU(), Frobenius(), replace(LACT, trained="last"), BEFORE),
     "glu": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm")),
-    "conv": InnerLoop(DepthwiseConv(), Frobenius(), GradientStep(clip="column_norm"),
-                      Schedule(chunk=4)),
-    "causal": InnerLoop(Features(), AbstractLoss(), replace(PER_STEP, trained="last"),
-                        Schedule(read="causal")),
+    "conv": InnerLoop(
+        DepthwiseConv(), Frobenius(), GradientStep(clip="column_norm"), Schedule(chunk=4)
+    ),
+    "causal": InnerLoop(
+        Features(), AbstractLoss(), replace(PER_STEP, trained="last"), Schedule(read="causal")
+    ),
     "custom": InnerLoop(Linear(), Frobenius(), CUSTOM),
-}  # fmt: skip
+}
 ANY = InnerLoop(AnyNet(), AbstractLoss(), GradientStep(ascent=True))
 
 

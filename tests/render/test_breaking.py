@@ -40,8 +40,9 @@ def test_a_line_ends_where_the_formula_is_least_nested():
     assert [line.text for line in lines] == ["o = aaaa · (bbbb + cccc)", "+ dddd"]
     lines = broken("o = aa · (bbbb + cccc · (dddd + eeee))", 24, TEXT)
     assert [(line.depth, line.text) for line in lines] == [
-        (-1, "o = aa · (bbbb + cccc"), (1, "· (dddd + eeee))")
-    ]  # fmt: skip
+        (-1, "o = aa · (bbbb + cccc"),
+        (1, "· (dddd + eeee))"),
+    ]
 
 
 def test_what_cannot_be_broken_stays():
@@ -59,7 +60,7 @@ def test_a_broken_product_says_so():
         r"& \quad {} \cdot \sum_{h} bbbbbbbbbb \\" + "\n"
         r"& \quad {} - cccccccccc" + "\n"
         r"\end{aligned}"
-    )  # fmt: skip
+    )
 
 
 def test_proofs_fit_their_page(theorems):

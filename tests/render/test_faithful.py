@@ -66,8 +66,11 @@ def mutated(node, rng: random.Random, pool: list[Var]):
         else:
             more = [Num(Fraction(rng.choice((-1, 2, 3)))), *given[:1]]
             given = [*given, rng.choice(more)]
-        return type(node)(tuple(given)) if rng.random() < 0.8 else (
-            Add if isinstance(node, Mul) else Mul)(tuple(given))  # fmt: skip
+        return (
+            type(node)(tuple(given))
+            if rng.random() < 0.8
+            else (Add if isinstance(node, Mul) else Mul)(tuple(given))
+        )
     if isinstance(node, Prod):
         return Prod(node.low, Ix(node.high.vars, node.high.shift + 1), node.factor)
     if node.low is not None:
@@ -159,9 +162,28 @@ def subject(name: str, theorems) -> Term:
     return defined(found, symbol) if symbol else found.statement.equation.right
 
 
-SUBJECTS = [*SMALL, "momentum", "swiglu", "relu", "linear", "mlp W2", "lact", "last", "conv",
-            "causal", "custom", "glu", "any Theta", "lact: N_W1", "lact: U_W1", "lact: W1",
-            "glu: R_W1", "conv: R_W", "custom: N_W", "causal: W_seen"]  # fmt: skip
+SUBJECTS = [
+    *SMALL,
+    "momentum",
+    "swiglu",
+    "relu",
+    "linear",
+    "mlp W2",
+    "lact",
+    "last",
+    "conv",
+    "causal",
+    "custom",
+    "glu",
+    "any Theta",
+    "lact: N_W1",
+    "lact: U_W1",
+    "lact: W1",
+    "glu: R_W1",
+    "conv: R_W",
+    "custom: N_W",
+    "causal: W_seen",
+]
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

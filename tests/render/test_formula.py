@@ -84,21 +84,36 @@ CASES = [
     (Add((sum_h(X), Y)), "(Σ_h′ x[h′]) + y[h]", r"\Bigl(\sum_{h'} x_{h'}\Bigr) + y_{h}"),
     (Add((Y, sum_h(X))), "y[h] + Σ_h′ x[h′]", r"y_{h} + \sum_{h'} x_{h'}"),
     (sum_h(Mul((MINUS, X))), "−Σ_h x[h]", r"-\sum_{h} x_{h}"),
-    (Sum(FIRST, at(0), ix(T, -1), KEPT), "Σ_{i=0}^{t−1} Π_{s=i+1}^{t−1} α[s]",
-     r"\sum_{i=0}^{t-1} \prod_{s=i+1}^{t-1} \alpha_{s}"),
-    (Mul((KEPT, X)), "(Π_{s=i+1}^{t−1} α[s]) · x[h]",
-     r"\Bigl(\prod_{s=i+1}^{t-1} \alpha_{s}\Bigr)\,x_{h}"),
+    (
+        Sum(FIRST, at(0), ix(T, -1), KEPT),
+        "Σ_{i=0}^{t−1} Π_{s=i+1}^{t−1} α[s]",
+        r"\sum_{i=0}^{t-1} \prod_{s=i+1}^{t-1} \alpha_{s}",
+    ),
+    (
+        Mul((KEPT, X)),
+        "(Π_{s=i+1}^{t−1} α[s]) · x[h]",
+        r"\Bigl(\prod_{s=i+1}^{t-1} \alpha_{s}\Bigr)\,x_{h}",
+    ),
     # functions
-    (App("phi", (ix(T, 1), ix(H)), (Lam((A,), K),)), "φ[t+1,h](k[t,l,·])",
-     r"\varphi_{t+1,h}(k_{t,l\cdot})"),
+    (
+        App("phi", (ix(T, 1), ix(H)), (Lam((A,), K),)),
+        "φ[t+1,h](k[t,l,·])",
+        r"\varphi_{t+1,h}(k_{t,l\cdot})",
+    ),
     (sigmoid(X), "σ(x[h])", r"\sigma(x_{h})"),
     (App("sigma", (), (Lam((), X),)), "sigma(x[h])", r"\operatorname{sigma}(x_{h})"),
     (App("gelu_tanh", (), (Lam((), X),)), "gelu_tanh(x[h])", r"\operatorname{gelu-tanh}(x_{h})"),
-    (App("act", (), (Lam((), X),), ((0, ()), (0, ()))), "act′′(x[h])",
-     r"\operatorname{act}''(x_{h})"),
+    (
+        App("act", (), (Lam((), X),), ((0, ()), (0, ()))),
+        "act′′(x[h])",
+        r"\operatorname{act}''(x_{h})",
+    ),
     (ell((0, (ix(C),))), "∂_{1,c} ℓ(f[·], v[·])", r"\partial_{1,c}\,\ell(f_{\cdot}, v_{\cdot})"),
-    (ell((0, (ix(C),)), (1, (ix(C, 1),))), "∂_{1,c} ∂_{2,c+1} ℓ(f[·], v[·])",
-     r"\partial_{1,c}\,\partial_{2,c+1}\,\ell(f_{\cdot}, v_{\cdot})"),
+    (
+        ell((0, (ix(C),)), (1, (ix(C, 1),))),
+        "∂_{1,c} ∂_{2,c+1} ℓ(f[·], v[·])",
+        r"\partial_{1,c}\,\partial_{2,c+1}\,\ell(f_{\cdot}, v_{\cdot})",
+    ),
     (Mul((X, sigmoid(X))), "silu(x[h])", r"\operatorname{silu}(x_{h})"),
     (Mul((X, sigmoid(Y))), "x[h] · σ(y[h])", r"x_{h}\,\sigma(y_{h})"),
     # powers, roots, norms, fractions
@@ -111,37 +126,64 @@ CASES = [
     (Mul((root(X), root(X))), "√(x[h])²", r"\sqrt{x_{h}}^{2}"),
     (root(Mul((X, X))), "√(x[h]²)", r"\sqrt{(x_{h})^{2}}"),
     (NORM, "‖W1[t,·,c]‖", r"\lVert W^{(1)}_{t,\cdot c} \rVert"),
-    (root(sum_h(Mul((Add((W, Mul((ETA, G)))),) * 2))), "‖W1[t,·,c] + η · G_W1[t,·,c]‖",
-     r"\lVert W^{(1)}_{t,\cdot c} + \eta\,G^{W^{(1)}}_{t,\cdot c} \rVert"),
+    (
+        root(sum_h(Mul((Add((W, Mul((ETA, G)))),) * 2))),
+        "‖W1[t,·,c] + η · G_W1[t,·,c]‖",
+        r"\lVert W^{(1)}_{t,\cdot c} + \eta\,G^{W^{(1)}}_{t,\cdot c} \rVert",
+    ),
     (root(sum_h(Mul((X, Y)))), "√(Σ_h x[h] · y[h])", r"\sqrt{\sum_{h} x_{h}\,y_{h}}"),
-    (root(sum_h(Mul((X, Y, X, Y)))), "√(Σ_h x[h]² · y[h]²)",
-     r"\sqrt{\sum_{h} (x_{h})^{2} \cdot (y_{h})^{2}}"),
-    (root(sum_h(Mul((Add((X, ETA)),) * 2))), "√(Σ_h (x[h] + η)²)",
-     r"\sqrt{\sum_{h} (x_{h} + \eta)^{2}}"),
+    (
+        root(sum_h(Mul((X, Y, X, Y)))),
+        "√(Σ_h x[h]² · y[h]²)",
+        r"\sqrt{\sum_{h} (x_{h})^{2} \cdot (y_{h})^{2}}",
+    ),
+    (
+        root(sum_h(Mul((Add((X, ETA)),) * 2))),
+        "√(Σ_h (x[h] + η)²)",
+        r"\sqrt{\sum_{h} (x_{h} + \eta)^{2}}",
+    ),
     (inverse(X), "1 / x[h]", r"\frac{1}{x_{h}}"),
     (inverse(Num(Fraction(2))), "1 / (2)", r"\frac{1}{(2)}"),
-    (Mul((inverse(Add((NORM, Atom("epsilon", ())))), X)), "x[h] / (‖W1[t,·,c]‖ + ε)",
-     r"\frac{x_{h}}{\lVert W^{(1)}_{t,\cdot c} \rVert + \varepsilon}"),
-    (Mul((MINUS, inverse(X), inverse(Mul((Y, Z))))), "−1 / x[h] / (y[h] · z[h])",
-     r"-\frac{\frac{1}{x_{h}}}{y_{h}\,z_{h}}"),
+    (
+        Mul((inverse(Add((NORM, Atom("epsilon", ())))), X)),
+        "x[h] / (‖W1[t,·,c]‖ + ε)",
+        r"\frac{x_{h}}{\lVert W^{(1)}_{t,\cdot c} \rVert + \varepsilon}",
+    ),
+    (
+        Mul((MINUS, inverse(X), inverse(Mul((Y, Z))))),
+        "−1 / x[h] / (y[h] · z[h])",
+        r"-\frac{\frac{1}{x_{h}}}{y_{h}\,z_{h}}",
+    ),
     (Mul((sum_h(X), inverse(ETA))), "(Σ_h x[h]) / η", r"\frac{\Bigl(\sum_{h} x_{h}\Bigr)}{\eta}"),
     (Mul((inverse(X), inverse(X))), "1 / x[h] / x[h]", r"\frac{\frac{1}{x_{h}}}{x_{h}}"),
     # operators on matrices, pixels, names
-    (muon(Lam((H, C), W), ix(H), ix(C)), "muon(W1[t,·,·])[h,c]",
-     r"\operatorname{muon}(W^{(1)}_{t,\cdot \cdot})_{hc}"),
-    (muon(INNER, ix(H), ix(C)), "muon((h′, c′) ↦ k[h′] · v[c′])[h,c]",
-     r"\operatorname{muon}((h', c') \mapsto k_{h'}\,v_{c'})_{hc}"),
-    (muon(INNER, ix(C), ix(H)), "muon[c,h]((h′, c′) ↦ k[h′] · v[c′])",
-     r"\operatorname{muon}_{ch}((h', c') \mapsto k_{h'}\,v_{c'})"),
+    (
+        muon(Lam((H, C), W), ix(H), ix(C)),
+        "muon(W1[t,·,·])[h,c]",
+        r"\operatorname{muon}(W^{(1)}_{t,\cdot \cdot})_{hc}",
+    ),
+    (
+        muon(INNER, ix(H), ix(C)),
+        "muon((h′, c′) ↦ k[h′] · v[c′])[h,c]",
+        r"\operatorname{muon}((h', c') \mapsto k_{h'}\,v_{c'})_{hc}",
+    ),
+    (
+        muon(INNER, ix(C), ix(H)),
+        "muon[c,h]((h′, c′) ↦ k[h′] · v[c′])",
+        r"\operatorname{muon}_{ch}((h', c') \mapsto k_{h'}\,v_{c'})",
+    ),
     (SHIFTED, "k[t,y+dy,x+dx,c]", "k_{t,y+d_{y},x+d_{x},c}"),
     (Atom("eta_W1", (ix(T), ix(ROW))), "η_W1[t,l]", r"\eta^{W^{(1)}}_{t,l}"),
     (Atom("G_Theta", ()), "G_Θ", r"G^{\Theta}"),
     (Atom("M_W0_b", (ix(T), ix(A), ix(H))), "M_W0_b[t,a,h]", "M^{W^{(0)},b}_{t,ah}"),
     (Atom("W_seen", (ix(T),)), "W_seen[t]", r"W^{\mathrm{seen}}_{t}"),
-    (App("unit_W1", (ix(C),), (Lam((), X),)), "unit_W1[c](x[h])",
-     r"\operatorname{unit}^{W^{(1)}}_{c}(x_{h})"),
+    (
+        App("unit_W1", (ix(C),), (Lam((), X),)),
+        "unit_W1[c](x[h])",
+        r"\operatorname{unit}^{W^{(1)}}_{c}(x_{h})",
+    ),
     (App("silu", (), (Lam((), X),)), "‹silu›(x[h])", r"\operatorname{silu}^{\ast}(x_{h})"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("term", "plain", "typeset"), CASES, ids=[case[1] for case in CASES])
@@ -181,8 +223,30 @@ def test_a_name_that_looks_like_another_is_quoted():
     assert text(Add((Atom("eta", ()), Atom("η", ())))) == "η + ‹η›"
 
 
-NAMES = ["W", "W_0", "W_b", "W_0_b", "W0", "W0_0", "W0_b", "W_W0", "M_W0_b", "M_W", "M_W_b", "o_b",
-         "eta", "η", "eta_W", "η_W", "eta_W_b", "eta_b", "G_Theta", "G_Θ", "W_seen", "G_W_seen"]
+NAMES = [
+    "W",
+    "W_0",
+    "W_b",
+    "W_0_b",
+    "W0",
+    "W0_0",
+    "W0_b",
+    "W_W0",
+    "M_W0_b",
+    "M_W",
+    "M_W_b",
+    "o_b",
+    "eta",
+    "η",
+    "eta_W",
+    "η_W",
+    "eta_W_b",
+    "eta_b",
+    "G_Theta",
+    "G_Θ",
+    "W_seen",
+    "G_W_seen",
+]
 
 
 @pytest.mark.parametrize("render", [text, latex])

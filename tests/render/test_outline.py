@@ -29,21 +29,37 @@ def section(theorem, heading: str) -> str:
 @pytest.mark.parametrize(
     ("name", "facts"),
     [
-        ("lact", ["q[t], k[t], each a matrix of shape L × D_k.",
-                  "η_W0[t], η_W2[t], η_W1[t], each a vector of shape L.",
-                  "muon, any function that takes a matrix of shape D_k × D_h or D_h × D_v to one "
-                  "of the same shape; five Newton–Schulz steps where the loop runs.",
-                  "‖x‖ is √(Σ x²), summed over what dots stand for; the proof holds for any",
-                  "1 / x, the reciprocal; the proof holds for any"]),
-        ("conv", ["q[t], k[t], each an array of shape (Y + D_y) × (X + D_x) × D_v.",
-                  "v[t], an array of shape Y × X × D_v.", "zeros around an image are one case"]),
+        (
+            "lact",
+            [
+                "q[t], k[t], each a matrix of shape L × D_k.",
+                "η_W0[t], η_W2[t], η_W1[t], each a vector of shape L.",
+                "muon, any function that takes a matrix of shape D_k × D_h or D_h × D_v to one "
+                "of the same shape; five Newton–Schulz steps where the loop runs.",
+                "‖x‖ is √(Σ x²), summed over what dots stand for; the proof holds for any",
+                "1 / x, the reciprocal; the proof holds for any",
+            ],
+        ),
+        (
+            "conv",
+            [
+                "q[t], k[t], each an array of shape (Y + D_y) × (X + D_x) × D_v.",
+                "v[t], an array of shape Y × X × D_v.",
+                "zeros around an image are one case",
+            ],
+        ),
         ("causal", ["visible, a matrix of shape L × L; where the loop runs, 1 for a token"]),
-        ("custom", ["shape, any function that takes a matrix of shape D_k × D_v to one of the same",
-                    "unit_W[c], any function of a vector of shape D_k, one for every c over D_v.",
-                    "cut, any function of a vector of shape D_k."]),
+        (
+            "custom",
+            [
+                "shape, any function that takes a matrix of shape D_k × D_v to one of the same",
+                "unit_W[c], any function of a vector of shape D_k, one for every c over D_v.",
+                "cut, any function of a vector of shape D_k.",
+            ],
+        ),
         ("momentum", ["φ[t,h], any function of a vector of shape D_k, one for every step t, h"]),
     ],
-)  # fmt: skip
+)
 def test_everything_given_is_said_with_its_shape(name, facts, theorems):
     given = section(theorems[name], "Given")
     for fact in facts:
@@ -76,13 +92,22 @@ def test_definitions_over_two_times():
     block = (
         Define("W", (T, H), Atom("W_in", (ix(T), at(3), ix(H))), Atom("W_0", (ix(H),))),
         Define("W_in", (T, J, H), moved, start),
-        DefineGradient("G", (T, J), "X_W", Mul((Atom("X_W", (ix(H),)),)),
-                       Lam((H,), Atom("W_in", (ix(T), ix(J), ix(H))))),
-    )  # fmt: skip
+        DefineGradient(
+            "G",
+            (T, J),
+            "X_W",
+            Mul((Atom("X_W", (ix(H),)),)),
+            Lam((H,), Atom("W_in", (ix(T), ix(J), ix(H)))),
+        ),
+    )
     assert [d.name for d in in_order(block)] == ["G", "W_in", "W"]
     shown = [entry.formula for entry in OUTLINE.definitions((block,))]
-    assert shown[1:] == ["W_in[t,0,h] = W[t,h]", "W_in[t,j+1,h] = W_in[t,j,h] + G[t,j,h]",
-                         "W[0,h] = W_0[h]", "W[t+1,h] = W_in[t,3,h]"]  # fmt: skip
+    assert shown[1:] == [
+        "W_in[t,0,h] = W[t,h]",
+        "W_in[t,j+1,h] = W_in[t,j,h] + G[t,j,h]",
+        "W[0,h] = W_0[h]",
+        "W[t+1,h] = W_in[t,3,h]",
+    ]
     assert OUTLINE.given.every((T, K, H), {T: "t", K: "K", H: "h"}) == (
         "step t, number K, h over D_h"
     )
@@ -96,12 +121,19 @@ def derivation(*parts: Part) -> Derivation:
 @pytest.fixture(scope="module")
 def combined() -> Derivation:
     """One part for each combination of a few options."""
-    rules = [replace(LACT, momentum=m, trained=t)
-             for m in (None, "per_token") for t in ("all", "last")]  # fmt: skip
-    return derivation(*(
-        attention_part(InnerLoop(SwiGLU(), Frobenius(), rule, Schedule(read=read)),
-                       f"momentum {rule.momentum}, {rule.trained}, {read}")
-        for rule in rules for read in READS))  # fmt: skip
+    rules = [
+        replace(LACT, momentum=m, trained=t) for m in (None, "per_token") for t in ("all", "last")
+    ]
+    return derivation(
+        *(
+            attention_part(
+                InnerLoop(SwiGLU(), Frobenius(), rule, Schedule(read=read)),
+                f"momentum {rule.momentum}, {rule.trained}, {read}",
+            )
+            for rule in rules
+            for read in READS
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +166,11 @@ def test_each_part_has_exactly_its_own_definitions(combined, shown):
 
 
 def test_what_parts_share_is_said_once(shown):
-    for line in ("M_W0[0,a,h] = 0", "U_W1[t,h,c] = muon(M_W1[t,·,·])[h,c]",
-                 "v[t], a matrix of shape L × D_v."):  # fmt: skip
+    for line in (
+        "M_W0[0,a,h] = 0",
+        "U_W1[t,h,c] = muon(M_W1[t,·,·])[h,c]",
+        "v[t], a matrix of shape L × D_v.",
+    ):
         said = re.findall(rf"^(?:  | +\(D\d+\) *){re.escape(line)}$", shown, re.M)
         assert len(said) == 1, line
     assert shown.count("Lengths and widths are arbitrary.") == 1

@@ -90,8 +90,12 @@ def test_every_step_of_momentum_is_listed_with_its_rule(theorems):
     shown, steps = listed(theorem), theorem.proof.steps
     assert len(shown) == len(steps) > 15
     assert {type(step.rule) for step in steps} == {
-        Assume, Calculate, Definition, Induction, Reflexivity
-    }  # fmt: skip
+        Assume,
+        Calculate,
+        Definition,
+        Induction,
+        Reflexivity,
+    }
     for words, step in zip(shown, steps, strict=True):
         assert words.startswith(spoken(step.rule))
 
@@ -180,11 +184,16 @@ def test_html_is_escaped_and_folds_the_proof(theorems):
         ("gelu", []),
         ("swiglu", []),
         ("linear", []),
-        ("relu", ["The derivative of `step` (1 for positive and 0 for other numbers) is taken "
-                  "as 0, also at 0, as PyTorch does for relu."]),
+        (
+            "relu",
+            [
+                "The derivative of `step` (1 for positive and 0 for other numbers) is taken "
+                "as 0, also at 0, as PyTorch does for relu."
+            ],
+        ),
         ("relu W2", []),
     ],
-)  # fmt: skip
+)
 def test_assumptions(name, expected, theorems):
     assert list(assumptions(theorems[name].proof)) == expected
 

@@ -24,8 +24,11 @@ def draw(*shape) -> np.ndarray:
 
 
 Q, K, V = draw(TIMES, "L", "D_k"), draw(TIMES, "L", "D_k"), draw(TIMES, "L", "D_v")
-IMAGES = {"q": draw(TIMES, 4, 5, "D_v"), "k": draw(TIMES, 4, 5, "D_v"),
-          "v": draw(TIMES, "Y", "X", "D_v")}  # fmt: skip
+IMAGES = {
+    "q": draw(TIMES, 4, 5, "D_v"),
+    "k": draw(TIMES, 4, 5, "D_v"),
+    "v": draw(TIMES, "Y", "X", "D_v"),
+}
 W, START, WITHIN = draw(TIMES + 1, "D_h", "D_v"), draw("D_h", "D_v"), draw(TIMES, 4, 3, 2, 4)
 WINDOWS, FIRST_WINDOW = draw(TIMES + 1, 3, 3, "D_v"), draw(3, 3, "D_v")
 W0, W2 = draw(TIMES + 1, "D_k", "D_h"), draw(TIMES + 1, "D_k", "D_h")
@@ -48,13 +51,23 @@ def by_rank(*arrays) -> Callable:
 
 SYMBOLS = {
     **{n: by_rank(x, x[:, 0], IMAGES[n]) for n, x in (("q", Q), ("k", K), ("v", V))},
-    "W": by_rank(W, WINDOWS), "W_0": by_rank(START, FIRST_WINDOW), "W_in": by_rank(WITHIN),
-    "W0": by_rank(W0, FROZEN["W0"]), "W2": by_rank(W2, FROZEN["W2"]),
-    "W1": by_rank(W), "W1_0": by_rank(START),
-    "eta": by_rank(RATE, RATES), "alpha": by_rank(MOMENTA),
-    "eta_W": by_rank(EACH), "eta_W1": by_rank(EACH), "visible": by_rank(SEEN),
-    "N_W": by_rank(GATES), "N_W1": by_rank(GATES), "R_W": by_rank(CLIPS), "R_W1": by_rank(CLIPS),
-}  # fmt: skip
+    "W": by_rank(W, WINDOWS),
+    "W_0": by_rank(START, FIRST_WINDOW),
+    "W_in": by_rank(WITHIN),
+    "W0": by_rank(W0, FROZEN["W0"]),
+    "W2": by_rank(W2, FROZEN["W2"]),
+    "W1": by_rank(W),
+    "W1_0": by_rank(START),
+    "eta": by_rank(RATE, RATES),
+    "alpha": by_rank(MOMENTA),
+    "eta_W": by_rank(EACH),
+    "eta_W1": by_rank(EACH),
+    "visible": by_rank(SEEN),
+    "N_W": by_rank(GATES),
+    "N_W1": by_rank(GATES),
+    "R_W": by_rank(CLIPS),
+    "R_W1": by_rank(CLIPS),
+}
 
 
 def phi(tick: float, rows: np.ndarray) -> np.ndarray:
@@ -93,8 +106,12 @@ def slope_entry(at, arguments, slots):
 
 def stated(statement) -> np.ndarray:
     """The right side of a statement about outputs, at NOW, for all its other indices."""
-    functions = {"phi": phi_entry, "ell": slope_entry, "muon": muon_entry,
-                 "act": lambda at, arguments, slots: silu(arguments[0].item())}  # fmt: skip
+    functions = {
+        "phi": phi_entry,
+        "ell": slope_entry,
+        "muon": muon_entry,
+        "act": lambda at, arguments, slots: silu(arguments[0].item()),
+    }
     meaning, (now, *every) = Meaning(SIZES, SYMBOLS, functions), statement.every
     steps = {v: INNER for v in every if v.name == "K"}
     own = [v for v in every if v not in steps]
@@ -151,8 +168,15 @@ def before(coefficient) -> np.ndarray:
     return output(START + sum(coefficient(i) * stored(i) for i in range(NOW)), NOW)
 
 
-def recurred(each, *, steps: int = NOW + 1, momentum: bool = False, operator: bool = False,
-             norm: bool = False, outside=lambda i: 1.0) -> np.ndarray:  # fmt: skip
+def recurred(
+    each,
+    *,
+    steps: int = NOW + 1,
+    momentum: bool = False,
+    operator: bool = False,
+    norm: bool = False,
+    outside=lambda i: 1.0,
+) -> np.ndarray:
     """The state after some steps from W_0, where step i puts `each(i)` into the accumulator."""
     state, held = START, np.zeros_like(START)
     for i in range(steps):
@@ -164,11 +188,13 @@ def recurred(each, *, steps: int = NOW + 1, momentum: bool = False, operator: bo
 
 def lact(momentum: bool, operator: bool, norm: bool, frozen: bool, early: bool) -> np.ndarray:
     """LaCT with some of its options, by the recurrence."""
+
     def each(i):
         return swiglu(frozen, i, K[i]).T @ (EACH[i][:, None] * V[i])
 
-    state = recurred(each, steps=NOW if early else NOW + 1, momentum=momentum, operator=operator,
-                     norm=norm)  # fmt: skip
+    state = recurred(
+        each, steps=NOW if early else NOW + 1, momentum=momentum, operator=operator, norm=norm
+    )
     return swiglu(frozen, NOW if early else NOW + 1, Q[NOW]) @ state
 
 
@@ -180,12 +206,14 @@ def lact_label(momentum: bool, operator: bool, norm: bool, frozen: bool, early: 
     return ", ".join([*names, which, f"read {'before' if early else 'after'} the update"])
 
 
-LACT = {lact_label(*options): partial(lact, *options)
-        for options in product((False, True), repeat=5)}  # fmt: skip
+LACT = {
+    lact_label(*options): partial(lact, *options) for options in product((False, True), repeat=5)
+}
 
 
 def linear(early: bool, *, rated: bool = False, **options) -> np.ndarray:
     """A linear net, Frobenius: `q (W_0 + ...)`, what is stored being kᵀv."""
+
     def each(i):
         return K[i].T @ ((EACH[i][:, None] if rated else 1) * V[i])
 
@@ -206,6 +234,7 @@ def parallel(last: int, seen: bool = False) -> np.ndarray:
 
 def with_keys(frozen: bool) -> np.ndarray:
     """Reading with k in place of q; with momentum, and a rate that is one number."""
+
     def each(i):
         return RATE * stored(i, frozen)
 
@@ -299,22 +328,35 @@ FORMULAS: dict[tuple[str, str], Callable[[], np.ndarray]] = {
     ("momentum", READS[1]): lambda: before(lambda i: RATE * sum_of_products(i, NOW - 1)),
     ("momentum_rate_outside", ""): lambda: unrolled(rates_outside),
     ("momentum_rate_inside", "a rate for each step"): lambda: unrolled(
-        lambda i: RATES[i] * sum_of_products(i)),
+        lambda i: RATES[i] * sum_of_products(i)
+    ),
     ("momentum_rate_inside", "a constant rate"): lambda: unrolled(
-        lambda i: RATE * sum_of_products(i)),
+        lambda i: RATE * sum_of_products(i)
+    ),
     **{("lact", label): formula for label, formula in LACT.items()},
-    **{(name, READS[early]): partial(rung, early=bool(early), **options)
-       for name, options in RUNGS.items() for early in (0, 1)},
+    **{
+        (name, READS[early]): partial(rung, early=bool(early), **options)
+        for name, options in RUNGS.items()
+        for early in (0, 1)
+    },
     ("lact_muon_on_momentum", "momentum, rate inside"): lambda: output(
-        recurred(inside, momentum=True, operator=True)),
+        recurred(inside, momentum=True, operator=True)
+    ),
     ("lact_muon_on_momentum", "momentum, rate outside"): lambda: output(
-        recurred(stored, momentum=True, operator=True, outside=lambda i: RATES[i])),
+        recurred(stored, momentum=True, operator=True, outside=lambda i: RATES[i])
+    ),
     ("lact_muon_on_momentum", "no momentum"): lambda: output(recurred(inside, operator=True)),
-    ("lact_muon_on_momentum", "Eq. (1) as printed: no momentum, one token a chunk"):
-        each_token_alone,
-    **{("lact_weight_norm", f"{gate}, {'momentum' if momentum else 'no momentum'}"):
-       partial(normalised, momentum)
-       for gate in ("any gate", "initial norms") for momentum in (False, True)},
+    (
+        "lact_muon_on_momentum",
+        "Eq. (1) as printed: no momentum, one token a chunk",
+    ): each_token_alone,
+    **{
+        ("lact_weight_norm", f"{gate}, {'momentum' if momentum else 'no momentum'}"): partial(
+            normalised, momentum
+        )
+        for gate in ("any gate", "initial norms")
+        for momentum in (False, True)
+    },
     ("parallel_form", READS[0]): lambda: parallel(NOW),
     ("parallel_form", READS[1]): lambda: parallel(NOW - 1),
     ("parallel_form", "read causally"): lambda: parallel(NOW, seen=True),
@@ -322,29 +364,46 @@ FORMULAS: dict[tuple[str, str], Callable[[], np.ndarray]] = {
     ("query_replaced_by_key", "static kernel"): lambda: with_keys(True),
     ("inner_steps", READS[0]): lambda: many_steps(False),
     ("inner_steps", READS[1]): lambda: many_steps(True),
-    ("inner_steps", "static kernel, Frobenius: the rate is K η"): lambda: phi(STATIC, Q[NOW]) @ (
-        START + sum(INNER * RATE * phi(STATIC, K[i]).T @ V[i] for i in range(NOW + 1))),
+    ("inner_steps", "static kernel, Frobenius: the rate is K η"): lambda: (
+        phi(STATIC, Q[NOW])
+        @ (START + sum(INNER * RATE * phi(STATIC, K[i]).T @ V[i] for i in range(NOW + 1)))
+    ),
     ("vittt_glu", "one step"): lambda: glu(W[NOW] + glu_stored(NOW)),
     ("vittt_glu", "all steps"): lambda: glu(START + sum(map(glu_stored, range(NOW + 1)))),
     ("vittt_depthwise_conv", "one step"): lambda: convolved(WINDOWS[NOW]) + overlaps(NOW),
-    ("vittt_depthwise_conv", "all steps"): lambda: convolved(FIRST_WINDOW) + sum(
-        map(overlaps, range(NOW + 1))),
-    **{("vittt", f"gated linear unit, {gate}"): lambda: glu(W[NOW] + CLIPS[NOW] * glu_stored(NOW))
-       for gate in ("any gate", "norm + 1")},
-    **{("vittt", f"convolution, {gate}"): lambda: convolved(WINDOWS[NOW]) + CLIPS[NOW] * overlaps(
-        NOW) for gate in ("any gate", "norm + 1")},
-}  # fmt: skip
+    ("vittt_depthwise_conv", "all steps"): lambda: (
+        convolved(FIRST_WINDOW) + sum(map(overlaps, range(NOW + 1)))
+    ),
+    **{
+        ("vittt", f"gated linear unit, {gate}"): lambda: glu(W[NOW] + CLIPS[NOW] * glu_stored(NOW))
+        for gate in ("any gate", "norm + 1")
+    },
+    **{
+        ("vittt", f"convolution, {gate}"): lambda: (
+            convolved(WINDOWS[NOW]) + CLIPS[NOW] * overlaps(NOW)
+        )
+        for gate in ("any gate", "norm + 1")
+    },
+}
 
 # Parts with one formula: a constant rate may stand anywhere; the ladder's first steps are LaCT
 # with fewer options; a gate is a symbol, whatever it is a function of.
 SAME = [
     {("momentum", READS[0]), ("momentum_rate_inside", "a constant rate")},
-    *({("ladder_v1", read), ("lact", f"momentum, Muon, weight norm, last layer only, {read}")}
-      for read in READS),
-    *({("ladder_v2", read), ("lact", f"momentum, Muon, last layer only, {read}")}
-      for read in READS),
-    *({("lact_weight_norm", f"{gate}, {how}") for gate in ("any gate", "initial norms")}
-      for how in ("momentum", "no momentum")),
-    *({("vittt", f"{half}, {gate}") for gate in ("any gate", "norm + 1")}
-      for half in ("gated linear unit", "convolution")),
-]  # fmt: skip
+    *(
+        {("ladder_v1", read), ("lact", f"momentum, Muon, weight norm, last layer only, {read}")}
+        for read in READS
+    ),
+    *(
+        {("ladder_v2", read), ("lact", f"momentum, Muon, last layer only, {read}")}
+        for read in READS
+    ),
+    *(
+        {("lact_weight_norm", f"{gate}, {how}") for gate in ("any gate", "initial norms")}
+        for how in ("momentum", "no momentum")
+    ),
+    *(
+        {("vittt", f"{half}, {gate}") for gate in ("any gate", "norm + 1")}
+        for half in ("gated linear unit", "convolution")
+    ),
+]

@@ -30,20 +30,31 @@ def drawn(loop: InnerLoop, seed: int = 0) -> dict:
         return torch.randn(*shape, generator=generator, dtype=torch.float64) / 2
 
     key = sizes["D_v" if window else "D_k"]
-    numbers = {None: None, "constant": 0.3, "per_step": normal(1, steps, 1),
-               "per_token": normal(1, length, 1)}  # fmt: skip
+    numbers = {
+        None: None,
+        "constant": 0.3,
+        "per_step": normal(1, steps, 1),
+        "per_token": normal(1, length, 1),
+    }
     rate = numbers[loop.update.rate]
     if loop.update.rate == "per_token":
         rate = {w.name: normal(1, length, 1) for w in loop.trained}
-    momentum = {None: None, "constant": -0.7, "per_step": normal(1, steps, 1),
-                "per_token": normal(1, length, 1)}[loop.update.momentum]  # fmt: skip
+    momentum = {
+        None: None,
+        "constant": -0.7,
+        "per_step": normal(1, steps, 1),
+        "per_token": normal(1, length, 1),
+    }[loop.update.momentum]
     return {
-        "q": normal(1, length, 1, key), "k": normal(1, length, 1, key),
+        "q": normal(1, length, 1, key),
+        "k": normal(1, length, 1, key),
         "v": normal(1, length, 1, sizes["D_v"]),
-        "weights": {w.name: normal(1, sizes[w.rows.name], sizes[w.cols.name])
-                    for w in loop.net.weights},
-        "rate": rate, "momentum": momentum,
-    }  # fmt: skip
+        "weights": {
+            w.name: normal(1, sizes[w.rows.name], sizes[w.cols.name]) for w in loop.net.weights
+        },
+        "rate": rate,
+        "momentum": momentum,
+    }
 
 
 def meaning(loop: InnerLoop, x: dict, definitions=None) -> Iterated:

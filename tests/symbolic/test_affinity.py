@@ -32,17 +32,32 @@ CASES = {
     "two linear layers": (InnerLoop(MLP(2, "identity"), Frobenius()), True, False),
     "two layers": (InnerLoop(MLP(2, "tanh"), Frobenius()), False, False),
     "two layers, last one trained": (InnerLoop(MLP(2, "tanh"), Frobenius(), LAST), True, True),
-    "clip, Frobenius": (InnerLoop(Linear(), Frobenius(), GradientStep(clip="column_norm")), True,
-                        True),
-    "clip, squared error": (InnerLoop(Linear(), SquaredError(), GradientStep(clip="column_norm")),
-                            False, False),
-    "muon, Frobenius": (InnerLoop(Linear(), Frobenius(), replace(LAST, orthogonal="muon")), True,
-                        True),
-    "muon, squared error": (InnerLoop(Linear(), SquaredError(), replace(LAST, orthogonal="muon")),
-                            False, False),
-    "weight norm": (InnerLoop(Linear(), Frobenius(), GradientStep(weight_norm="initial_norm")),
-                    False, False),
-}  # fmt: skip
+    "clip, Frobenius": (
+        InnerLoop(Linear(), Frobenius(), GradientStep(clip="column_norm")),
+        True,
+        True,
+    ),
+    "clip, squared error": (
+        InnerLoop(Linear(), SquaredError(), GradientStep(clip="column_norm")),
+        False,
+        False,
+    ),
+    "muon, Frobenius": (
+        InnerLoop(Linear(), Frobenius(), replace(LAST, orthogonal="muon")),
+        True,
+        True,
+    ),
+    "muon, squared error": (
+        InnerLoop(Linear(), SquaredError(), replace(LAST, orthogonal="muon")),
+        False,
+        False,
+    ),
+    "weight norm": (
+        InnerLoop(Linear(), Frobenius(), GradientStep(weight_norm="initial_norm")),
+        False,
+        False,
+    ),
+}
 
 
 def phi_entry(at, arguments, slots):
@@ -59,13 +74,20 @@ class Families(dict):
 
 def agrees(part, definitions=None) -> bool:
     """Whether both sides of a claim come to the same, at random values."""
-    model = Iterated(SIZES, Families(), {"phi": phi_entry, "muon": muon_entry},
-                     definitions=definitions or part.proof.definitions)  # fmt: skip
+    model = Iterated(
+        SIZES,
+        Families(),
+        {"phi": phi_entry, "muon": muon_entry},
+        definitions=definitions or part.proof.definitions,
+    )
     every = part.statement.every
-    envs = [dict(zip(every, at, strict=True))
-            for at in np.ndindex(*(SIZES[v.sort] for v in every))]  # fmt: skip
-    return close(*([float(model.of(side, env)) for env in envs]
-                   for side in (part.statement.left, part.statement.right)))  # fmt: skip
+    envs = [dict(zip(every, at, strict=True)) for at in np.ndindex(*(SIZES[v.sort] for v in every))]
+    return close(
+        *(
+            [float(model.of(side, env)) for env in envs]
+            for side in (part.statement.left, part.statement.right)
+        )
+    )
 
 
 def proved(part) -> bool:

@@ -38,14 +38,23 @@ from ttt_proofs.symbolic.bridge import (
 SIZES = {"L": 2, "D_k": 3, "D_h": 4, "D_v": 5}
 L, K, H, V = (width(name) for name in SIZES)
 
-SHAPES = {"X": (L, K), "A": (L, H), "B": (L, H), "W": (H, V), "U": (K, H), "F": (L, V),
-          "Y": (L, V), "S": (H, H),
-          "R": (H, H)}  # fmt: skip
+SHAPES = {
+    "X": (L, K),
+    "A": (L, H),
+    "B": (L, H),
+    "W": (H, V),
+    "U": (K, H),
+    "F": (L, V),
+    "Y": (L, V),
+    "S": (H, H),
+    "R": (H, H),
+}
 X, A, B, W, U, F, Y, S, R = (sp.MatrixSymbol(name, *shape) for name, shape in SHAPES.items())
 
 
-AT_R, AT_J, AT_C = ((ix(Var(name, sort)),)
-                    for name, sort in (("r", "L"), ("j", "D_h"), ("j", "D_v")))  # fmt: skip
+AT_R, AT_J, AT_C = (
+    (ix(Var(name, sort)),) for name, sort in (("r", "L"), ("j", "D_h"), ("j", "D_v"))
+)
 
 
 def unweighed(token):
@@ -67,15 +76,17 @@ def names(**values) -> Scope:
 
 def whole(expression: sp.MatrixExpr, scope: Scope, meaning: Meaning) -> np.ndarray:
     """All entries of the checker's term for a matrix expression."""
-    row, col = (tuple(Var(f"{name}{n}", part)
-                      for n, part in enumerate(scope.axes.get(s.name, (s.name,))))
-                for name, s in zip("rj", expression.shape, strict=True))  # fmt: skip
+    row, col = (
+        tuple(Var(f"{name}{n}", part) for n, part in enumerate(scope.axes.get(s.name, (s.name,))))
+        for name, s in zip("rj", expression.shape, strict=True)
+    )
     term = entry(expression, place(row), place(col), scope)
     check(term, AnyTerm)
     assert free(term) <= {*row, *col}
     shape = [SIZES[v.sort] for v in row + col]
-    values = [float(meaning.of(term, dict(zip(row + col, at, strict=True))))
-              for at in np.ndindex(*shape)]  # fmt: skip
+    values = [
+        float(meaning.of(term, dict(zip(row + col, at, strict=True)))) for at in np.ndindex(*shape)
+    ]
     return np.array(values).reshape(shape)
 
 
@@ -246,16 +257,22 @@ def numbers() -> dict:
     def draw():
         return Fraction(int(rng.integers(-9, 10)), int(rng.integers(1, 8)))
 
-    return {"a": [draw() for _ in range(6)], "b": [[draw() for _ in range(6)] for _ in range(6)],
-            "eta": draw()}  # fmt: skip
+    return {
+        "a": [draw() for _ in range(6)],
+        "b": [[draw() for _ in range(6)] for _ in range(6)],
+        "eta": draw(),
+    }
 
 
 @pytest.mark.parametrize("name", SCALARS)
 def test_scalars_keep_their_value_exactly(name):
     expression, expected = SCALARS[name]
     given = numbers()
-    symbols = {"a": lambda k: given["a"][k], "b": lambda k, n: given["b"][k][n],
-               "eta": lambda: given["eta"]}  # fmt: skip
+    symbols = {
+        "a": lambda k: given["a"][k],
+        "b": lambda k, n: given["b"][k][n],
+        "eta": lambda: given["eta"],
+    }
     term = scalar(expression)
     check(term, AnyTerm)
     assert Meaning({}, symbols).of(term, TIMES) == expected(*given.values())
@@ -317,8 +334,9 @@ def test_losses_are_weighed_token_by_token(name):
     """With a factor for each row the loss is the sum of the rows' own losses, each times its."""
     values = arrays()
     term = loss_term(LOSSES[name], names(), lambda token: [Atom("eta", token)])
-    parts = [float(matrix(LOSSES[name], values | {n: values[n][[r]] for n in "FY"}))
-             for r in range(2)]  # fmt: skip
+    parts = [
+        float(matrix(LOSSES[name], values | {n: values[n][[r]] for n in "FY"})) for r in range(2)
+    ]
     found = float(Meaning(SIZES, values | {"eta": WEIGHTS}).of(term))
     assert found == pytest.approx(float(WEIGHTS @ parts), rel=1e-12)
     assert found != pytest.approx(float(WEIGHTS[::-1] @ parts), rel=1e-6)
@@ -339,8 +357,11 @@ SIZES |= {"Y": 3, "X": 2, "D_y": 3, "D_x": 5}
 def windows() -> tuple[Scope, dict]:
     """An image with its margin, a window that is not square, and a cotangent."""
     rng = np.random.default_rng(2)
-    values = {"X": rng.normal(size=(3 + 2, 2 + 4, 5)), "W": rng.normal(size=(3, 5, 5)),
-              "C": rng.normal(size=(3, 2, 5))}  # fmt: skip
+    values = {
+        "X": rng.normal(size=(3 + 2, 2 + 4, 5)),
+        "W": rng.normal(size=(3, 5, 5)),
+        "C": rng.normal(size=(3, 2, 5)),
+    }
     entries = {n: lambda row, col, n=n: Atom(n, (*row, *col)) for n in values}
     return Scope(entries, axes=AXES), values
 
@@ -399,9 +420,14 @@ def test_functions_of_rows_and_parameters_and_their_gradient():
     expected = [[net(row, values["S"], c) for c in range(5)] for row in values["X"]]
     np.testing.assert_allclose(whole(f, names(), meaning), expected, rtol=1e-12)
     adjoint = RowFunctionAdjoint(f, Y)
-    slopes = [[net_entry([c], [row, values["S"]], [(1, a, b)]) * values["Y"][n, c]
-               for n, row in enumerate(values["X"]) for c in range(5)]
-              for a, b in np.ndindex(4, 4)]  # fmt: skip
+    slopes = [
+        [
+            net_entry([c], [row, values["S"]], [(1, a, b)]) * values["Y"][n, c]
+            for n, row in enumerate(values["X"])
+            for c in range(5)
+        ]
+        for a, b in np.ndindex(4, 4)
+    ]
     found = whole(adjoint, names(), meaning)
     np.testing.assert_allclose(found, np.sum(slopes, axis=1).reshape(4, 4), rtol=1e-9)
     assert not np.allclose(found, found.T)

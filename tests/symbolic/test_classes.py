@@ -27,8 +27,10 @@ LAST = GradientStep(trained="last")
 
 
 def test_degrees():
-    values = {loss: linear_attention(InnerLoop(Linear(), loss)).value
-              for loss in (Frobenius(), SquaredError(), AbstractLoss())}  # fmt: skip
+    values = {
+        loss: linear_attention(InnerLoop(Linear(), loss)).value
+        for loss in (Frobenius(), SquaredError(), AbstractLoss())
+    }
     assert [degree_in(v, {"W"}) for v in values.values()] == [0, 1, None]
     assert [degree_in(v, {"v"}) for v in values.values()] == [1, 1, None]
     delta = values[SquaredError()]
@@ -42,8 +44,11 @@ def test_degrees():
 def test_the_class_is_read_off_the_form():
     """A value that holds the state, whatever the loop says, is no additive one."""
     loop = InnerLoop(Linear(), Frobenius())
-    for loss, found in ((Frobenius(), "additive"), (SquaredError(), "affine"),
-                        (AbstractLoss(), "sequential")):  # fmt: skip
+    for loss, found in (
+        (Frobenius(), "additive"),
+        (SquaredError(), "affine"),
+        (AbstractLoss(), "sequential"),
+    ):
         assert classify(loop, linear_attention(InnerLoop(Linear(), loss)))[0] == found
     twice = linear_attention(InnerLoop(Linear(), SquaredError()))
     squared = replace(twice, value=Mul((twice.value, twice.value)))
@@ -53,8 +58,11 @@ def test_the_class_is_read_off_the_form():
 def test_values_that_depend_on_the_state_within_a_chunk_count():
     """With several steps the state is `W_in`: a name that must not be overlooked."""
     schedule = Schedule(2, steps=3)
-    for loss, found in ((Frobenius(), "additive"), (SquaredError(), "affine"),
-                        (AbstractLoss(), "sequential")):  # fmt: skip
+    for loss, found in (
+        (Frobenius(), "additive"),
+        (SquaredError(), "affine"),
+        (AbstractLoss(), "sequential"),
+    ):
         loop = InnerLoop(Features(), loss, LAST, schedule)
         assert classify(loop, inner_steps.linear_attention(loop))[0] == found
 
@@ -62,9 +70,14 @@ def test_values_that_depend_on_the_state_within_a_chunk_count():
 def test_the_ladder_from_lact_to_linear_attention():
     classes = {name: classify(loop, linear_attention(loop))[0] for name, loop in ladder().items()}
     assert classes == {
-        "baseline": "sequential", "v1": "sequential", "v2": "composed", "v3": "composed",
-        "v4": "composed", "v5": "composed", "v6": "additive",
-    }  # fmt: skip
+        "baseline": "sequential",
+        "v1": "sequential",
+        "v2": "composed",
+        "v3": "composed",
+        "v4": "composed",
+        "v5": "composed",
+        "v6": "additive",
+    }
     static = replace(lact().update, trained="last", weight_norm=None)
     delta = replace(lact(), update=static, loss=SquaredError())
     assert classify(delta, linear_attention(delta))[0] == "sequential"

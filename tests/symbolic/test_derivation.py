@@ -114,18 +114,22 @@ def test_identities(name):
     assert part.statement.every == (Var("t", TIME),)
 
 
-A, B, C = (sp.MatrixSymbol(name, sp.Symbol(rows), sp.Symbol(cols))
-           for name, rows, cols in (("A", "D_k", "D_h"), ("B", "D_h", "D_v"), ("C", "D_v", "D_k"))
-           )  # fmt: skip
+A, B, C = (
+    sp.MatrixSymbol(name, sp.Symbol(rows), sp.Symbol(cols))
+    for name, rows, cols in (("A", "D_k", "D_h"), ("B", "D_h", "D_v"), ("C", "D_v", "D_k"))
+)
 
 
-@pytest.mark.parametrize(("right", "true"), [
-    (sp.MatMul(A, sp.MatMul(B, C, evaluate=False), evaluate=False), True),
-    ((C.T * B.T * A.T).T, True),
-    (2 * A * B * C, False),
-    (A * B * C + A * A.T, False),
-    ((A * B * C).T, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("right", "true"),
+    [
+        (sp.MatMul(A, sp.MatMul(B, C, evaluate=False), evaluate=False), True),
+        ((C.T * B.T * A.T).T, True),
+        (2 * A * B * C, False),
+        (A * B * C + A * A.T, False),
+        ((A * B * C).T, False),
+    ],
+)
 def test_an_identity_between_matrices_is_of_each_entry(right, true):
     part = matrix_identity_part(A * B * C, right, "products")
     assert part.label == "products" and holds(part) is true

@@ -72,17 +72,24 @@ def test_renaming_reaches_everything_and_nothing_else():
 
 def negated(loop: InnerLoop, ascent: bool = False, **fields) -> InnerLoop:
     """The loop on negated values, in the direction asked for."""
-    return replace(loop, update=replace(loop.update, ascent=ascent, **fields),
-                   schedule=replace(loop.schedule, negate_values=True))  # fmt: skip
+    return replace(
+        loop,
+        update=replace(loop.update, ascent=ascent, **fields),
+        schedule=replace(loop.schedule, negate_values=True),
+    )
 
 
 UP = {
     "any net": InnerLoop(AnyNet(), Frobenius(), replace(HELD, ascent=True)),
     "two layers": InnerLoop(MLP(2, "act"), Frobenius(), GradientStep(ascent=True)),
     "normalised": InnerLoop(SwiGLU(), Frobenius(), replace(HELD, ascent=True, weight_norm="n")),
-    "muon": InnerLoop(Linear(), Frobenius(), replace(HELD, ascent=True, orthogonal="muon"),
-                      Schedule(2, "before_update")),
-}  # fmt: skip
+    "muon": InnerLoop(
+        Linear(),
+        Frobenius(),
+        replace(HELD, ascent=True, orthogonal="muon"),
+        Schedule(2, "before_update"),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", UP)
@@ -101,10 +108,11 @@ DIFFERENT = {
     "the same direction": lambda loop: negated(loop, ascent=True),
     "values as they are": lambda loop: replace(loop, update=replace(loop.update, ascent=False)),
     "another rate": lambda loop: negated(loop, rate=None),
-    "another reading": lambda loop: replace(negated(loop), schedule=replace(
-        negated(loop).schedule, query="key")),
+    "another reading": lambda loop: replace(
+        negated(loop), schedule=replace(negated(loop).schedule, query="key")
+    ),
     "another loss": lambda loop: replace(negated(loop), loss=SquaredError()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", DIFFERENT)

@@ -45,8 +45,15 @@ from ttt_proofs.symbolic.parts import NotCoveredError, attention_form, steps_par
 MANY = Schedule(2, steps=3)
 STATIC = GradientStep(trained="last")
 CONV = InnerLoop(DepthwiseConv(), Frobenius(), schedule=Schedule(4, steps=2))
-CONVS = [CONV, replace(CONV, loss=SquaredError(), update=GradientStep("per_token", "inside"),
-                       schedule=Schedule(4, "before_update", steps=3))]  # fmt: skip
+CONVS = [
+    CONV,
+    replace(
+        CONV,
+        loss=SquaredError(),
+        update=GradientStep("per_token", "inside"),
+        schedule=Schedule(4, "before_update", steps=3),
+    ),
+]
 DELTA = InnerLoop(Linear(), SquaredError(), STATIC, Schedule(steps=2, single=True))
 
 
@@ -202,6 +209,7 @@ def test_a_convolution_of_several_steps_is_its_form_and_what_autograd_finds(loop
 
 def test_features_of_a_convolution_are_windows(monkeypatch):
     """With pixels for features, each alone, the checker refuses."""
+
     def pixel(loop, names, token, row, col):
         return entry(loop.net.features, token, row, names)
 
@@ -228,15 +236,21 @@ def stepped(steps: int) -> list[list[Fraction]]:
 
 def sides(statement, steps: int, after: list[list[Fraction]]) -> list[tuple[Fraction, Fraction]]:
     """Both sides at each entry of the weight, with `after` for it after K steps."""
+
     def weight(t, a, c, k):
         return START[a][c] if t == 0 else after[a][c]
 
     given = {"W": weight, "k": lambda t, a: KEY[a], "v": lambda t, c: VALUE[c], "eta": lambda: ETA}
     model, (now, row, col, many) = Meaning({"D_k": 2, "D_v": 2}, given), statement.every
     assert many == K and now.sort == TIME
-    return [tuple(model.of(side, {now: 0, row: a, col: c, many: steps})
-                  for side in (statement.left, statement.right))
-            for a in range(2) for c in range(2)]  # fmt: skip
+    return [
+        tuple(
+            model.of(side, {now: 0, row: a, col: c, many: steps})
+            for side in (statement.left, statement.right)
+        )
+        for a in range(2)
+        for c in range(2)
+    ]
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -254,8 +268,11 @@ def test_the_closed_form_is_proved_for_every_static_kernel(closed):
     for loop in (DELTA, replace(DELTA, net=Features()), replace(DELTA, net=SwiGLU("act"))):
         part = delta_steps_part(loop, closed=closed)
         assert proved(part)
-        for wrong in (fewer(part.statement.right), Mul((Num(Fraction(2)), part.statement.right)),
-                      later(part.statement.right)):  # fmt: skip
+        for wrong in (
+            fewer(part.statement.right),
+            Mul((Num(Fraction(2)), part.statement.right)),
+            later(part.statement.right),
+        ):
             if wrong != part.statement.right:
                 with pytest.raises(CheckerError):
                     Theorem(restated(part, wrong))

@@ -64,8 +64,16 @@ READS = [Schedule(2, read) for read in ("after_update", "before_update")]
 ABSTRACT = [InnerLoop(Features(), AbstractLoss(), u, s) for u in UPDATES for s in READS]
 
 STEP = GradientStep("per_step", "outside", "per_step")
-NETS = [Linear(), Features(), MLP(1), MLP(2, "relu"), MLP(3, "act"), MLP(3, "silu"),
-        SwiGLU(), SwiGLU("act")]  # fmt: skip
+NETS = [
+    Linear(),
+    Features(),
+    MLP(1),
+    MLP(2, "relu"),
+    MLP(3, "act"),
+    MLP(3, "silu"),
+    SwiGLU(),
+    SwiGLU("act"),
+]
 CONCRETE = [
     InnerLoop(net, loss, GradientStep(STEP.rate, STEP.place, STEP.momentum, False, trained), read)
     for net in NETS
@@ -329,8 +337,11 @@ def test_who_sees_whom_matters():
         assert wrong != part.statement.right
         *steps, last = part.proof.steps
         equation = replace(part.statement, right=wrong)
-        step = replace(last, rule=replace(last.rule, term=wrong),
-                       conclusion=replace(last.conclusion, equation=equation))  # fmt: skip
+        step = replace(
+            last,
+            rule=replace(last.rule, term=wrong),
+            conclusion=replace(last.conclusion, equation=equation),
+        )
         refused(equation, Proof(part.proof.definitions, (*steps, step)))
     whole = claim(linear_attention(replace(loop, schedule=READS[0])))
     with pytest.raises(CheckerError):
@@ -372,8 +383,9 @@ def test_a_norm_gate_one_step_late_is_refused():
             Theorem(claimed.proof)
         else:
             refused(claimed.statement, claimed.proof)
-    refused(*(lambda p: (p.statement, p.proof))(
-        attention_part(loop, like=replace(loop, update=STEP))))  # fmt: skip
+    refused(
+        *(lambda p: (p.statement, p.proof))(attention_part(loop, like=replace(loop, update=STEP)))
+    )
 
 
 def test_rates_per_token_are_in_the_values():

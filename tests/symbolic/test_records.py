@@ -190,8 +190,19 @@ def unknown_rule(data):
     data[2][-1][1][0] = "Trust"
 
 
-EDITS = [drop_first, drop_definitions, define_twice, forget_hypotheses, circular, later,
-         before_the_start, swap_sides, another_rule, admit_it, unknown_rule]  # fmt: skip
+EDITS = [
+    drop_first,
+    drop_definitions,
+    define_twice,
+    forget_hypotheses,
+    circular,
+    later,
+    before_the_start,
+    swap_sides,
+    another_rule,
+    admit_it,
+    unknown_rule,
+]
 
 
 @pytest.mark.parametrize("edit", EDITS)
@@ -212,12 +223,35 @@ def test_an_honest_edit_keeps_the_theorem():
     assert theorem.statement.equation == PARTS["identity"].statement
 
 
-MALFORMED = ["", " ", "null", "true", "3", "1.5", "NaN", "Infinity", '"Proof"', "[]", "{}", "[",
-             "{", '{"a": 1}', '["Proof"]', '["Proof", []]', '["Proof", [], []]',
-             '["Proof", [], null]', '["Proof", [], [], []]', '["Theorem", [], []]',
-             '["Proof", [[]], [[]]]',
-             '["Proof", [], [["Step"]]]', "[" + "9" * 5000 + "]", "\ud800", "Proof",
-             '["Proof", [], []] x', "'Proof'"]  # fmt: skip
+MALFORMED = [
+    "",
+    " ",
+    "null",
+    "true",
+    "3",
+    "1.5",
+    "NaN",
+    "Infinity",
+    '"Proof"',
+    "[]",
+    "{}",
+    "[",
+    "{",
+    '{"a": 1}',
+    '["Proof"]',
+    '["Proof", []]',
+    '["Proof", [], []]',
+    '["Proof", [], null]',
+    '["Proof", [], [], []]',
+    '["Theorem", [], []]',
+    '["Proof", [[]], [[]]]',
+    '["Proof", [], [["Step"]]]',
+    "[" + "9" * 5000 + "]",
+    "\ud800",
+    "Proof",
+    '["Proof", [], []] x',
+    "'Proof'",
+]
 
 
 @pytest.mark.parametrize("text", MALFORMED)

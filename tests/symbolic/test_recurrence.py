@@ -18,8 +18,10 @@ NAMES = ("eta", "alpha", "lam", "g")
 def draw(seed: int) -> dict[str, list[Fraction]]:
     """A fraction for each name and step; constants are those of step 0."""
     rng = random.Random(seed)
-    return {n: [Fraction(rng.randint(-9, 9), rng.randint(1, 7)) for _ in range(STEPS)]
-            for n in (*NAMES, "start")}  # fmt: skip
+    return {
+        n: [Fraction(rng.randint(-9, 9), rng.randint(1, 7)) for _ in range(STEPS)]
+        for n in (*NAMES, "start")
+    }
 
 
 def exact(expression: sp.Expr, given: dict[str, list[Fraction]]) -> Fraction:
@@ -27,8 +29,9 @@ def exact(expression: sp.Expr, given: dict[str, list[Fraction]]) -> Fraction:
     e = sp.sympify(expression).doit()
     values = {sp.Symbol(name): given[name][0] for name in NAMES}
     values |= {sp.IndexedBase(name)[n]: given[name][n] for name in NAMES for n in range(STEPS)}
-    e = sp.sympify(e.xreplace({k: sp.Rational(v.numerator, v.denominator)
-                               for k, v in values.items()}))  # fmt: skip
+    e = sp.sympify(
+        e.xreplace({k: sp.Rational(v.numerator, v.denominator) for k, v in values.items()})
+    )
     assert e.is_Rational, f"{expression} became {e}"
     return Fraction(int(e.p), int(e.q))
 
@@ -36,8 +39,9 @@ def exact(expression: sp.Expr, given: dict[str, list[Fraction]]) -> Fraction:
 def predicted(closed: Closed, step: int, start: Fraction, given) -> Fraction:
     """The state after `step`, by the closed form."""
     last = sp.Integer(step)
-    past = [exact(closed.weight(sp.Integer(i), last), given) * given["g"][i]
-            for i in range(step + 1)]  # fmt: skip
+    past = [
+        exact(closed.weight(sp.Integer(i), last), given) * given["g"][i] for i in range(step + 1)
+    ]
     return exact(closed.decay(last), given) * start + sum(past)
 
 
@@ -61,8 +65,10 @@ def iterated(update: GradientStep, given) -> list[tuple[Fraction, Fraction]]:
 
 
 KINDS = ("constant", "per_step")
-UPDATES = [GradientStep(*choice) for choice in
-           product(KINDS, ("inside", "outside"), (None, *KINDS), (False, True))]  # fmt: skip
+UPDATES = [
+    GradientStep(*choice)
+    for choice in product(KINDS, ("inside", "outside"), (None, *KINDS), (False, True))
+]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -196,15 +202,17 @@ OPERATED = {
     "operator, momentum": GradientStep("per_step", "outside", "per_step", orthogonal="o"),
     "operator, rate inside": GradientStep("per_step", "inside", "constant", orthogonal="o"),
     "operator, ascent": GradientStep("constant", ascent=True, orthogonal="o"),
-    "operator and norm": GradientStep("per_step", "outside", "per_step", orthogonal="o",
-                                      weight_norm="n"),
+    "operator and norm": GradientStep(
+        "per_step", "outside", "per_step", orthogonal="o", weight_norm="n"
+    ),
     "norm": GradientStep("per_step", weight_norm="n"),
     "norm, momentum": GradientStep("per_step", "outside", "per_step", weight_norm="n"),
     "clip, momentum": GradientStep("per_step", "inside", "per_step", clip="c"),
-    "clip and norm": GradientStep("constant", "outside", "constant", True, clip="c",
-                                  weight_norm="n"),
+    "clip and norm": GradientStep(
+        "constant", "outside", "constant", True, clip="c", weight_norm="n"
+    ),
     "no rate": GradientStep(None, momentum="per_token"),
-}  # fmt: skip
+}
 
 
 def operated(update: GradientStep, given, late: int = 0) -> list[tuple[Fraction, Fraction]]:

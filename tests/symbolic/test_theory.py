@@ -45,32 +45,47 @@ LOOPS = {
     "inside": InnerLoop(MLP(2), Frobenius(), replace(HELD, place="inside", ascent=True), PAIR),
     "no rate": InnerLoop(Linear(), SquaredError(), GradientStep(rate=None), PAIR),
     "per token": InnerLoop(MLP(2), SquaredError(), GradientStep("per_token", "inside"), PAIR),
-    "momentum per token": InnerLoop(Linear(), Frobenius(), GradientStep(momentum="per_token"),
-                                    Schedule(3)),
-    "key and negated": InnerLoop(Linear(), SquaredError(), PLAIN,
-                                 Schedule(2, query="key", negate_values=True)),
+    "momentum per token": InnerLoop(
+        Linear(), Frobenius(), GradientStep(momentum="per_token"), Schedule(3)
+    ),
+    "key and negated": InnerLoop(
+        Linear(), SquaredError(), PLAIN, Schedule(2, query="key", negate_values=True)
+    ),
     "single": InnerLoop(MLP(2), SquaredError(), HELD, Schedule(single=True)),
     "causal": InnerLoop(Linear(), SquaredError(), PLAIN, CAUSAL),
     "causal, momentum": InnerLoop(SwiGLU(), SquaredError(), replace(HELD, trained="last"), CAUSAL),
-    "causal, per token": InnerLoop(Linear(), Frobenius(), GradientStep(
-        "per_token", "inside", "per_token", ascent=True), CAUSAL),
+    "causal, per token": InnerLoop(
+        Linear(), Frobenius(), GradientStep("per_token", "inside", "per_token", ascent=True), CAUSAL
+    ),
     "glu": InnerLoop(GLU(), SquaredError(), HELD, PAIR),
     "conv": InnerLoop(CONV, SquaredError(), HELD, PAIR),
     "conv, causal": InnerLoop(CONV, Frobenius(), HELD, CAUSAL),
     "conv, clipped": InnerLoop(CONV, SquaredError(), GradientStep(clip="column_norm"), PAIR),
-    "clip": InnerLoop(MLP(2), SquaredError(), GradientStep(place="inside", clip="column_norm"),
-                      PAIR),
+    "clip": InnerLoop(
+        MLP(2), SquaredError(), GradientStep(place="inside", clip="column_norm"), PAIR
+    ),
     "clip, momentum": InnerLoop(Linear(), SquaredError(), replace(HELD, clip="column_norm"), PAIR),
     "muon": InnerLoop(Linear(), SquaredError(), replace(PLAIN, orthogonal="muon"), PAIR),
-    "muon, ascent": InnerLoop(Linear(), Frobenius(), replace(
-        HELD, ascent=True, orthogonal="muon"), PAIR),
+    "muon, ascent": InnerLoop(
+        Linear(), Frobenius(), replace(HELD, ascent=True, orthogonal="muon"), PAIR
+    ),
     "weight norm": InnerLoop(MLP(2), Frobenius(), replace(HELD, weight_norm="initial_norm"), PAIR),
-    "all": InnerLoop(Linear(), SquaredError(), GradientStep(
-        "per_step", "outside", "constant", clip="column_norm", orthogonal="muon",
-        weight_norm="initial_norm"), PAIR),
+    "all": InnerLoop(
+        Linear(),
+        SquaredError(),
+        GradientStep(
+            "per_step",
+            "outside",
+            "constant",
+            clip="column_norm",
+            orthogonal="muon",
+            weight_norm="initial_norm",
+        ),
+        PAIR,
+    ),
     "lact": LACT,
     "lact, before": lact(Schedule(2, "before_update")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -82,10 +97,11 @@ def test_the_definitions_are_the_loop(name):
 def changed(name: str, **fields) -> InnerLoop:
     """A loop with some fields of its update or schedule changed."""
     loop, rule = LOOPS[name], {k for k in fields if hasattr(PLAIN, k)}
-    return replace(loop,
-                   update=replace(loop.update, **{k: fields[k] for k in rule}),
-                   schedule=replace(loop.schedule, **{k: fields[k] for k in fields.keys() - rule}),
-                   )  # fmt: skip
+    return replace(
+        loop,
+        update=replace(loop.update, **{k: fields[k] for k in rule}),
+        schedule=replace(loop.schedule, **{k: fields[k] for k in fields.keys() - rule}),
+    )
 
 
 OTHERS = {
@@ -100,7 +116,7 @@ OTHERS = {
     "no muon": ("muon", changed("muon", orthogonal=None)),
     "no norm": ("weight norm", changed("weight norm", weight_norm=None)),
     "loss": ("glu", replace(LOOPS["glu"], loss=Frobenius())),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -148,21 +164,28 @@ def transposed(term):
 
 def crossed(term):
     """The first column's gradient for each of them."""
-    return over_atoms(term, lambda a: replace(a, ix=(*a.ix[:-1], at(0)))
-                      if a.name.startswith("G_") else a)  # fmt: skip
+    return over_atoms(
+        term, lambda a: replace(a, ix=(*a.ix[:-1], at(0))) if a.name.startswith("G_") else a
+    )
 
 
 FAULTS = {
     "norm gate one step late": ("weight norm", "W2", lambda d: replace(d, term=sooner(d.term))),
     "momentum starts at 1": ("before", "M_W", lambda d: replace(d, start=ONE)),
-    "momentum starts at W_0": ("before", "M_W", lambda d: replace(
-        d, start=theory.start(LOOPS["before"], LOOPS["before"].net.last))),
-    "rates of another weight": ("per token", "G_W1", lambda d: replace(
-        d, loss=renamed(d.loss, "eta_W1", "eta_W2"))),
+    "momentum starts at W_0": (
+        "before",
+        "M_W",
+        lambda d: replace(d, start=theory.start(LOOPS["before"], LOOPS["before"].net.last)),
+    ),
+    "rates of another weight": (
+        "per token",
+        "G_W1",
+        lambda d: replace(d, loss=renamed(d.loss, "eta_W1", "eta_W2")),
+    ),
     "visible transposed": ("causal", "G_W_seen", lambda d: replace(d, loss=transposed(d.loss))),
     "clip on the wrong column": ("clip", "R_W2", lambda d: replace(d, term=crossed(d.term))),
     "muon of the step before": ("muon, ascent", "U_W", lambda d: replace(d, term=sooner(d.term))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -177,15 +200,25 @@ def test_a_planted_fault_in_the_definitions_shows(name):
 STEPPED = {
     "linear": InnerLoop(Linear(), SquaredError(), GradientStep("per_step"), Schedule(2, steps=3)),
     "mlp": InnerLoop(MLP(2), Frobenius(), PLAIN, Schedule(2, steps=2)),
-    "before": InnerLoop(SwiGLU(), SquaredError(), GradientStep(ascent=True, trained="last"),
-                        Schedule(2, "before_update", steps=2)),
-    "per token": InnerLoop(SwiGLU(), SquaredError(), GradientStep("per_token", "inside"),
-                           Schedule(2, steps=2)),
-    "glu": InnerLoop(GLU(), SquaredError(), GradientStep(rate=None),
-                     Schedule(1, query="key", negate_values=True, steps=2)),
-    "conv": InnerLoop(CONV, SquaredError(), GradientStep("per_token", "inside"),
-                      Schedule(2, steps=2)),
-}  # fmt: skip
+    "before": InnerLoop(
+        SwiGLU(),
+        SquaredError(),
+        GradientStep(ascent=True, trained="last"),
+        Schedule(2, "before_update", steps=2),
+    ),
+    "per token": InnerLoop(
+        SwiGLU(), SquaredError(), GradientStep("per_token", "inside"), Schedule(2, steps=2)
+    ),
+    "glu": InnerLoop(
+        GLU(),
+        SquaredError(),
+        GradientStep(rate=None),
+        Schedule(1, query="key", negate_values=True, steps=2),
+    ),
+    "conv": InnerLoop(
+        CONV, SquaredError(), GradientStep("per_token", "inside"), Schedule(2, steps=2)
+    ),
+}
 
 
 @pytest.mark.parametrize("name", STEPPED)

@@ -130,9 +130,17 @@ def test_the_text_is_the_code(net):
     tree = ast.parse(source)
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert functions == [
-        "features", "outputs", "cotangent", "values", "gradients",
-        "clip", "accumulate", "orthogonal", "move", "update",
-    ]  # fmt: skip
+        "features",
+        "outputs",
+        "cotangent",
+        "values",
+        "gradients",
+        "clip",
+        "accumulate",
+        "orthogonal",
+        "move",
+        "update",
+    ]
     assert torch_loop(loop).source == source
     weights = [w.name for w in net.weights]
     assert [a.arg for a in tree.body[1].args.args] == ["X", *weights]  # pyright: ignore
@@ -173,15 +181,21 @@ ABSTRACT = [
     (InnerLoop(SwiGLU("gate"), Frobenius()), "a concrete activation can run; got `gate("),
     (InnerLoop(GLU("gate"), Frobenius()), "a concrete activation can run; got `gate("),
     (InnerLoop(AnyNet(), Frobenius()), "a concrete net and loss can run"),
-    *((InnerLoop(Linear(), Frobenius(), rule), f"only a concrete `{told}")
-      for rule, told in (
-          (GradientStep(clip="r"), "clip` can run; got 'r'. Choose one of column_norm."),
-          (GradientStep(orthogonal="o"),
-           "orthogonal` can run; got 'o'. Choose one of muon, muon_bfloat16."),
-          (GradientStep(weight_norm="n"),
-           "weight_norm` can run; got 'n'. Choose one of initial_norm."),
-      )),
-]  # fmt: skip
+    *(
+        (InnerLoop(Linear(), Frobenius(), rule), f"only a concrete `{told}")
+        for rule, told in (
+            (GradientStep(clip="r"), "clip` can run; got 'r'. Choose one of column_norm."),
+            (
+                GradientStep(orthogonal="o"),
+                "orthogonal` can run; got 'o'. Choose one of muon, muon_bfloat16.",
+            ),
+            (
+                GradientStep(weight_norm="n"),
+                "weight_norm` can run; got 'n'. Choose one of initial_norm.",
+            ),
+        )
+    ),
+]
 
 
 @pytest.mark.parametrize(("loop", "told"), ABSTRACT, ids=[str(loop) for loop, _ in ABSTRACT])
@@ -239,8 +253,14 @@ def test_products_of_matrices_keep_their_order():
     assert not close(eval(matrix_code(a * b), {}, values), eval(matrix_code(b * a), {}, values))
 
 
-GATED = GradientStep("constant", "inside", "constant", clip="column_norm", orthogonal="muon",
-                     weight_norm="initial_norm")  # fmt: skip
+GATED = GradientStep(
+    "constant",
+    "inside",
+    "constant",
+    clip="column_norm",
+    orthogonal="muon",
+    weight_norm="initial_norm",
+)
 WRITTEN = [
     InnerLoop(SwiGLU(), Frobenius(), GATED),
     InnerLoop(GLU(), SquaredError(), replace(GATED, orthogonal="muon_bfloat16")),
@@ -256,8 +276,11 @@ def test_the_text_stands_by_itself(loop):
     imported = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert [ast.unparse(node) for node in imported] == ["import torch"]
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    called = {node.func.id for node in ast.walk(tree)
-              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
+    called = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     rule = loop.update
     named = {rule.clip, rule.orthogonal, rule.weight_norm} - {None}
     assert named <= called <= defined
@@ -272,8 +295,13 @@ def gated(g, w, m, e, a, w_0):
     g = g / (g.norm(dim=-2, keepdim=True) + 1)
     m = a * m - g
     left, values, right = torch.linalg.svd(m / (m.norm() + 1e-7), full_matrices=False)
-    for x, y, z in ((4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037),
-                    (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012)):  # fmt: skip
+    for x, y, z in (
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ):
         values = x * values + y * values**3 + z * values**5
     w = w + left @ values.diag() @ right
     return w * w_0.norm(dim=-2, keepdim=True) / (w.norm(dim=-2, keepdim=True) + 1e-5), m
@@ -325,8 +353,10 @@ def test_a_zero_matrix_stays_zero():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_muon_in_bfloat16_is_muon_but_for_its_precision(dtype):
-    loops = [InnerLoop(Linear(), Frobenius(), GradientStep(orthogonal=name))
-             for name in ("muon", "muon_bfloat16")]  # fmt: skip
+    loops = [
+        InnerLoop(Linear(), Frobenius(), GradientStep(orthogonal=name))
+        for name in ("muon", "muon_bfloat16")
+    ]
     g = torch.randn(3, 8, 5, dtype=torch.float64).to(dtype)
     one, other = (torch_loop(loop).orthogonal(g) for loop in loops)
     assert one.dtype == other.dtype == dtype
@@ -385,7 +415,9 @@ def test_a_gate_on_the_outputs(name):
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_negated_values_are_minus_the_values(loss):
     f, v = torch.randn(2, 4, 3, dtype=torch.float64)
-    code, other = (torch_loop(InnerLoop(Linear(), loss, schedule=Schedule(negate_values=negate)))
-                   for negate in (False, True))  # fmt: skip
+    code, other = (
+        torch_loop(InnerLoop(Linear(), loss, schedule=Schedule(negate_values=negate)))
+        for negate in (False, True)
+    )
     assert close(other.cotangent(f, v), code.cotangent(f, -v))
     assert not close(other.cotangent(f, v), code.cotangent(f, v))

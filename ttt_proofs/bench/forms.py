@@ -24,8 +24,9 @@ Form = Callable[..., tuple[Tensor, object]]
 
 def gated_loop() -> InnerLoop:
     """A linear net with a rate and a momentum per step, one token a step, read after the update."""
-    return InnerLoop(Linear(), Frobenius(),
-                     GradientStep("per_step", "outside", "per_step", trained="last"))  # fmt: skip
+    return InnerLoop(
+        Linear(), Frobenius(), GradientStep("per_step", "outside", "per_step", trained="last")
+    )
 
 
 def gated_inputs(tokens: int, heads: int = HEADS, width: int = WIDTH, seed: int = 0) -> Inputs:
@@ -41,8 +42,9 @@ def tensors_of(x: Inputs) -> list[Tensor]:
     return [x.q, x.k, x.v, x.weights["W"], x.rate, x.momentum]
 
 
-def outputs(form: Form, q: Tensor, k: Tensor, v: Tensor, w: Tensor, rate: Tensor,
-            momentum: Tensor) -> Tensor:  # fmt: skip
+def outputs(
+    form: Form, q: Tensor, k: Tensor, v: Tensor, w: Tensor, rate: Tensor, momentum: Tensor
+) -> Tensor:
     """What a form makes of these tensors, without its final state."""
     return form(q, k, v, weights={"W": w}, rate=rate, momentum=momentum)[0]
 
@@ -50,13 +52,17 @@ def outputs(form: Form, q: Tensor, k: Tensor, v: Tensor, w: Tensor, rate: Tensor
 def forms_of(reduction: Reduction) -> dict[str, Callable[..., Tensor]]:
     """The recurrence, tiles one after the other, and tiles by a scan."""
     chunked = partial(reduction.parallel_form, tile=TILE)
-    forms = {"recurrent": reduction.recurrent, "chunked": chunked,
-             "scan": partial(chunked, along=scanned)}  # fmt: skip
+    forms = {
+        "recurrent": reduction.recurrent,
+        "chunked": chunked,
+        "scan": partial(chunked, along=scanned),
+    }
     return {name: partial(outputs, form) for name, form in forms.items()}
 
 
-def passes(functions: Mapping[str, Callable[..., Tensor]], tensors: Sequence[Tensor], which: str
-           ) -> dict[str, Callable[[], tuple[Tensor, ...]]]:  # fmt: skip
+def passes(
+    functions: Mapping[str, Callable[..., Tensor]], tensors: Sequence[Tensor], which: str
+) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
     """Each function as something to run: its forward pass, or both, on the same tensors."""
     if which == "forward":
         return {name: partial(forward, f, tensors) for name, f in functions.items()}
@@ -64,8 +70,12 @@ def passes(functions: Mapping[str, Callable[..., Tensor]], tensors: Sequence[Ten
     return {name: partial(both, f, leaves(tensors), do) for name, f in functions.items()}
 
 
-def compared(ways: Mapping[str, Callable[[], tuple[Tensor, ...]]], times: Times, base: str,
-             dtype: torch.dtype) -> Iterator[tuple[str, Row]]:  # fmt: skip
+def compared(
+    ways: Mapping[str, Callable[[], tuple[Tensor, ...]]],
+    times: Times,
+    base: str,
+    dtype: torch.dtype,
+) -> Iterator[tuple[str, Row]]:
     """For each way its times, how many times faster than `base` it is, and its largest error."""
     wanted = ways[base]() if base not in times.failures else None
     for name, way in ways.items():
@@ -76,8 +86,9 @@ def compared(ways: Mapping[str, Callable[[], tuple[Tensor, ...]]], times: Times,
         yield name, row
 
 
-def forms_cases(settings: Settings, functions: Mapping[str, Callable[..., Tensor]] | None = None
-                ) -> Iterator[Case]:  # fmt: skip
+def forms_cases(
+    settings: Settings, functions: Mapping[str, Callable[..., Tensor]] | None = None
+) -> Iterator[Case]:
     """The forward pass, then forward and backward with gradients in all inputs."""
     tokens = settings.pick(4096, 96)
     width, repeats = settings.pick(WIDTH, 8), settings.pick(9, 2)
@@ -94,8 +105,9 @@ def forms_cases(settings: Settings, functions: Mapping[str, Callable[..., Tensor
         yield Case({**common, "pass": which}, partial(measure, which))
 
 
-def growth_cases(settings: Settings, clock: Clock = host_clock,
-                 peak: Callable[..., int] = peak_bytes) -> Iterator[Case]:  # fmt: skip
+def growth_cases(
+    settings: Settings, clock: Clock = host_clock, peak: Callable[..., int] = peak_bytes
+) -> Iterator[Case]:
     """Forward up to 65536 tokens, forward and backward up to 16384; each length twice the last."""
     first, repeats = settings.pick(4096, 128), settings.pick(5, 2)
     width = settings.pick(WIDTH, 8)
@@ -137,21 +149,41 @@ FORMS = Benchmark(
     "Linear net with a rate and a momentum per step, one token a step, read after the update: "
     "the recurrence, tiles in turn and a scan over tiles. Ratio: how many times faster than the "
     "recurrence. Error: against the recurrence, outputs and, in both passes, every gradient.",
-    ("cpu",), forms_cases,
-    (("pass", "pass"), ("form", "form"), ("T", "T"), ("H", "heads"), ("d", "d"),
-     ("median_ms", "ms"), ("spread_ms", "IQR ms"), ("repeats", "repeats"),
-     ("ratio", "× recurrence"), ("error", "error")),
+    ("cpu",),
+    forms_cases,
+    (
+        ("pass", "pass"),
+        ("form", "form"),
+        ("T", "T"),
+        ("H", "heads"),
+        ("d", "d"),
+        ("median_ms", "ms"),
+        ("spread_ms", "IQR ms"),
+        ("repeats", "repeats"),
+        ("ratio", "× recurrence"),
+        ("error", "error"),
+    ),
     Plot("bars", ("pass",), "form", (("median_ms", "milliseconds"),)),
-)  # fmt: skip
+)
 
 GROWTH = Benchmark(
     "cpu_growth",
     "Tiles in turn, as the sequence grows: time and memory against half the length, of which "
     "2 is linear. Memory: peak resident bytes of a fresh process, inputs included, less those of "
     "one that runs a single tile.",
-    ("cpu",), growth_cases,
-    (("pass", "pass"), ("T", "T"), ("H", "heads"), ("d", "d"), ("median_ms", "ms"),
-     ("spread_ms", "IQR ms"), ("repeats", "repeats"), ("ratio", "time(T) / time(T/2)"),
-     ("peak_mib", "peak MiB"), ("memory_ratio", "memory(T) / memory(T/2)")),
+    ("cpu",),
+    growth_cases,
+    (
+        ("pass", "pass"),
+        ("T", "T"),
+        ("H", "heads"),
+        ("d", "d"),
+        ("median_ms", "ms"),
+        ("spread_ms", "IQR ms"),
+        ("repeats", "repeats"),
+        ("ratio", "time(T) / time(T/2)"),
+        ("peak_mib", "peak MiB"),
+        ("memory_ratio", "memory(T) / memory(T/2)"),
+    ),
     Plot("lines", ("T",), "pass", (("median_ms", "milliseconds"), ("peak_mib", "peak MiB"))),
-)  # fmt: skip
+)

@@ -47,9 +47,13 @@ def accuracy(operator: Operator, settings: Settings) -> Iterator[Row]:
     wanted = (exact, *torch.autograd.grad(exact, args, like(found[0]).double()))
     names = ("o", *(f"d{name}" for name in operator.names))
     for name, ours, other, best in zip(names, found, plain, wanted, strict=True):
-        yield {"T": sizes.T, "d": sizes.d, "dtype": str(dtype).removeprefix("torch."),
-               "tensor": name,
-               **compared(relative_error(ours, best), relative_error(other, best))}  # fmt: skip
+        yield {
+            "T": sizes.T,
+            "d": sizes.d,
+            "dtype": str(dtype).removeprefix("torch."),
+            "tensor": name,
+            **compared(relative_error(ours, best), relative_error(other, best)),
+        }
 
 
 def compared(error: float, plain: float) -> Row:
@@ -70,8 +74,13 @@ def compiled(operator: Operator, settings: Settings) -> Iterator[Row]:
     yield from compiled_as(operator.ours(), operator, Sizes(2, 4, 1000, 64), settings.device)
 
 
-def compiled_as(function: Callable[..., Tensor], operator: Operator, sizes: Sizes, device: str,
-                backend: str = "inductor") -> Iterator[Row]:  # fmt: skip
+def compiled_as(
+    function: Callable[..., Tensor],
+    operator: Operator,
+    sizes: Sizes,
+    device: str,
+    backend: str = "inductor",
+) -> Iterator[Row]:
     """One row: the function compiled against the operator's inputs, not compiled."""
     tensors = operator.make(sizes, torch.bfloat16, device, 2)
     wanted = results(function, tensors)
@@ -169,8 +178,11 @@ def accuracy_cases(settings: Settings) -> Iterator[Case]:
 def graph_cases(settings: Settings) -> Iterator[Case]:
     """Three cases for each operator."""
     for name, operator in OPERATORS.items():
-        for check, run in (("recompilation", recompiled), ("CUDA graph", captured),
-                           ("torch.compile", compiled)):  # fmt: skip
+        for check, run in (
+            ("recompilation", recompiled),
+            ("CUDA graph", captured),
+            ("torch.compile", compiled),
+        ):
             yield Case({"operator": name, "check": check}, partial(run, operator, settings))
 
 
@@ -178,17 +190,33 @@ GPU_ACCURACY = Benchmark(
     "gpu_accuracy",
     "The operators in bfloat16, and the plain PyTorch form in bfloat16, against the recurrence in "
     "float64: relative errors and their quotient, at most 2. Memory was NaN before.",
-    ("cuda",), accuracy_cases,
-    (("operator", "operator"), ("tensor", "tensor"), ("T", "T"), ("d", "d"), ("error", "error"),
-     ("plain_error", "plain form's"), ("ratio", "quotient")),
-)  # fmt: skip
+    ("cuda",),
+    accuracy_cases,
+    (
+        ("operator", "operator"),
+        ("tensor", "tensor"),
+        ("T", "T"),
+        ("d", "d"),
+        ("error", "error"),
+        ("plain_error", "plain form's"),
+        ("ratio", "quotient"),
+    ),
+)
 
 GPU_GRAPHS = Benchmark(
     "gpu_graphs",
     "Each operator, forward and backward: compiled by torch.compile, captured in a CUDA graph and "
     "replayed on other inputs, and at other lengths: after one that is cut into segments and one "
     "that is not, no length may compile another kernel.",
-    ("cuda",), graph_cases,
-    (("operator", "operator"), ("check", "check"), ("error", "error"), ("equal", "bit for bit"),
-     ("lengths", "T"), ("entries", "kernels"), ("new_entries", "more kernels")),
-)  # fmt: skip
+    ("cuda",),
+    graph_cases,
+    (
+        ("operator", "operator"),
+        ("check", "check"),
+        ("error", "error"),
+        ("equal", "bit for bit"),
+        ("lengths", "T"),
+        ("entries", "kernels"),
+        ("new_entries", "more kernels"),
+    ),
+)

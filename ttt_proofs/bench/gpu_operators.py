@@ -38,8 +38,9 @@ class Target:
     matmul: float | None = None
 
 
-def additive(which: Pass, ms: float, ratio: float, roofline: float, fused: float | None = None,
-             **sizes: int) -> Target:  # fmt: skip
+def additive(
+    which: Pass, ms: float, ratio: float, roofline: float, fused: float | None = None, **sizes: int
+) -> Target:
     """A target of the additive operator."""
     faster = {"fla": ratio} | ({} if fused is None else {"fla fused_chunk": fused})
     return Target("linear_attention", which, Sizes(**sizes), ms, faster, None, roofline)
@@ -92,8 +93,9 @@ def small(sizes: Sizes) -> Sizes:
     return Sizes(B=1, H=1, T=20, d=min(sizes.d, 128) // 8)
 
 
-def ways_of(target: Target, operator: Operator, sizes: Sizes, device: str
-            ) -> tuple[dict[str, Run], dict[str, str]]:  # fmt: skip
+def ways_of(
+    target: Target, operator: Operator, sizes: Sizes, device: str
+) -> tuple[dict[str, Run], dict[str, str]]:
     """What is timed for a target, ours first, and why a rival is missing."""
     tensors = operator.make(sizes, torch.bfloat16, device, 0)
     functions: dict[str, Callable[..., torch.Tensor]] = {"ours": operator.ours()}
@@ -109,27 +111,39 @@ def ways_of(target: Target, operator: Operator, sizes: Sizes, device: str
     args = leaves(tensors)
     do = like(functions["ours"](*tensors))
     for name, function in functions.items():
-        ways[name] = (partial(forward, function, tensors) if target.which == "forward"
-                      else partial(both, function, args, do))  # fmt: skip
+        ways[name] = (
+            partial(forward, function, tensors)
+            if target.which == "forward"
+            else partial(both, function, args, do)
+        )
     if target.slower is not None:
         ours = OPERATORS["linear_attention"].ours()
-        ways["additive"] = (partial(forward, ours, tensors[:3]) if target.which == "forward"
-                            else partial(both, ours, args[:3], do))  # fmt: skip
+        ways["additive"] = (
+            partial(forward, ours, tensors[:3])
+            if target.which == "forward"
+            else partial(both, ours, args[:3], do)
+        )
     return ways, missing
 
 
-def measure(target: Target, settings: Settings, clock: Clock, ceilings: Ceilings
-            ) -> Iterator[Row]:  # fmt: skip
+def measure(target: Target, settings: Settings, clock: Clock, ceilings: Ceilings) -> Iterator[Row]:
     """One row for ours and one for each rival, timed in turns."""
     require_device(settings)
     operator, sizes = OPERATORS[target.operator], target.sizes
     ways, missing = ways_of(target, operator, sizes, settings.device)
     times = interleaved(ways, settings.pick(REPEATS, 1), clock, warmup=settings.pick(3, 0))
     moved = operator.compulsory_bytes(sizes, target.which, 2)
-    common = {"operator": target.operator, "pass": target.which, **asdict(sizes),
-              "dtype": "bfloat16"}  # fmt: skip
-    found = {name: way() for name, way in ways.items()
-             if name not in times.failures and name != "additive"}  # fmt: skip
+    common = {
+        "operator": target.operator,
+        "pass": target.which,
+        **asdict(sizes),
+        "dtype": "bfloat16",
+    }
+    found = {
+        name: way()
+        for name, way in ways.items()
+        if name not in times.failures and name != "additive"
+    }
     for name in ways:
         row = {**common, "by": name, **times.row(name)}
         if "problem" not in row:
@@ -180,8 +194,12 @@ def judged(row: Row, target: Target, times: Times) -> Row:
     for key, least in (("of_roofline", target.roofline), ("of_matmul", target.matmul)):
         if least is not None and not row.get(key, 0.0) >= least:
             missed.append(f"{100 * least:.0f}% {key.replace('_', ' ')}")
-    return {"of_additive": row.get("of_additive"), "target_ms": target.ms, "met": not missed,
-            "missed": ", ".join(missed) or None}  # fmt: skip
+    return {
+        "of_additive": row.get("of_additive"),
+        "target_ms": target.ms,
+        "met": not missed,
+        "missed": ", ".join(missed) or None,
+    }
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -200,8 +218,12 @@ def cases(settings: Settings) -> Iterator[Case]:
     for target in TARGETS:
         if settings.quick:
             target = replace(target, sizes=small(target.sizes))
-        common = {"fla": rival, "operator": target.operator, "pass": target.which,
-                  **asdict(target.sizes)}  # fmt: skip
+        common = {
+            "fla": rival,
+            "operator": target.operator,
+            "pass": target.which,
+            **asdict(target.sizes),
+        }
         yield Case(common, lambda t=target: measure(t, settings, clock(), ceilings))
 
 
@@ -210,11 +232,29 @@ GPU_OPERATORS = Benchmark(
     "Each operator in bfloat16 beside flash-linear-attention in the same run, against the copy "
     "bandwidth (compulsory bytes, read and written) and matrix rate measured first. "
     "Ratio: this row's time over ours. Error: against ours, in every gradient too.",
-    ("cuda",), cases,
-    (("operator", "operator"), ("pass", "pass"), ("B", "B"), ("H", "H"), ("T", "T"), ("d", "d"),
-     ("by", "by"), ("median_ms", "ms"), ("spread_ms", "IQR ms"), ("gb_per_s", "GB/s"),
-     ("tflops", "TFLOP/s"), ("of_roofline", "of roofline"), ("of_matmul", "of matmul"),
-     ("of_additive", "× additive"), ("ratio", "time / ours"), ("target_ms", "target ms"),
-     ("met", "targets met"), ("missed", "missed"), ("fla", "fla"), ("error", "error")),
+    ("cuda",),
+    cases,
+    (
+        ("operator", "operator"),
+        ("pass", "pass"),
+        ("B", "B"),
+        ("H", "H"),
+        ("T", "T"),
+        ("d", "d"),
+        ("by", "by"),
+        ("median_ms", "ms"),
+        ("spread_ms", "IQR ms"),
+        ("gb_per_s", "GB/s"),
+        ("tflops", "TFLOP/s"),
+        ("of_roofline", "of roofline"),
+        ("of_matmul", "of matmul"),
+        ("of_additive", "× additive"),
+        ("ratio", "time / ours"),
+        ("target_ms", "target ms"),
+        ("met", "targets met"),
+        ("missed", "missed"),
+        ("fla", "fla"),
+        ("error", "error"),
+    ),
     Plot("bars", ("operator", "pass", "d", "T"), "by", (("median_ms", "milliseconds"),)),
-)  # fmt: skip
+)

@@ -17,8 +17,13 @@ from .forms import compared
 from .timing import Row, clock_of, interleaved
 
 # Millions of tokens per second, recurrent and parallel: arXiv 2602.21204, Section 6.1, Table 2.
-PAPER = {"v2": (11.02, 30.18), "v3": (12.95, 49.69), "v4": (13.31, 53.99), "v5": (14.40, 57.28),
-         "v6": (89.67, 124.6)}  # fmt: skip
+PAPER = {
+    "v2": (11.02, 30.18),
+    "v3": (12.95, 49.69),
+    "v4": (13.31, 53.99),
+    "v5": (14.40, 57.28),
+    "v6": (89.67, 124.6),
+}
 
 FORMS = ("recurrent", "parallel")
 
@@ -46,8 +51,10 @@ def forms_of(loop: InnerLoop, x: Inputs) -> dict[str, Callable[..., Tensor]]:
     def run(form: Callable[..., tuple[Tensor, object]], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return form(q, k, v, **given)[0]
 
-    return {"recurrent": partial(run, reduction.recurrent),
-            "parallel": partial(run, reduction.parallel_form)}  # fmt: skip
+    return {
+        "recurrent": partial(run, reduction.recurrent),
+        "parallel": partial(run, reduction.parallel_form),
+    }
 
 
 def measure(name: str, settings: Settings) -> Iterator[Row]:
@@ -59,10 +66,21 @@ def measure(name: str, settings: Settings) -> Iterator[Row]:
     sizes = {key: size for key, size in fixed.items() if key in known}
     x = random_inputs(loop, 0, dtype=dtype, device=settings.device, sizes=sizes)
     ways = {form: partial(forward, f, (x.q, x.k, x.v)) for form, f in forms_of(loop, x).items()}
-    times = interleaved(ways, settings.pick(21 if settings.device == "cuda" else 5, 2),
-                        clock_of(settings.device), warmup=settings.pick(3, 1))  # fmt: skip
-    common = {"scale": scale_of(settings), "B": fixed["B"], "T": fixed["T"], "H": fixed["H"],
-              "d": fixed["D_k"], "chunk": chunk, "dtype": str(dtype).removeprefix("torch.")}
+    times = interleaved(
+        ways,
+        settings.pick(21 if settings.device == "cuda" else 5, 2),
+        clock_of(settings.device),
+        warmup=settings.pick(3, 1),
+    )
+    common = {
+        "scale": scale_of(settings),
+        "B": fixed["B"],
+        "T": fixed["T"],
+        "H": fixed["H"],
+        "d": fixed["D_k"],
+        "chunk": chunk,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
     for form, row in compared(ways, times, "recurrent", dtype):
         yield {**common, "form": form, **row, **rated(name, form, row, fixed)}
 
@@ -88,12 +106,30 @@ LADDER = Benchmark(
     "Forward passes of the variants V2 to V6 (Section 6.1, Table 2 of the paper), read before each "
     "chunk's update: recurrence and parallel form. Ratio: how many times faster than the "
     "recurrence; the paper's is that of its own numbers, on another device.",
-    ("cpu", "cuda"), cases,
-    (("variant", "variant"), ("form", "form"), ("scale", "sizes"), ("T", "T"), ("H", "heads"),
-     ("d", "d"), ("chunk", "chunk"), ("dtype", "dtype"), ("median_ms", "ms"),
-     ("spread_ms", "IQR ms"), ("repeats", "repeats"), ("mtokens_per_s", "Mtok/s"),
-     ("ratio", "× recurrence"), ("paper_mtokens_per_s", "paper Mtok/s"),
-     ("paper_ratio", "paper × recurrence"), ("error", "error")),
-    Plot("bars", ("variant",), "form", (("mtokens_per_s", "million tokens per second"),
-                                        ("ratio", "times the recurrence"))),
-)  # fmt: skip
+    ("cpu", "cuda"),
+    cases,
+    (
+        ("variant", "variant"),
+        ("form", "form"),
+        ("scale", "sizes"),
+        ("T", "T"),
+        ("H", "heads"),
+        ("d", "d"),
+        ("chunk", "chunk"),
+        ("dtype", "dtype"),
+        ("median_ms", "ms"),
+        ("spread_ms", "IQR ms"),
+        ("repeats", "repeats"),
+        ("mtokens_per_s", "Mtok/s"),
+        ("ratio", "× recurrence"),
+        ("paper_mtokens_per_s", "paper Mtok/s"),
+        ("paper_ratio", "paper × recurrence"),
+        ("error", "error"),
+    ),
+    Plot(
+        "bars",
+        ("variant",),
+        "form",
+        (("mtokens_per_s", "million tokens per second"), ("ratio", "times the recurrence")),
+    ),
+)

@@ -51,8 +51,9 @@ def commit() -> str | None:
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True,
-                                  check=False)  # fmt: skip
+            done = subprocess.run(
+                ["git", "-C", ROOT, *words], capture_output=True, text=True, check=False
+            )
         except OSError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -70,11 +71,17 @@ def machine(device: str) -> dict[str, Any]:
     triton = None
     with suppress(PackageNotFoundError):
         triton = version("triton")
-    found: dict[str, Any] = {"device_name": processor(), "cores": cores(),
-                             "threads": torch.get_num_threads()}  # fmt: skip
+    found: dict[str, Any] = {
+        "device_name": processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+    }
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
-        found |= {"device_name": properties.name, "memory_gib": properties.total_memory / 2**30,
-                  "multiprocessors": properties.multi_processor_count,
-                  "cuda": torch.version.cuda}  # fmt: skip
+        found |= {
+            "device_name": properties.name,
+            "memory_gib": properties.total_memory / 2**30,
+            "multiprocessors": properties.multi_processor_count,
+            "cuda": torch.version.cuda,
+        }
     return found | {"torch": torch.__version__, "triton": triton, "commit": commit()}

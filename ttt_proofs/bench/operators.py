@@ -97,8 +97,10 @@ def require_device(settings: Settings) -> None:
         return
     interpreted = import_module(f"{PACKAGE}.kernels.arguments").INTERPRETED
     if not (settings.quick and interpreted):
-        raise NotRunError("the kernels need a GPU; only a quick run with TRITON_INTERPRET=1 goes "
-                          "through Triton's interpreter")  # fmt: skip
+        raise NotRunError(
+            "the kernels need a GPU; only a quick run with TRITON_INTERPRET=1 goes "
+            "through Triton's interpreter"
+        )
 
 
 def fla(module: str, name: str) -> Callable[[], Function]:
@@ -132,8 +134,7 @@ def tokens_of(sizes: Sizes, dtype: torch.dtype, device: str, seed: int) -> tuple
     return (q * scale).to(dtype), (k * scale).to(dtype), v.to(dtype)
 
 
-def numbers_of(sizes: Sizes, dtype: torch.dtype, device: str, seed: int, low: float
-               ) -> Tensor:  # fmt: skip
+def numbers_of(sizes: Sizes, dtype: torch.dtype, device: str, seed: int, low: float) -> Tensor:
     """A number of each token in low .. 1: float32, but with a value that the dtype has too."""
     generator = torch.Generator(device).manual_seed(seed + 2**20)
     drawn = torch.rand((sizes.B, sizes.T, sizes.H), generator=generator, device=device)
@@ -141,15 +142,13 @@ def numbers_of(sizes: Sizes, dtype: torch.dtype, device: str, seed: int, low: fl
     return (low + (1 - low) * drawn).to(dtype).to(wide)
 
 
-def momentum_inputs(sizes: Sizes, dtype: torch.dtype, device: str, seed: int
-                    ) -> tuple[Tensor, ...]:  # fmt: skip
+def momentum_inputs(sizes: Sizes, dtype: torch.dtype, device: str, seed: int) -> tuple[Tensor, ...]:
     """q, k, v, eta, alpha."""
     eta, alpha = (numbers_of(sizes, dtype, device, seed + n, 0.5) for n in range(2))
     return *tokens_of(sizes, dtype, device, seed), eta, alpha
 
 
-def delta_inputs(sizes: Sizes, dtype: torch.dtype, device: str, seed: int
-                 ) -> tuple[Tensor, ...]:  # fmt: skip
+def delta_inputs(sizes: Sizes, dtype: torch.dtype, device: str, seed: int) -> tuple[Tensor, ...]:
     """q, k, v, beta: unit keys, since longer ones make the recurrence grow."""
     q, k, v = tokens_of(sizes, dtype, device, seed)
     k = functional.normalize(k.float(), dim=-1).to(dtype)
@@ -164,16 +163,14 @@ def weights_of(sizes: Sizes, dtype: torch.dtype, device: str, seed: int) -> tupl
     return (gate * sizes.d**-0.5).to(dtype), (up * sizes.d**-0.5).to(dtype)
 
 
-def swiglu_inputs(sizes: Sizes, dtype: torch.dtype, device: str, seed: int
-                  ) -> tuple[Tensor, ...]:  # fmt: skip
+def swiglu_inputs(sizes: Sizes, dtype: torch.dtype, device: str, seed: int) -> tuple[Tensor, ...]:
     """q, k, v, gate, up; q and k of unit entries, as after a norm."""
     q, k, v = tokens_of(sizes, dtype, device, seed)
     root = math.sqrt(sizes.d)
     return q * root, k * root, v, *weights_of(sizes, dtype, device, seed)
 
 
-def features_inputs(sizes: Sizes, dtype: torch.dtype, device: str, seed: int
-                    ) -> tuple[Tensor, ...]:  # fmt: skip
+def features_inputs(sizes: Sizes, dtype: torch.dtype, device: str, seed: int) -> tuple[Tensor, ...]:
     """x, gate, up."""
     q, _, _, gate, up = swiglu_inputs(sizes, dtype, device, seed)
     return q, gate, up
@@ -220,23 +217,42 @@ def plain_features(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
 def features_then_fla() -> Function:
     """SwiGLU features by PyTorch, then linear attention by flash-linear-attention."""
     attention = fla("linear_attn", "chunk_linear_attn")()
-    return lambda q, k, v, gate, up: attention(plain_features(q, gate, up),
-                                               plain_features(k, gate, up), v)  # fmt: skip
+    return lambda q, k, v, gate, up: attention(
+        plain_features(q, gate, up), plain_features(k, gate, up), v
+    )
 
 
-def _operator(name: str, names: str, make: Any, tensors: tuple[int, int], *,
-              numbers: tuple[int, int] = (0, 0), weights: tuple[int, int] = (0, 0),
-              rivals: dict[str, Callable[[], Function]] | None = None) -> Operator:  # fmt: skip
+def _operator(
+    name: str,
+    names: str,
+    make: Any,
+    tensors: tuple[int, int],
+    *,
+    numbers: tuple[int, int] = (0, 0),
+    weights: tuple[int, int] = (0, 0),
+    rivals: dict[str, Callable[[], Function]] | None = None,
+) -> Operator:
     """An operator with its counts by pass, and its loop's forms."""
     features = name == "swiglu_features"
-    plain, exact = (plain_features if features else by_loop(name, form)
-                    for form in ("parallel_form", "recurrent"))  # fmt: skip
+    plain, exact = (
+        plain_features if features else by_loop(name, form)
+        for form in ("parallel_form", "recurrent")
+    )
 
     def by_pass(count: tuple[int, int]) -> dict[Pass, int]:
         return {"forward": count[0], "both": count[1]}
 
-    return Operator(name, tuple(names.split()), make, plain, exact, by_pass(tensors),
-                    by_pass(numbers), by_pass(weights), rivals or {})  # fmt: skip
+    return Operator(
+        name,
+        tuple(names.split()),
+        make,
+        plain,
+        exact,
+        by_pass(tensors),
+        by_pass(numbers),
+        by_pass(weights),
+        rivals or {},
+    )
 
 
 CHUNK = {"fla": fla("linear_attn", "chunk_linear_attn")}
@@ -244,12 +260,29 @@ FUSED = {"fla fused_chunk": fla("linear_attn", "fused_chunk_linear_attn")}
 DELTA = {"fla": fla("delta_rule", "chunk_delta_rule")}
 
 # Forward moves q, k, v, o; backward q, k, v, do, dq, dk, dv; with the numbers' gradients.
-OPERATORS = {x.name: x for x in (
-    _operator("linear_attention", "q k v", tokens_of, (4, 11), rivals=CHUNK | FUSED),
-    _operator("momentum_attention", "q k v eta alpha", momentum_inputs, (4, 11), numbers=(2, 6)),
-    _operator("delta_rule", "q k v beta", delta_inputs, (4, 11), numbers=(1, 3), rivals=DELTA),
-    _operator("swiglu_attention", "q k v gate up", swiglu_inputs, (4, 11), weights=(2, 6),
-              rivals={"features + fla": features_then_fla}),
-    _operator("swiglu_features", "x gate up", features_inputs, (2, 5), weights=(2, 6),
-              rivals={"PyTorch": lambda: plain_features}),
-)}  # fmt: skip
+OPERATORS = {
+    x.name: x
+    for x in (
+        _operator("linear_attention", "q k v", tokens_of, (4, 11), rivals=CHUNK | FUSED),
+        _operator(
+            "momentum_attention", "q k v eta alpha", momentum_inputs, (4, 11), numbers=(2, 6)
+        ),
+        _operator("delta_rule", "q k v beta", delta_inputs, (4, 11), numbers=(1, 3), rivals=DELTA),
+        _operator(
+            "swiglu_attention",
+            "q k v gate up",
+            swiglu_inputs,
+            (4, 11),
+            weights=(2, 6),
+            rivals={"features + fla": features_then_fla},
+        ),
+        _operator(
+            "swiglu_features",
+            "x gate up",
+            features_inputs,
+            (2, 5),
+            weights=(2, 6),
+            rivals={"PyTorch": lambda: plain_features},
+        ),
+    )
+}

@@ -32,8 +32,9 @@ def peak_bytes(which: str, heads: int, width: int, tokens: int) -> int:
     words = [sys.executable, "-m", __name__, which, *map(str, (heads, width, tokens))]
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(words, capture_output=True, text=True, check=False,
-                          env=os.environ | {"PYTHONPATH": paths})  # fmt: skip
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": paths}
+    )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"measuring memory ended with code {done.returncode}: {last}")

@@ -61,8 +61,9 @@ def drawn(plot: Plot, rows: list[Row]) -> Any:
 
 def at(plot: Plot, row: Row) -> str:
     """Where on the axis of a bar chart a row is."""
-    return "\n".join(str(row[key]) if isinstance(row[key], str) else f"{key} {row[key]}"
-                     for key in plot.x)  # fmt: skip
+    return "\n".join(
+        str(row[key]) if isinstance(row[key], str) else f"{key} {row[key]}" for key in plot.x
+    )
 
 
 def bars(axes: Any, plot: Plot, panel: Column, rows: list[Row]) -> None:
@@ -76,8 +77,9 @@ def bars(axes: Any, plot: Plot, panel: Column, rows: list[Row]) -> None:
         mine = [row for row in rows if str(row[plot.series]) == name]
         x = [places.index(at(plot, row)) + (n - (len(series) - 1) / 2) * width for row in mine]
         drawn = axes.bar(x, [row[key] for row in mine], width, label=name)
-        axes.bar_label(drawn, fmt=lambda x: f"{x:,.0f}" if x >= 100 else f"{x:.3g}",
-                       fontsize="x-small")  # fmt: skip
+        axes.bar_label(
+            drawn, fmt=lambda x: f"{x:,.0f}" if x >= 100 else f"{x:.3g}", fontsize="x-small"
+        )
     axes.set_xticks(range(len(places)), places, fontsize="small")
     axes.margins(y=0.1)
     axes.set_ylabel(label)

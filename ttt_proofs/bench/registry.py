@@ -10,9 +10,18 @@ from .ladder import LADDER
 from .training import TRAINING
 
 # In this order on a device: what must be right before what is only as fast as it is.
-BENCHMARKS = {b.name: b for b in (
-    GPU_ACCURACY, GPU_OPERATORS, GPU_GRAPHS, FORMS, GROWTH, LADDER, TRAINING,
-)}  # fmt: skip
+BENCHMARKS = {
+    b.name: b
+    for b in (
+        GPU_ACCURACY,
+        GPU_OPERATORS,
+        GPU_GRAPHS,
+        FORMS,
+        GROWTH,
+        LADDER,
+        TRAINING,
+    )
+}
 
 
 def suiting(device: str) -> tuple[Benchmark, ...]:

@@ -11,8 +11,20 @@ from .machine import ROOT
 
 SCHEMA = 1
 HOME = ROOT / "benchmarks" / "results"
-NEEDED = ("device", "device_name", "cores", "threads", "python", "platform", "torch", "triton",
-          "commit", "date", "command", "quick")  # fmt: skip
+NEEDED = (
+    "device",
+    "device_name",
+    "cores",
+    "threads",
+    "python",
+    "platform",
+    "torch",
+    "triton",
+    "commit",
+    "date",
+    "command",
+    "quick",
+)
 
 Results = dict[str, Any]
 
@@ -30,8 +42,9 @@ def check(data: object, where: str) -> Results:
 
     def need(fine: bool, what: str) -> None:
         if not fine:
-            raise ResultsError(f"{where} must hold results of `ttt-proofs bench --json`; {what}. "
-                               "Measure again.")  # fmt: skip
+            raise ResultsError(
+                f"{where} must hold results of `ttt-proofs bench --json`; {what}. Measure again."
+            )
 
     need(isinstance(data, dict), "it is no object")
     results: Results = data  # type: ignore[assignment]
@@ -42,12 +55,19 @@ def check(data: object, where: str) -> Results:
     need(not lacking, f"its environment lacks {', '.join(lacking)}")
     need(isinstance(entries, list), "it has no list of benchmarks")
     for entry in entries:  # type: ignore[union-attr]
-        need(isinstance(entry, dict) and isinstance(entry.get("name"), str)
-             and isinstance(entry.get("what"), str) and isinstance(entry.get("rows"), list),
-             "a benchmark lacks its name, what it is or its rows")  # fmt: skip
+        need(
+            isinstance(entry, dict)
+            and isinstance(entry.get("name"), str)
+            and isinstance(entry.get("what"), str)
+            and isinstance(entry.get("rows"), list),
+            "a benchmark lacks its name, what it is or its rows",
+        )
         for number, row in enumerate(entry["rows"]):
-            need(isinstance(row, dict) and is_told(row), f"row {number} of {entry['name']} has "
-                 "neither a time, a check, a problem nor why it was not run")  # fmt: skip
+            need(
+                isinstance(row, dict) and is_told(row),
+                f"row {number} of {entry['name']} has "
+                "neither a time, a check, a problem nor why it was not run",
+            )
     return results
 
 
@@ -78,12 +98,17 @@ def read(path: Path) -> Iterator[tuple[Path, Results]]:
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
-            raise ResultsError(f"{file.name} must be JSON; it is not ({error}). Measure again."
-                               ) from error  # fmt: skip
+            raise ResultsError(
+                f"{file.name} must be JSON; it is not ({error}). Measure again."
+            ) from error
         yield file, check(data, file.name)
 
 
 def problems(data: Results) -> list[str]:
     """What was found wrong, a line for each row."""
-    return [f"{entry['name']}: {row['problem']}" for entry in data["benchmarks"]
-            for row in entry["rows"] if "problem" in row]  # fmt: skip
+    return [
+        f"{entry['name']}: {row['problem']}"
+        for entry in data["benchmarks"]
+        for row in entry["rows"]
+        if "problem" in row
+    ]

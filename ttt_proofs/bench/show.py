@@ -14,6 +14,7 @@ from .timing import Row
 
 FORMATS = ("md", "text")
 
+
 def cell(key: str, value: object) -> str:
     """A value for a table: shares as percentages, errors with an exponent, three digits."""
     if value is None:
@@ -39,15 +40,21 @@ def table(columns: Sequence[Column], rows: Sequence[Row], form: str) -> str:
         escaped.insert(1, ["---"] * len(used))
         return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(text.ljust(n) for text, n in zip(line, widths, strict=True)).rstrip()
-                     for line in lines)  # fmt: skip
+    return "\n".join(
+        "  ".join(text.ljust(n) for text, n in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def split(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[str, tuple[Column, ...]]:
     """What all of several rows have in common, in one line, and the columns that are left."""
-    shared = [(key, head) for key, head in columns[:-1] if len(rows) > 1 and all(
-        key in row and row[key] == rows[0][key] for row in rows) and not isinstance(
-        rows[0][key], float | bool | None)]  # fmt: skip
+    shared = [
+        (key, head)
+        for key, head in columns[:-1]
+        if len(rows) > 1
+        and all(key in row and row[key] == rows[0][key] for row in rows)
+        and not isinstance(rows[0][key], float | bool | None)
+    ]
     told = ", ".join(f"{head} {cell(key, rows[0][key])}" for key, head in shared)
     return told, tuple(column for column in columns if column not in shared)
 
@@ -79,15 +86,19 @@ def hardware(environment: Row) -> str:
     """What was measured on, in one sentence."""
     e = environment
     if e["device"] == "cuda":
-        on = (f"one {e['device_name']} ({e.get('multiprocessors')} multiprocessors, "
-              f"CUDA {e.get('cuda')})")
+        on = (
+            f"one {e['device_name']} ({e.get('multiprocessors')} multiprocessors, "
+            f"CUDA {e.get('cuda')})"
+        )
     else:
         on = f"{e['device_name']}, CPU only ({e['cores']} cores, {e['threads']} threads)"
     triton = f", Triton {e['triton']}" if e["triton"] else ""
     dry = ". A dry run at small sizes: its times say nothing" if e["quick"] else ""
-    return (f"Measured on {on}, with PyTorch {e['torch']}{triton}, Python {e['python']}, "
-            f"{e['platform']}; commit {e['commit'] or 'unknown'}, {e['date']}, by "
-            f"`{e['command']}`{dry}.")  # fmt: skip
+    return (
+        f"Measured on {on}, with PyTorch {e['torch']}{triton}, Python {e['python']}, "
+        f"{e['platform']}; commit {e['commit'] or 'unknown'}, {e['date']}, by "
+        f"`{e['command']}`{dry}."
+    )
 
 
 def results_text(data: Results, form: str, file: Path | None = None) -> str:
@@ -107,14 +118,22 @@ def section(found: Sequence[tuple[Path, Results]], form: str) -> str:
     """The performance section: every file, and the benchmarks that none of them has."""
     title = "## Performance" if form == "md" else "PERFORMANCE"
     parts = [title] + [results_text(data, form, file) for file, data in found]
-    devices = {name: {data["environment"]["device"] for _, data in found
-                      if not data["environment"]["quick"] for entry in data["benchmarks"]
-                      if entry["name"] == name and any(
-                          "not_run" not in row for row in entry["rows"])}
-               for name in BENCHMARKS}  # fmt: skip
-    missing = [f"* {name} on {'a GPU' if device == 'cuda' else 'a CPU'}: {benchmark.what}"
-               for name, benchmark in BENCHMARKS.items() for device in benchmark.devices
-               if device not in devices[name]]  # fmt: skip
+    devices = {
+        name: {
+            data["environment"]["device"]
+            for _, data in found
+            if not data["environment"]["quick"]
+            for entry in data["benchmarks"]
+            if entry["name"] == name and any("not_run" not in row for row in entry["rows"])
+        }
+        for name in BENCHMARKS
+    }
+    missing = [
+        f"* {name} on {'a GPU' if device == 'cuda' else 'a CPU'}: {benchmark.what}"
+        for name, benchmark in BENCHMARKS.items()
+        for device in benchmark.devices
+        if device not in devices[name]
+    ]
     if missing:
         title = "### Not measured yet" if form == "md" else "NOT MEASURED YET"
         parts.append("\n".join([title, "", *missing]))

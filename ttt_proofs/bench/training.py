@@ -19,8 +19,11 @@ from .timing import Row, clock_of, interleaved
 PAPER_RATIO = 1.19  # training speed with V2 in parallel form, arXiv 2602.21204, Section 6.2
 
 # What is compared: a rung of `loops.ladder`, and how it is run. The first is what ratios are to.
-MIXERS = {"LaCT, recurrent": ("baseline", "recurrent"), "V2, recurrent": ("v2", "recurrent"),
-          "V2, parallel": ("v2", "parallel")}  # fmt: skip
+MIXERS = {
+    "LaCT, recurrent": ("baseline", "recurrent"),
+    "V2, recurrent": ("v2", "recurrent"),
+    "V2, parallel": ("v2", "parallel"),
+}
 
 Mixer = Callable[..., nn.Module]
 
@@ -85,8 +88,9 @@ class Model(nn.Module):
 class Step:
     """A model with its optimiser; called, it takes one training step and returns the loss."""
 
-    def __init__(self, make: Callable[[], nn.Module], size: Size, device: str, narrow: bool
-                 ) -> None:  # fmt: skip
+    def __init__(
+        self, make: Callable[[], nn.Module], size: Size, device: str, narrow: bool
+    ) -> None:
         torch.manual_seed(0)  # the same initial weights for every mixer that has the same ones
         self.model = Model(size, make).to(device)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
@@ -119,8 +123,12 @@ def measure(settings: Settings, mixer: Mixer = TTTLayer) -> Iterator[Row]:
     # In float32: bfloat16 changes these gradients by far more than the form does.
     parallel, same = (steps[name].gradients() for name in ("V2, parallel", "V2, recurrent"))
     error = error_row(relative_error(parallel, same), torch.float32)
-    times = interleaved(steps, settings.pick(20 if settings.device == "cuda" else 7, 1),
-                        clock_of(settings.device), warmup=settings.pick(3, 1))  # fmt: skip
+    times = interleaved(
+        steps,
+        settings.pick(20 if settings.device == "cuda" else 7, 1),
+        clock_of(settings.device),
+        warmup=settings.pick(3, 1),
+    )
     first = next(iter(MIXERS))
     for name, step in steps.items():
         row = {"mixer": name, **vars(size), **times.row(name), "ratio": times.ratio(first, name)}
@@ -142,11 +150,23 @@ TRAINING = Benchmark(
     "Forward, backward and AdamW of a small language model, one sequence a step. Ratio: how many "
     "times faster than LaCT's recurrence; the paper's is for a larger model. Error: of V2's first "
     "gradients in parallel form, against its recurrence, in float32.",
-    ("cpu", "cuda"), cases,
-    (("mixer", "mixer"), ("layers", "layers"), ("width", "width"), ("heads", "heads"),
-     ("tokens", "T"), ("chunk", "chunk"), ("dtype", "dtype"), ("median_ms", "ms"),
-     ("spread_ms", "IQR ms"), ("repeats", "repeats"), ("tokens_per_s", "tok/s"),
-     ("ratio", "× LaCT"), ("paper_ratio", "paper × LaCT"),
-     ("error", "error")),
+    ("cpu", "cuda"),
+    cases,
+    (
+        ("mixer", "mixer"),
+        ("layers", "layers"),
+        ("width", "width"),
+        ("heads", "heads"),
+        ("tokens", "T"),
+        ("chunk", "chunk"),
+        ("dtype", "dtype"),
+        ("median_ms", "ms"),
+        ("spread_ms", "IQR ms"),
+        ("repeats", "repeats"),
+        ("tokens_per_s", "tok/s"),
+        ("ratio", "× LaCT"),
+        ("paper_ratio", "paper × LaCT"),
+        ("error", "error"),
+    ),
     Plot("bars", ("mixer",), "dtype", (("median_ms", "milliseconds"),)),
-)  # fmt: skip
+)

@@ -77,15 +77,21 @@ class Monomial(Node):
 
     def times(self, other: "Monomial") -> "Monomial":
         """The product; the two must not share bound indices."""
-        return Monomial(self.coefficient * other.coefficient, self.bound + other.bound,
-                        self.limits | other.limits, self.factors + other.factors)  # fmt: skip
+        return Monomial(
+            self.coefficient * other.coefficient,
+            self.bound + other.bound,
+            self.limits | other.limits,
+            self.factors + other.factors,
+        )
 
     def put(self, var: Var, value: Ix, *new: Var) -> "Monomial":
         """Replace a bound index by `value`; `new` are bound in its place."""
         bound = tuple(v for v in self.bound if v != var) + new
         s = {var: value}
-        times = frozenset(at_most(put(Ix((u,) if u else ()), s), put(Ix((v,) if v else (), c), s))
-                          for u, v, c in self.limits)  # fmt: skip
+        times = frozenset(
+            at_most(put(Ix((u,) if u else ()), s), put(Ix((v,) if v else (), c), s))
+            for u, v, c in self.limits
+        )
         return Monomial(self.coefficient, bound, times, substitute(self.factors, s))
 
 
@@ -127,8 +133,11 @@ def settle(m: Monomial, context: Context, peel: Ix | None, names: Iterator[str])
         unfolded = unfold(factor, context | m.limits, peel) if isinstance(factor, Prod) else None
         if unfolded is not None:
             rest = replace(m, factors=m.factors[:k] + m.factors[k + 1 :])
-            return [s for n in expand(unfolded, names)
-                    for s in settle(rest.times(n), context, peel, names)]
+            return [
+                s
+                for n in expand(unfolded, names)
+                for s in settle(rest.times(n), context, peel, names)
+            ]
     return [m]
 
 
@@ -166,8 +175,11 @@ whole_form = lru_cache(maxsize=100)(normal_form)  # that of the claim is asked f
 def frozen_monomial(m: Monomial, context: Context, labels: dict, depth: int, peel: Ix | None):
     """A monomial's canonical form: its connected components, each with canonical names."""
     inner, outer = close(context | m.limits) or {}, close(context) or {}
-    tighter = [("<=", u, v, c) for (u, v), c in inner.items() if u != v
-               and (u in m.bound or v in m.bound or outer.get((u, v), c + 1) > c)]  # fmt: skip
+    tighter = [
+        ("<=", u, v, c)
+        for (u, v), c in inner.items()
+        if u != v and (u in m.bound or v in m.bound or outer.get((u, v), c + 1) > c)
+    ]
     components: list[tuple[frozenset[Var], list]] = [(frozenset((v,)), []) for v in m.bound]
     for edge in (*m.factors, *tighter):
         joined = [part for part in components if part[0] & free(edge)]
@@ -188,9 +200,12 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
 
     def refined(colours: dict[Var, int]) -> dict[Var, int]:
         names = {v: (1, v.sort, 0, c) for v, c in colours.items()}
-        seen = {v: repr((c, sorted(freeze(e, names | {v: (2, "", 0, 0)})
-                                           for e in edges if v in free(e))))
-                for v, c in colours.items()}  # fmt: skip
+        seen = {
+            v: repr(
+                (c, sorted(freeze(e, names | {v: (2, "", 0, 0)}) for e in edges if v in free(e)))
+            )
+            for v, c in colours.items()
+        }
         order = sorted(set(seen.values()))
         finer = {v: order.index(text) for v, text in seen.items()}
         return finer if len(order) in (len({*colours.values()}), len(colours)) else refined(finer)
@@ -202,10 +217,14 @@ def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: i
             own: dict = {w: (4, "", depth, k) for k, w in enumerate(colours)}
             # Where exchanging the first with v or with w gives one picture, v and w are twins:
             # a symmetry of the edges takes one to the other, and trying one of them is enough.
-            few = {repr(sorted(freeze(e, own | {v: own[tied[0]], tied[0]: own[v]}) for e in edges)):
-                   v for v in tied}  # fmt: skip
-            return min(search(refined({w: 2 * c + (w != v) for w, c in colours.items()}))
-                       for v in few.values())  # fmt: skip
+            few = {
+                repr(sorted(freeze(e, own | {v: own[tied[0]], tied[0]: own[v]}) for e in edges)): v
+                for v in tied
+            }
+            return min(
+                search(refined({w: 2 * c + (w != v) for w, c in colours.items()}))
+                for v in few.values()
+            )
         ranked = sorted(colours, key=lambda v: colours[v])
         names = {v: (3, v.sort, depth, k) for k, v in enumerate(ranked)}
         return (tuple(names.values()), tuple(sorted(freeze(e, names) for e in edges)))

@@ -17,7 +17,6 @@ from .terms import TIME, Atom, Ix, CheckerError, Lam, Node, Sum, Term, Var
 from .terms import at, check, free, ix, rebuild, renamed, require, substitute
 
 
-
 class Sequent(Node):
     """What a step concludes: under the hypotheses, the equation."""
 
@@ -180,8 +179,12 @@ def match(equation: Equation, atom: Atom, known: Context) -> dict[Var, Ix] | Non
     """Values of the quantified indices, in range, that make the left side this atom, if any."""
     left = equation.left
     pattern = left.ix if isinstance(left, Atom) and left.name == atom.name else ()
-    values = {v: Ix(a.vars, a.shift - p.shift) for p, a in zip(pattern, atom.ix, strict=False)
-              for v in equation.every if p.vars == (v,)}  # fmt: skip
+    values = {
+        v: Ix(a.vars, a.shift - p.shift)
+        for p, a in zip(pattern, atom.ix, strict=False)
+        for v in equation.every
+        if p.vars == (v,)
+    }
     for v in equation.every:
         value = values.get(v, Ix((v, v)))
         sorts, at_zero = [w.sort for w in value.vars], value.shift == 0

@@ -23,8 +23,12 @@ from .bench import bench
 from .library import RequestError, folder, load, load_file, names, require_names
 from .tables import environment, err, out, print_table, summary
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-                  help="Test-time training with KV binding is linear attention, executable.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Test-time training with KV binding is linear attention, executable.",
+)
 
 Directory = Annotated[Path | None, typer.Option("--derivations", help="Where the files are.")]
 
@@ -38,8 +42,10 @@ def list_(
     where = folder(directory)
     found = [load(where, name) for name in names(where)]
     if as_json:
-        rows = [{"name": d.name, "expects": d.expects, "title": d.title, "source": d.source}
-                for d in found]  # fmt: skip
+        rows = [
+            {"name": d.name, "expects": d.expects, "title": d.title, "source": d.source}
+            for d in found
+        ]
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -63,11 +69,14 @@ def show(
 
     formats = TABLES if table else FORMATS
     if form not in formats:
-        raise RequestError(f"`--format` must be one of {', '.join(formats)}; got {form!r}. "
-                           "Choose one.")  # fmt: skip
+        raise RequestError(
+            f"`--format` must be one of {', '.join(formats)}; got {form!r}. Choose one."
+        )
     if table is (name is not None):
-        raise RequestError("`show` takes either the name of a derivation or --table; got "
-                           f"{'both' if table else 'neither'}. Give one of them.")  # fmt: skip
+        raise RequestError(
+            "`show` takes either the name of a derivation or --table; got "
+            f"{'both' if table else 'neither'}. Give one of them."
+        )
     if name is None:
         typer.echo(TABLES[form](rows(folder(directory))))
         return
@@ -80,16 +89,19 @@ def show(
     typer.echo(render_derivation(derivation, form, counterexample))
 
 
-def verify_one(directory: Path, name: str, witnesses: tuple[str, ...], seed: int,
-               device: str) -> dict[str, Any]:  # fmt: skip
+def verify_one(
+    directory: Path, name: str, witnesses: tuple[str, ...], seed: int, device: str
+) -> dict[str, Any]:
     """One derivation's entry of the report; runs in a process of its own."""
     from ..evidence.report import verify as run
 
     try:
         return run(load(directory, name), witnesses=witnesses, seed=seed, device=device).json()
     except (ValueError, TypeError, CheckerError) as error:
-        raise RequestError(f"{name}.py must hold a derivation that can be checked; it raised "
-                           f"{type(error).__name__}: {error}") from error  # fmt: skip
+        raise RequestError(
+            f"{name}.py must hold a derivation that can be checked; it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def entries(directory: Path, chosen: list[str], jobs: int, *rest: Any) -> Iterator[dict[str, Any]]:
@@ -104,8 +116,10 @@ def entries(directory: Path, chosen: list[str], jobs: int, *rest: Any) -> Iterat
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise RequestError("each derivation must leave its process running; one ended it. "
-                               "Use --jobs 1 to find it.") from error  # fmt: skip
+            raise RequestError(
+                "each derivation must leave its process running; one ended it. "
+                "Use --jobs 1 to find it."
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -129,8 +143,10 @@ def verify(
 
     asked = tuple(w.strip() for w in witness.split(",") if w.strip())
     if not asked or not set(asked) <= set(WITNESSES):
-        raise RequestError(f"`--witness` must be among {', '.join(WITNESSES)}; got {witness!r}. "
-                           "Separate several by commas.")  # fmt: skip
+        raise RequestError(
+            f"`--witness` must be among {', '.join(WITNESSES)}; got {witness!r}. "
+            "Separate several by commas."
+        )
     check_device(device)
     if jobs < 0:
         raise RequestError(f"`--jobs` must be 0 or more; got {jobs}. Use 0 for one per core.")
@@ -142,8 +158,12 @@ def verify(
     if report is not None:
         check_writable(report)
     done = []
-    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(),
-               TextColumn("{task.fields[last]}"))  # fmt: skip
+    columns = (
+        TextColumn("verifying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[last]}"),
+    )
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("", total=len(wanted), last="")
         for entry in entries(where, wanted, jobs or os.cpu_count() or 1, asked, seed, device):
@@ -151,8 +171,12 @@ def verify(
             progress.update(task, advance=1, last=entry["name"])
     done.sort(key=lambda entry: wanted.index(entry["name"]))
     seconds = round(time.perf_counter() - began, 1)
-    data = {"schema": 1, "environment": environment(device, seed), "derivations": done,
-            "summary": summary(done, seconds)}  # fmt: skip
+    data = {
+        "schema": 1,
+        "environment": environment(device, seed),
+        "derivations": done,
+        "summary": summary(done, seconds),
+    }
     if report is not None:
         text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
         report.write_text(text + "\n", encoding="utf-8")
@@ -167,8 +191,10 @@ def check_writable(report: Path) -> None:
         with report.open("a", encoding="utf-8"):
             pass
     except OSError as error:
-        raise RequestError(f"`--json` must be a file that can be written; got {report} "
-                           f"({error.strerror}). Name another.") from error  # fmt: skip
+        raise RequestError(
+            f"`--json` must be a file that can be written; got {report} "
+            f"({error.strerror}). Name another."
+        ) from error
     if not report.stat().st_size:
         report.unlink()  # nothing is left behind if the run does not end
 
@@ -185,8 +211,10 @@ def check_device(device: str) -> None:
 
 
 @app.command()
-def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
-           seed: Annotated[int, typer.Option(help="Seed of the check.")] = 0) -> None:  # fmt: skip
+def reduce(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
+    seed: Annotated[int, typer.Option(help="Seed of the check.")] = 0,
+) -> None:
     """Reduce an InnerLoop to linear attention: form, parallel class, evidence."""
     from ..loops import InnerLoop
     from ..reduction import NotCoveredError
@@ -196,15 +224,18 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
     if not path:
         raise RequestError(f"FILE.py:OBJECT is required; got {target!r}. Add a colon and a loop.")
     if not Path(path).is_file():
-        raise RequestError(f"FILE.py:OBJECT is required; got {target!r}, and there is no file "
-                           f"{path}. Name one.")  # fmt: skip
+        raise RequestError(
+            f"FILE.py:OBJECT is required; got {target!r}, and there is no file {path}. Name one."
+        )
     found = vars(load_file(Path(path)))
     loops = [key for key, value in found.items() if isinstance(value, InnerLoop)]
     loop = found.get(name)
     if not isinstance(loop, InnerLoop):
         got = type(loop).__name__ if name in found else "nothing of that name"
-        raise RequestError(f"`{name}` in {path} must be an InnerLoop; got {got}. "
-                           f"Loops there: {', '.join(loops) or 'none'}.")  # fmt: skip
+        raise RequestError(
+            f"`{name}` in {path} must be an InnerLoop; got {got}. "
+            f"Loops there: {', '.join(loops) or 'none'}."
+        )
     try:
         reduction = run(loop)
     except (NotCoveredError, CheckerError) as error:
@@ -218,8 +249,10 @@ def reduce(target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
     from ..evidence.autograd import autograd_witness
 
     seen = autograd_witness(reduction, seed=seed)
-    typer.echo(f"autograd: {'agrees' if seen.agrees else 'DISAGREES'}, largest relative error "
-               f"{seen.max_relative_error:.1e} over {seen.trials} random inputs")  # fmt: skip
+    typer.echo(
+        f"autograd: {'agrees' if seen.agrees else 'DISAGREES'}, largest relative error "
+        f"{seen.max_relative_error:.1e} over {seen.trials} random inputs"
+    )
     raise typer.Exit(0 if seen.agrees else 1)
 
 
@@ -235,8 +268,10 @@ def not_affine(loop: Any, seed: int) -> str:
     found = refute(part.statement, part.proof.definitions, seed=seed)
     if found is None:
         return "affine: no counterexample was found, which proves nothing"
-    return ("not affine: F(S + A + B) + F(S) = F(S + A) + F(S + B) fails, F one step's "
-            f"{loop.net.last.name}. {found}")  # fmt: skip
+    return (
+        "not affine: F(S + A + B) + F(S) = F(S + A) + F(S + B) fails, F one step's "
+        f"{loop.net.last.name}. {found}"
+    )
 
 
 def any_abstract(loop: Any) -> bool:

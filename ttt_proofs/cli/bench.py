@@ -55,14 +55,19 @@ def shown(path: Path | None, form: str, chosen: list[str] | None) -> str:
     from ..bench.show import FORMATS, section
 
     if form not in FORMATS:
-        raise RequestError(f"`--format` must be one of {', '.join(FORMATS)}; got {form!r}. "
-                           "Choose one.")  # fmt: skip
+        raise RequestError(
+            f"`--format` must be one of {', '.join(FORMATS)}; got {form!r}. Choose one."
+        )
     if chosen:
-        raise RequestError(f"`--show` prints all results; got {', '.join(chosen)}. Use --results "
-                           "for the file to print.")  # fmt: skip
+        raise RequestError(
+            f"`--show` prints all results; got {', '.join(chosen)}. Use --results "
+            "for the file to print."
+        )
     if path is None and not HOME.parent.is_dir():
-        raise RequestError("`--show` without --results needs a checkout with benchmarks/results; "
-                           "there is none. Name a file.")  # fmt: skip
+        raise RequestError(
+            "`--show` without --results needs a checkout with benchmarks/results; "
+            "there is none. Name a file."
+        )
     try:
         found = [] if path is None and not HOME.is_dir() else list(read(path or HOME))
     except ResultsError as error:
@@ -81,15 +86,16 @@ def wanted(chosen: list[str], device: str, quick: bool) -> list[Benchmark]:
             raise RequestError(f"a benchmark's name is required; got {name!r}. {hint}")
         fits = BENCHMARKS[name].devices
         if device not in fits and not (quick and device == "cpu"):
-            raise RequestError(f"`{name}` must be run on {' or '.join(fits)}; got {device}. Use "
-                               f"--device {fits[0]}"
-                               + (", or --quick for a dry run." if device == "cpu" else ".")
-                               )  # fmt: skip
+            raise RequestError(
+                f"`{name}` must be run on {' or '.join(fits)}; got {device}. Use "
+                f"--device {fits[0]}" + (", or --quick for a dry run." if device == "cpu" else ".")
+            )
     return [BENCHMARKS[name] for name in dict.fromkeys(chosen)] or list(suiting(device))
 
 
-def measure(chosen: list[str], device: str, report: Path | None, quick: bool, seconds: float,
-            commit: str) -> int:  # fmt: skip
+def measure(
+    chosen: list[str], device: str, report: Path | None, quick: bool, seconds: float, commit: str
+) -> int:
     """Run, print and write; the exit code."""
     from . import check_device, check_writable
 
@@ -108,8 +114,11 @@ def measure(chosen: list[str], device: str, report: Path | None, quick: bool, se
     settings = Settings(device, quick, time.monotonic() + seconds if seconds else None)
     with all_cores():
         about = environment(device, 0) | machine(device)
-        about |= {"quick": quick, "commit": about["commit"] or commit or None,
-                  "command": shlex.join(["ttt-proofs", *sys.argv[1:]])}  # fmt: skip
+        about |= {
+            "quick": quick,
+            "commit": about["commit"] or commit or None,
+            "command": shlex.join(["ttt-proofs", *sys.argv[1:]]),
+        }
         data: dict[str, Any] = {"schema": SCHEMA, "environment": about, "benchmarks": []}
         for each in found:
             collect(each, settings, data, report)
@@ -121,8 +130,7 @@ def measure(chosen: list[str], device: str, report: Path | None, quick: bool, se
     return 1 if wrong else 0
 
 
-def collect(each: Benchmark, settings: Settings, data: dict[str, Any], report: Path | None
-            ) -> None:  # fmt: skip
+def collect(each: Benchmark, settings: Settings, data: dict[str, Any], report: Path | None) -> None:
     """Run one benchmark; the file is written anew after each row, so that no row is lost."""
     from ..bench.results import write
     from ..bench.show import entry_text

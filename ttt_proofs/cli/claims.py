@@ -18,8 +18,9 @@ def claims(directory: Path) -> tuple[Claim, ...]:
     """The claims that the directory lists, in its file `_claims.py`."""
     file = directory / "_claims.py"
     if not file.is_file():
-        raise RequestError(f"`--table` needs a list of claims; {directory} has no _claims.py. "
-                           "Write one.")  # fmt: skip
+        raise RequestError(
+            f"`--table` needs a list of claims; {directory} has no _claims.py. Write one."
+        )
     found = getattr(load_file(file), "CLAIMS", None)
     if not isinstance(found, tuple) or not all(isinstance(c, Claim) for c in found):
         raise RequestError("_claims.py must define CLAIMS, a tuple of Claim; it does not. Add it.")
@@ -38,8 +39,10 @@ def decided(directory: Path, found: tuple[Claim, ...]) -> dict[str, Derivation]:
         expected = {loaded[name].expects for name in claim.by}
         needed = {"refuted": "fails", "holds, corrected": "holds"}.get(claim.verdict)
         if needed is not None and needed not in expected:
-            raise RequestError(f"a claim that is {claim.verdict!r} must rest on a derivation that "
-                               f"{needed}; got {', '.join(claim.by)}. Name one.")  # fmt: skip
+            raise RequestError(
+                f"a claim that is {claim.verdict!r} must rest on a derivation that "
+                f"{needed}; got {', '.join(claim.by)}. Name one."
+            )
     return loaded
 
 
@@ -55,8 +58,9 @@ def rows(directory: Path) -> list[Row]:
             refutation = refute(derivation)
             told = str(refutation or "None was found.")
             shown.append(f"{derivation.name}: {told}" if len(failing) > 1 else told)
-        found.append((claim.says, claim.where, claim.verdict, claim.so, ", ".join(claim.by),
-                      " ".join(shown)))  # fmt: skip
+        found.append(
+            (claim.says, claim.where, claim.verdict, claim.so, ", ".join(claim.by), " ".join(shown))
+        )
     return found
 
 
@@ -65,8 +69,11 @@ def text(table: list[Row]) -> str:
     width = max(map(len, COLUMNS[1:])) + 2
     written = []
     for says, *rest in table:
-        lines = [f"  {column:<{width}}{cell}"
-                 for column, cell in zip(COLUMNS[1:], rest, strict=True) if cell]  # fmt: skip
+        lines = [
+            f"  {column:<{width}}{cell}"
+            for column, cell in zip(COLUMNS[1:], rest, strict=True)
+            if cell
+        ]
         written.append("\n".join([says, *lines]))
     return "\n\n".join(written)
 
@@ -76,8 +83,10 @@ def markdown(table: list[Row]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for *start, by, shown in table:
         names_ = ", ".join(f"`{name}`" for name in by.split(", ") if name)
-        cells = [cell.replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
-                 for cell in (*start, shown)]  # fmt: skip
+        cells = [
+            cell.replace("|", r"\|").replace("*", r"\*").replace("_", r"\_")
+            for cell in (*start, shown)
+        ]
         lines.append("| " + " | ".join((*cells[:-1], names_, cells[-1])) + " |")
     return "\n".join(lines)
 
@@ -85,8 +94,9 @@ def markdown(table: list[Row]) -> str:
 def html(table: list[Row]) -> str:
     """A table element."""
     head = "".join(f"<th>{column}</th>" for column in COLUMNS)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n"
-                   for row in table)  # fmt: skip
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table
+    )
     return f"<table>\n<tr>{head}</tr>\n{body}</table>"
 
 

@@ -23,8 +23,10 @@ def folder(directory: Path | None) -> Path:
         return directory
     found = importlib.util.find_spec("derivations")
     if found is None or not found.submodule_search_locations:
-        raise RequestError("the derivations must be installed beside the package; none are found. "
-                           "Use --derivations DIR.")  # fmt: skip
+        raise RequestError(
+            "the derivations must be installed beside the package; none are found. "
+            "Use --derivations DIR."
+        )
     return Path(next(iter(found.submodule_search_locations)))
 
 
@@ -43,8 +45,9 @@ def load_file(file: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise RequestError(f"{file.name} must load; it raised {type(error).__name__}: {error}. "
-                           "Mend the file.") from error  # fmt: skip
+        raise RequestError(
+            f"{file.name} must load; it raised {type(error).__name__}: {error}. Mend the file."
+        ) from error
     return module
 
 
@@ -68,12 +71,18 @@ def load(directory: Path, name: str) -> Derivation:
     try:
         derivation = derive()
     except (Exception, SystemExit) as error:
-        raise RequestError(f"{name}.py must derive its claim; it raised {type(error).__name__}: "
-                           f"{error}. Mend the file.") from error  # fmt: skip
+        raise RequestError(
+            f"{name}.py must derive its claim; it raised {type(error).__name__}: "
+            f"{error}. Mend the file."
+        ) from error
     if not isinstance(derivation, Derivation):
-        raise RequestError(f"derive() in {name}.py must return a Derivation; got "
-                           f"{type(derivation).__name__}. Return one.")  # fmt: skip
+        raise RequestError(
+            f"derive() in {name}.py must return a Derivation; got "
+            f"{type(derivation).__name__}. Return one."
+        )
     if derivation.name != name:
-        raise RequestError(f"derive() in {name}.py must return the derivation {name!r}; got "
-                           f"{derivation.name!r}. Rename one of them.")  # fmt: skip
+        raise RequestError(
+            f"derive() in {name}.py must return the derivation {name!r}; got "
+            f"{derivation.name!r}. Rename one of them."
+        )
     return derivation

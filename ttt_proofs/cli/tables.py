@@ -27,9 +27,15 @@ def environment(device: str, seed: int) -> dict[str, Any]:
             packages[package] = version(package)
         except PackageNotFoundError:
             packages[package] = None
-    return {"python": platform.python_version(), "platform": platform.platform(),
-            "cores": os.cpu_count(), "packages": packages, "device": device, "seed": seed,
-            "date": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "packages": packages,
+        "device": device,
+        "seed": seed,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def summary(done: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
@@ -61,7 +67,8 @@ def print_table(done: list[dict[str, Any]], seconds: float) -> None:
             f"{steps}" if e["proof"]["status"] == "proved" else short(e["proof"]["status"]),
             f"2^{bound:.0f}" if bound is not None else short(e["exact"]["status"]),
             f"{error:.0e}" if agrees else short(e["autograd"]["status"]),
-            f"{kernel['max_relative_error']:.0e}" if kernel["status"] == "agrees"
+            f"{kernel['max_relative_error']:.0e}"
+            if kernel["status"] == "agrees"
             else short(kernel["status"]),
             f"{killed}/{m['total']}{equivalent(m)}" if m["total"] else short(m["status"]),
             "[green]as stated[/]" if e["as_stated"] else "[red]NOT as stated[/]",

@@ -70,8 +70,10 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     Source: the theorems of Section 5 of arXiv 2602.21204 are what a reduction rests on.
     """
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
-        raise ValueError(f"`trials` must be a positive integer, for no trial shows nothing; got "
-                         f"{trials!r}. Use 3.")  # fmt: skip
+        raise ValueError(
+            f"`trials` must be a positive integer, for no trial shows nothing; got "
+            f"{trials!r}. Use 3."
+        )
     forms: dict[str, Run] = {"recurrent": reduction.recurrent}
     if reduction.parallel != "sequential":
         forms["parallel_form"] = reduction.parallel_form
@@ -118,8 +120,12 @@ def measured(run: Run, draw: int, inputs: Inputs) -> dict[str, Tensor]:
     rate = inputs.rate
     if isinstance(rate, dict):
         rate = {name: leaf(f"rate of {name}", x) for name, x in rate.items()}
-    out, final = run(*tensors, weights=weights, rate=leaf("rate", rate),
-                     momentum=leaf("momentum", inputs.momentum))  # fmt: skip
+    out, final = run(
+        *tensors,
+        weights=weights,
+        rate=leaf("rate", rate),
+        momentum=leaf("momentum", inputs.momentum),
+    )
     slopes: list[Tensor | None] = [None] * len(leaves)
     if out.requires_grad:
         generator = torch.Generator().manual_seed(draw)

@@ -39,12 +39,15 @@ class Departure:
     agrees = False
 
     def __str__(self) -> str:
-        return (f"departs at token {self.token} (batch {self.batch}, head {self.head}): got "
-                f"{self.candidate}, the loop has {self.expected}; seed {self.seed}")  # fmt: skip
+        return (
+            f"departs at token {self.token} (batch {self.batch}, head {self.head}): got "
+            f"{self.candidate}, the loop has {self.expected}; seed {self.seed}"
+        )
 
 
-def check(candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: int = 0,
-          trials: int = 5) -> Observation | Departure:  # fmt: skip
+def check(
+    candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: int = 0, trials: int = 5
+) -> Observation | Departure:
     """Whether a callable or `nn.Module` computes the loop's outputs, or where it departs.
 
     The candidate gets q, k `[B, T, H, K]`, v `[B, T, H, V]` and, by keyword, those of `weights`
@@ -59,8 +62,10 @@ def check(candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: in
     if the loop has abstract parts.
     """
     if not callable(candidate):
-        raise TypeError(f"`candidate` must be callable; got {type(candidate).__name__}. "
-                        "Pass a function or an nn.Module.")  # fmt: skip
+        raise TypeError(
+            f"`candidate` must be callable; got {type(candidate).__name__}. "
+            "Pass a function or an nn.Module."
+        )
     if not isinstance(loop, InnerLoop):
         raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
@@ -70,15 +75,17 @@ def check(candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: in
         inputs, expected = drawn(loop, seed + trial, first=trial == 0)
         got = call(candidate, deepcopy(inputs))  # the candidate may write into what it is given
         if got.shape != expected.shape:
-            raise TypeError(f"`candidate` must return {tuple(expected.shape)} outputs; got "
-                            f"{tuple(got.shape)}. Return [batch, time, heads, width]."
-                            )  # fmt: skip
+            raise TypeError(
+                f"`candidate` must return {tuple(expected.shape)} outputs; got "
+                f"{tuple(got.shape)}. Return [batch, time, heads, width]."
+            )
         departure, error = compare(got.detach().double(), expected, seed + trial, allowed)
         if departure:
             return departure
         worst = max(worst, error)
-    return Observation(True, worst, allowed.error, trials, "cpu", "float64",
-                       ("outputs",), "outputs")  # fmt: skip
+    return Observation(
+        True, worst, allowed.error, trials, "cpu", "float64", ("outputs",), "outputs"
+    )
 
 
 def drawn(loop: InnerLoop, seed: int, *, first: bool) -> tuple[Inputs, Tensor]:
@@ -107,8 +114,9 @@ def call(candidate: Callable[..., Tensor | tuple], inputs: Inputs) -> Tensor:
     return result
 
 
-def compare(got: Tensor, expected: Tensor, seed: int,
-            allowed: Allowance = PLAIN) -> tuple[Departure | None, float]:  # fmt: skip
+def compare(
+    got: Tensor, expected: Tensor, seed: int, allowed: Allowance = PLAIN
+) -> tuple[Departure | None, float]:
     """The first token whose output is off by more than the tolerance, and the largest error."""
     scale = expected.abs().max().clamp_min(allowed.scale) if expected.numel() else 1.0
     errors = ((got - expected).abs() / scale).nan_to_num(nan=float("inf")).amax(dim=-1)

@@ -32,8 +32,13 @@ class Point(NamedTuple):
 class Search:
     """Looks for points where a claim fails, at fixed sizes and indices."""
 
-    def __init__(self, claim: Equation, definitions: tuple[Block, ...], widths: dict[str, int],
-                 entry: dict[Var, int]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        claim: Equation,
+        definitions: tuple[Block, ...],
+        widths: dict[str, int],
+        entry: dict[Var, int],
+    ) -> None:
         self.claim, self.definitions = claim, definitions
         self.widths, self.entry = widths, entry
         self.names = {app.fn for app in inside((claim, definitions), App)}
@@ -48,8 +53,9 @@ class Search:
         """The point, if both sides have values there, and these differ."""
         model = Model(self.field(spread), self.widths, self.definitions, seed, given)
         try:
-            left, right = (model.value(side, self.entry)
-                           for side in (self.claim.left, self.claim.right))  # fmt: skip
+            left, right = (
+                model.value(side, self.entry) for side in (self.claim.left, self.claim.right)
+            )
         except Undefined:
             return None
         equal = left.overlaps(right) if self.real else left == right
@@ -130,16 +136,20 @@ def simpler(value: int) -> Iterator[int]:
             yield candidate
 
 
-def smallest(claim: Equation, definitions: tuple[Block, ...], widths: dict[str, int],
-             entry: dict[Var, int], seed: int) -> Refutation | None:  # fmt: skip
+def smallest(
+    claim: Equation,
+    definitions: tuple[Block, ...],
+    widths: dict[str, int],
+    entry: dict[Var, int],
+    seed: int,
+) -> Refutation | None:
     """A counterexample of small integers at these sizes and indices; None where none was found."""
     search = Search(claim, definitions, widths, entry)
     begun = search.start(seed)
     if begun is None:
         return None
     point = search.shrink(*begun)
-    place = [(v.name, str(k)) for v, k in entry.items()
-             if v.sort != TIME and widths[v.sort] > 1]  # fmt: skip
+    place = [(v.name, str(k)) for v, k in entry.items() if v.sort != TIME and widths[v.sort] > 1]
     times = [(v.name, k) for v, k in entry.items() if v.sort == TIME]
     values = [
         (query_text(query), number_text(value)) for query, value in search.needed(point).items()

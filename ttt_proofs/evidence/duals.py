@@ -89,8 +89,10 @@ class Duals:
     def _app(self, term: App) -> Code:
         codes = [self.code(lam.body) for lam in term.args]
         order = app_vars(term, codes)
-        args = [self.model.argument(lam, order, code)
-                for lam, code in zip(term.args, codes, strict=True)]  # fmt: skip
+        args = [
+            self.model.argument(lam, order, code)
+            for lam, code in zip(term.args, codes, strict=True)
+        ]
         run = self.known(term, args[0]) if is_known(term) else self.abstract(term, order, args)
         return Code(order, memoised(run))
 

@@ -49,8 +49,14 @@ class Model:
     value drawn so far, in order.
     """
 
-    def __init__(self, field: Field, sizes: Mapping[str, int], definitions: tuple[Block, ...],
-                 seed: int, given: dict[Query, Any] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        field: Field,
+        sizes: Mapping[str, int],
+        definitions: tuple[Block, ...],
+        seed: int,
+        given: dict[Query, Any] | None = None,
+    ) -> None:
         self.field = field
         self.sizes = dict(sizes)
         self.defined = {define.name: define for block in definitions for define in block}
@@ -112,8 +118,9 @@ class Model:
             return body
         n = leading(define.every) - 1
         start = connect(self.code(define.start), define.every[:n] + define.every[n + 1 :])
-        return lambda e: (body((*e[:n], e[n] - 1, *e[n + 1 :])) if e[n]
-                          else start(e[:n] + e[n + 1 :]))  # fmt: skip
+        return lambda e: (
+            body((*e[:n], e[n] - 1, *e[n + 1 :])) if e[n] else start(e[:n] + e[n + 1 :])
+        )
 
     def gradient(self, define: DefineGradient) -> Run:
         """A gradient, all its entries in one pass over the loss by dual numbers."""
@@ -226,8 +233,9 @@ class Model:
         args = [self.argument(lam, order, c) for lam, c in zip(term.args, codes, strict=True)]
         if is_known(term):
             poly = known_derivative(term.fn, len(term.slots))
-            return Code(order, memoised(
-                lambda e: self.polynomial(poly, self.known(term.fn, args[0](e)[0]))))  # fmt: skip
+            return Code(
+                order, memoised(lambda e: self.polynomial(poly, self.known(term.fn, args[0](e)[0])))
+            )
         if of_a_number(term) and not term.slots and term.fn in self.field.functions:
             return Code(order, memoised(lambda e: self.known(term.fn, args[0](e)[0])))
         if of_a_matrix(term) and not term.slots and term.fn in self.field.operators:
@@ -239,8 +247,11 @@ class Model:
         """An entry of an operator's result, which is computed once for each argument."""
         (lam,), apply = term.args, self.field.operators[term.fn]
         inner = without(body.vars, lam.binders)
-        entries, get, index = (self.argument(lam, inner, body), pick(inner, order),
-                               indexer(term.ix, order))  # fmt: skip
+        entries, get, index = (
+            self.argument(lam, inner, body),
+            pick(inner, order),
+            indexer(term.ix, order),
+        )
         rows, cols = (self.sizes[v.sort] for v in lam.binders)
 
         def result(e: Env) -> dict[Env, Any]:
@@ -271,9 +282,14 @@ class Model:
 
 
 COMPILE: dict[type, Callable[[Model, Any], Code]] = {
-    Num: Model._num, Atom: Model._atom, Add: Model._add, Mul: Model._mul,
-    Sum: Model._sum, Prod: Model._prod, App: Model._app,
-}  # fmt: skip
+    Num: Model._num,
+    Atom: Model._atom,
+    Add: Model._add,
+    Mul: Model._mul,
+    Sum: Model._sum,
+    Prod: Model._prod,
+    App: Model._app,
+}
 
 
 class DegreeModel(Model):

@@ -37,8 +37,10 @@ class Shape:
 
     def entries(self, variables: tuple[Var, ...]) -> list[Entry]:
         """All values of the variables, the latest times first."""
-        spans = [range(self.last + 1) if v.sort == TIME else range(self.widths[v.sort])
-                 for v in variables]  # fmt: skip
+        spans = [
+            range(self.last + 1) if v.sort == TIME else range(self.widths[v.sort])
+            for v in variables
+        ]
         times = [k for k, v in enumerate(variables) if v.sort == TIME]
         ordered = sorted(product(*spans), key=lambda e: -sum(e[k] for k in times))
         return [dict(zip(variables, values, strict=True)) for values in ordered]
@@ -73,11 +75,20 @@ class Points:
     MOST_ENTRIES indices are compared at each point, those of the last times first.
     """
 
-    def __init__(self, claim: Equation, definitions: Definitions, *, seed: int,
-                 trials: int = 3, primes: tuple[int, ...] = PRIMES) -> None:  # fmt: skip
+    def __init__(
+        self,
+        claim: Equation,
+        definitions: Definitions,
+        *,
+        seed: int,
+        trials: int = 3,
+        primes: tuple[int, ...] = PRIMES,
+    ) -> None:
         if trials < 1 or len(set(primes)) < 2:
-            raise ValueError("an exact witness needs at least one trial and two primes; got "
-                             f"{trials} and {len(set(primes))}. Draw more.")  # fmt: skip
+            raise ValueError(
+                "an exact witness needs at least one trial and two primes; got "
+                f"{trials} and {len(set(primes))}. Draw more."
+            )
         self.claim, self.definitions, self.seed = claim, definitions, seed
         self.primes = primes
         self.shapes = shapes(claim, definitions, seed, trials)
@@ -118,8 +129,9 @@ class Points:
         return sum(math.log2(max(roots, 1) / p) for p in self.primes)
 
 
-def exact_witness(claim: Equation, definitions: Definitions, *, seed: int,
-                  trials: int = 3) -> Evidence:  # fmt: skip
+def exact_witness(
+    claim: Equation, definitions: Definitions, *, seed: int, trials: int = 3
+) -> Evidence:
     """Whether both sides of a claim agree at random points of two large prime fields.
 
     Each trial draws sizes (widths 1 to 3, last time 0 to 4; in the first trial at least 2 each)

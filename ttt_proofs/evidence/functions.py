@@ -93,5 +93,6 @@ def transposed(x: Matrix) -> Matrix:
 def times(x: Matrix, y: Matrix) -> Matrix:
     """The matrix product."""
     columns = transposed(y)
-    return [[sum(a * b for a, b in zip(row, column, strict=True)) for column in columns]
-            for row in x]  # fmt: skip
+    return [
+        [sum(a * b for a, b in zip(row, column, strict=True)) for column in columns] for row in x
+    ]

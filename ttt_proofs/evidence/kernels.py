@@ -86,10 +86,16 @@ def kernel_witness(loop: InnerLoop, *, seed: int, device: str = "cpu") -> Observ
             found[f"{label}: {name}"] = each
     worst = max(found, key=lambda name: used(*found[name]))
     error, allowed = found[worst]
-    return Observation(agrees=used(error, allowed) <= 1, max_relative_error=error,
-                       tolerance=allowed, trials=len(DTYPES[device]), device=device,
-                       dtype="+".join(str(d).removeprefix("torch.") for d in DTYPES[device]),
-                       what=tuple(found), worst=worst)  # fmt: skip
+    return Observation(
+        agrees=used(error, allowed) <= 1,
+        max_relative_error=error,
+        tolerance=allowed,
+        trials=len(DTYPES[device]),
+        device=device,
+        dtype="+".join(str(d).removeprefix("torch.") for d in DTYPES[device]),
+        what=tuple(found),
+        worst=worst,
+    )
 
 
 def used(error: float, allowed: float) -> float:
@@ -97,8 +103,9 @@ def used(error: float, allowed: float) -> float:
     return error / allowed if math.isfinite(error) and math.isfinite(allowed) else math.inf
 
 
-def errors(loop: InnerLoop, dtype: torch.dtype, seed: int, device: str
-           ) -> dict[str, tuple[float, float]]:  # fmt: skip
+def errors(
+    loop: InnerLoop, dtype: torch.dtype, seed: int, device: str
+) -> dict[str, tuple[float, float]]:
     """The kernel's error of each tensor, relative to the reference, and what it may be."""
     from ..kernels.run import kernel_form
 
@@ -120,8 +127,9 @@ def errors(loop: InnerLoop, dtype: torch.dtype, seed: int, device: str
 def called(form: Any, loop: InnerLoop) -> Run:
     """A form of the loop, called as those of a reduction are."""
 
-    def run(q: Tensor, k: Tensor, v: Tensor, *, weights: Mapping[str, Tensor], rate: Any,
-            momentum: Any) -> tuple[Tensor, Mapping[str, Tensor]]:  # fmt: skip
+    def run(
+        q: Tensor, k: Tensor, v: Tensor, *, weights: Mapping[str, Tensor], rate: Any, momentum: Any
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         return form(loop, q, k, v, weights, rate, momentum)
 
     return run

@@ -43,15 +43,18 @@ def prove(claim: Equation, steps: Proof) -> Theorem:
     ()
     """
     if not isinstance(claim, Equation) or not isinstance(steps, Proof):
-        raise TypeError("`prove` takes a statement and its steps; got "
-                        f"{type(claim).__name__} and {type(steps).__name__}. Pass those of a "
-                        "derivation's part.")  # fmt: skip
+        raise TypeError(
+            "`prove` takes a statement and its steps; got "
+            f"{type(claim).__name__} and {type(steps).__name__}. Pass those of a "
+            "derivation's part."
+        )
     theorem = Theorem(steps)
     if theorem.statement.equation != claim:
         raise CheckerError("the steps must end with the claim; they end with another statement.")
     if theorem.statement.hypotheses:
-        raise CheckerError("the steps must leave no hypothesis; "
-                          f"they leave {len(theorem.statement.hypotheses)}.")  # fmt: skip
+        raise CheckerError(
+            f"the steps must leave no hypothesis; they leave {len(theorem.statement.hypotheses)}."
+        )
     return theorem
 
 
@@ -71,8 +74,10 @@ def refute(derivation: Derivation, *, seed: int = 0) -> Refutation | None:
 def check_derivation(value: object) -> None:
     """Raise `TypeError` unless the value is a derivation."""
     if not isinstance(value, Derivation):
-        raise TypeError(f"a Derivation is required; got {type(value).__name__}. "
-                        "Call derive() of a module in derivations/.")  # fmt: skip
+        raise TypeError(
+            f"a Derivation is required; got {type(value).__name__}. "
+            "Call derive() of a module in derivations/."
+        )
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,13 @@ class Report:
     __repr__ = __str__
 
 
-def verify(derivation: Derivation, *, witnesses: Iterable[str] = WITNESSES, seed: int = 0,
-           device: str = "cpu") -> Report:  # fmt: skip
+def verify(
+    derivation: Derivation,
+    *,
+    witnesses: Iterable[str] = WITNESSES,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Report:
     """All witnesses (or those named) on a derivation, and the mutants of its statements.
 
     derivation: a `Derivation`, as `derive()` in each file of derivations/ returns it. witnesses:
@@ -130,8 +140,10 @@ def verify(derivation: Derivation, *, witnesses: Iterable[str] = WITNESSES, seed
     check_derivation(derivation)
     asked = set(witnesses)
     if unknown := sorted(asked - set(WITNESSES)):
-        raise ValueError(f"witnesses must be among {', '.join(WITNESSES)}; got "
-                         f"{', '.join(unknown)}. Leave them out for all.")  # fmt: skip
+        raise ValueError(
+            f"witnesses must be among {', '.join(WITNESSES)}; got "
+            f"{', '.join(unknown)}. Leave them out for all."
+        )
     began = time.perf_counter()
     parts = derivation.parts
     proof = proof_status(parts) if "proof" in asked else skipped(steps=0, digest="", assumptions=[])
@@ -145,11 +157,15 @@ def verify(derivation: Derivation, *, witnesses: Iterable[str] = WITNESSES, seed
     autograd = skipped()
     if "autograd" in asked:
         autograd = autograd_status(derivation, reductions, seed)
-    kernel = kernel_status(derivation, seed, device) if "kernel" in asked else skipped(
-        device=device)  # fmt: skip
+    kernel = (
+        kernel_status(derivation, seed, device) if "kernel" in asked else skipped(device=device)
+    )
     both = {"proof", "exact"} <= asked
-    mutants = mutant_status(parts, seed) if both else skipped(
-        total=0, killed_by_proof=0, killed_by_exact=0, equivalent=[], survivors=[])  # fmt: skip
+    mutants = (
+        mutant_status(parts, seed)
+        if both
+        else skipped(total=0, killed_by_proof=0, killed_by_exact=0, equivalent=[], survivors=[])
+    )
     parallel = parallel_status(derivation, reductions)
     return Report(
         name=derivation.name,
@@ -187,8 +203,12 @@ def proof_status(parts: tuple[Part, ...]) -> dict[str, Any]:
     joined = "".join(digest(part.proof) for part in parts)
     single = joined if len(parts) == 1 else hashlib.sha256(joined.encode()).hexdigest()
     status = {"status": "refused", "reason": refusal} if refusal else {"status": "proved"}
-    return {**status, "assumptions": [*assumed], "digest": single,
-            "steps": sum(len(part.proof.steps) for part in parts)}  # fmt: skip
+    return {
+        **status,
+        "assumptions": [*assumed],
+        "digest": single,
+        "steps": sum(len(part.proof.steps) for part in parts),
+    }
 
 
 def decide(proof: dict, exact: dict, autograd: dict) -> str:
@@ -199,12 +219,19 @@ def decide(proof: dict, exact: dict, autograd: dict) -> str:
     return "holds" if proof["status"] == "proved" and not disagreed else "undecided"
 
 
-def expected(derivation: Derivation, proof: dict, exact: dict, autograd: dict,
-             mutants: dict, parallel: dict, kernel: dict) -> bool:  # fmt: skip
+def expected(
+    derivation: Derivation,
+    proof: dict,
+    exact: dict,
+    autograd: dict,
+    mutants: dict,
+    parallel: dict,
+    kernel: dict,
+) -> bool:
     """Whether some witness spoke, and each says what the derivation expects of it."""
     holds = derivation.expects == "holds"
     neutral = ("skipped", "not_applicable")
-    wanted = (("proved", "agrees", "agrees") if holds else ("refused", "refuted", "disagrees"))
+    wanted = ("proved", "agrees", "agrees") if holds else ("refused", "refuted", "disagrees")
     said = [witness["status"] for witness in (proof, exact, autograd)]
     # That no proof was found is no reason to call a claim false.
     spoke = [s for s in (*said, kernel["status"]) if s not in neutral and s != "refused"]

@@ -93,8 +93,13 @@ def _random_net(rng: random.Random) -> Net:
     """A net that can be run."""
     activation = rng.choice(list(ACTIVATIONS))
     images = DepthwiseConv(rng.choice([1, 3]), rng.randint(1, 2), rng.randint(1, 3))
-    nets: list[Net] = [Linear(), MLP(rng.randint(1, 3), activation), SwiGLU(activation),
-                       GLU(activation), images]  # fmt: skip
+    nets: list[Net] = [
+        Linear(),
+        MLP(rng.randint(1, 3), activation),
+        SwiGLU(activation),
+        GLU(activation),
+        images,
+    ]
     return rng.choice(nets)
 
 
@@ -206,8 +211,10 @@ def _sizes(loop: InnerLoop, rng: random.Random, fixed: Mapping[str, int]) -> dic
         drawn["T"] = chunk * rng.randint(1, IMAGES)
     size = drawn | _checked(fixed, set(drawn))
     if net.tokens and size["T"] % chunk:
-        raise ValueError(f"`sizes['T']` must be a multiple of {chunk}, the pixels of an image; got "
-                         f"{size['T']}. Give whole images.")  # fmt: skip
+        raise ValueError(
+            f"`sizes['T']` must be a multiple of {chunk}, the pixels of an image; got "
+            f"{size['T']}. Give whole images."
+        )
     return size | window
 
 
@@ -215,10 +222,12 @@ def _checked(sizes: Mapping[str, int], known: set[str]) -> dict[str, int]:
     """The sizes, or a ValueError that names the one that cannot be."""
     for name, size in sizes.items():
         if name not in known:
-            raise ValueError(f"`sizes` must name some of {', '.join(sorted(known))}; got "
-                             f"{name!r}. Leave it out.")  # fmt: skip
+            raise ValueError(
+                f"`sizes` must name some of {', '.join(sorted(known))}; got {name!r}. Leave it out."
+            )
         least = 0 if name in ("B", "T") else 1
         if not isinstance(size, int) or isinstance(size, bool) or size < least:
-            raise ValueError(f"`sizes[{name!r}]` must be an integer, {least} or more; got "
-                             f"{size!r}. Correct it.")  # fmt: skip
+            raise ValueError(
+                f"`sizes[{name!r}]` must be an integer, {least} or more; got {size!r}. Correct it."
+            )
     return dict(sizes)

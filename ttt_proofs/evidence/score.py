@@ -75,12 +75,15 @@ def equal_forms(claim: Equation, mutant: Equation, attempt: Attempt) -> bool:
     """Whether the checker's normal form makes the two right sides equal, for all sizes."""
     known = naturals(free((claim.right, mutant.right)))
     peel = attempt.rule.peel
-    return any(normal_form(claim.right, known, at) == normal_form(mutant.right, known, at)
-               for at in dict.fromkeys((None, peel)))  # fmt: skip
+    return any(
+        normal_form(claim.right, known, at) == normal_form(mutant.right, known, at)
+        for at in dict.fromkeys((None, peel))
+    )
 
 
-def score(claim: Equation, definitions: tuple[Block, ...], proof: Proof | Attempt, *,
-          seed: int) -> MutantScore:  # fmt: skip
+def score(
+    claim: Equation, definitions: tuple[Block, ...], proof: Proof | Attempt, *, seed: int
+) -> MutantScore:
     """Try every mutant of a claim against its proof and against random points.
 
     A mutant that the points do not tell from the claim, and whose right side the checker's normal
@@ -94,8 +97,10 @@ def score(claim: Equation, definitions: tuple[Block, ...], proof: Proof | Attemp
     Raises ValueError for a proof of something else than the claim.
     """
     if isinstance(proof, Proof) and proof.steps[-1].conclusion.equation != claim:
-        raise ValueError("`proof` must end with the claim; it ends with another equation. "
-                         "Give the claim's own proof.")  # fmt: skip
+        raise ValueError(
+            "`proof` must end with the claim; it ends with another equation. "
+            "Give the claim's own proof."
+        )
     attempt = last_step(proof) if isinstance(proof, Proof) else proof
     points = Points(claim, definitions, seed=seed, trials=TRIALS)
     total = by_proof = by_exact = 0

@@ -128,8 +128,16 @@ def statement_witness(part: Part, loop: InnerLoop, *, seed: int) -> Observation:
         errors.append(abs(value - expected[tuple(place[v] for v in own)].item()))
     worst = max((e if math.isfinite(e) else math.inf for e in errors), default=math.inf)
     worst /= max(expected.abs().max().item(), allowed.scale)
-    return Observation(worst <= allowed.error, worst, allowed.error, 1, "cpu", "float64",
-                       ("statement",), "statement")  # fmt: skip
+    return Observation(
+        worst <= allowed.error,
+        worst,
+        allowed.error,
+        1,
+        "cpu",
+        "float64",
+        ("statement",),
+        "statement",
+    )
 
 
 def tokens(loop: InnerLoop) -> tuple[int, ...]:
@@ -168,8 +176,9 @@ def first_gradient(loop: InnerLoop, inputs: Inputs, name: str) -> Tensor:
         rate = {weight: x[:, :chunk] for weight, x in inputs.rate.items()}
     schedule = replace(loop.schedule, read="after_update", steps=1)
     q, k, v = (x[:, :chunk] for x in (inputs.q, inputs.k, inputs.v))
-    _, final = run_loop(replace(loop, update=rule, schedule=schedule), q, k, v,
-                        weights=inputs.weights, rate=rate)  # fmt: skip
+    _, final = run_loop(
+        replace(loop, update=rule, schedule=schedule), q, k, v, weights=inputs.weights, rate=rate
+    )
     gradient = inputs.weights[name][0] - final[name][0, 0]
     return gradient.unflatten(0, window(loop)) if window(loop) else gradient
 

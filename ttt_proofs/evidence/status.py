@@ -35,8 +35,9 @@ def exact_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
     }
 
 
-def autograd_status(derivation: Derivation, reductions: list[Reduction],
-                    seed: int) -> dict[str, Any]:  # fmt: skip
+def autograd_status(
+    derivation: Derivation, reductions: list[Reduction], seed: int
+) -> dict[str, Any]:
     """The real inner loop, run by PyTorch, against each instance's reduction and statements."""
     if not derivation.loops:
         return not_applicable("no loop is an instance of this statement", device="cpu")
@@ -44,10 +45,14 @@ def autograd_status(derivation: Derivation, reductions: list[Reduction],
     from .statement import statement_witness
 
     seen = [autograd_witness(reduction, seed=seed) for reduction in reductions]
-    seen += [statement_witness(part, loop, seed=seed)
-             for loop in derivation.loops for part in derivation.restate(loop)]  # fmt: skip
-    worst = max(seen, key=lambda o: math.inf if math.isnan(o.max_relative_error)
-                else o.max_relative_error)  # fmt: skip
+    seen += [
+        statement_witness(part, loop, seed=seed)
+        for loop in derivation.loops
+        for part in derivation.restate(loop)
+    ]
+    worst = max(
+        seen, key=lambda o: math.inf if math.isnan(o.max_relative_error) else o.max_relative_error
+    )
     error = worst.max_relative_error
     return {
         "status": "agrees" if all(o.agrees for o in seen) else "disagrees",
@@ -91,8 +96,11 @@ def parallel_status(derivation: Derivation, reductions: list[Reduction]) -> dict
         return skipped()
     found = [reduction.parallel for reduction in reductions]
     agrees = set(found) == {derivation.parallel}
-    return {"status": "agrees" if agrees else "disagrees", "claimed": derivation.parallel,
-            "found": found}  # fmt: skip
+    return {
+        "status": "agrees" if agrees else "disagrees",
+        "claimed": derivation.parallel,
+        "found": found,
+    }
 
 
 def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
@@ -107,7 +115,8 @@ def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
         "total": sum(s.total for _, s in scores),
         "killed_by_proof": sum(s.killed_by_proof for _, s in scores),
         "killed_by_exact": sum(s.killed_by_exact for _, s in scores),
-        "equivalent": [[f"{label} {n}".strip(), why] for label, s in scores
-                       for n, why in s.equivalent],
+        "equivalent": [
+            [f"{label} {n}".strip(), why] for label, s in scores for n, why in s.equivalent
+        ],
         "survivors": [f"{label} {name}".strip() for label, s in scores for name in s.survivors],
-    }  # fmt: skip
+    }

@@ -33,8 +33,10 @@ def line(node: Any) -> str:
         return f"({' + '.join(map(line, node.terms))})"
     if isinstance(node, Mul):
         *first, last = map(line, node.factors) if node.factors else ("1",)
-        closed = [f"({text})" if isinstance(factor, Sum | Prod) else text
-                  for text, factor in zip(first, node.factors, strict=False)]  # fmt: skip
+        closed = [
+            f"({text})" if isinstance(factor, Sum | Prod) else text
+            for text, factor in zip(first, node.factors, strict=False)
+        ]
         return " · ".join([*closed, last])
     if isinstance(node, Sum):
         span = f"={line(node.low)}..{line(node.high)}" if node.low else ""

@@ -36,11 +36,14 @@ def tolerance(precision: str, length: int) -> float:
     Source: Higham, Accuracy and Stability of Numerical Algorithms, Section 4.2 (bound n·u).
     """
     if precision not in UNIT:
-        raise ValueError(f"`precision` must be one of {', '.join(UNIT)}; got {precision!r}. "
-                         "Compare others with plain PyTorch, by PLAIN_FACTOR.")  # fmt: skip
+        raise ValueError(
+            f"`precision` must be one of {', '.join(UNIT)}; got {precision!r}. "
+            "Compare others with plain PyTorch, by PLAIN_FACTOR."
+        )
     if not isinstance(length, int) or isinstance(length, bool) or length < 0:
-        raise ValueError(f"`length` must be a number of terms, 0 or more; got {length!r}. "
-                         "Count the longest sum.")  # fmt: skip
+        raise ValueError(
+            f"`length` must be a number of terms, 0 or more; got {length!r}. Count the longest sum."
+        )
     return UNITS_ALLOWED * UNIT[precision] * max(1.0, length / SHORT)
 
 
@@ -57,8 +60,12 @@ def budget(dtype: torch.dtype, plain: float) -> float:
 # Two forms of a loop in one precision, ‖a - b‖ / ‖b‖ for whole tensors of long sequences: an error
 # above these is a fault. float32 keeps products to 1e-6, and sums of thousands of them lose two
 # digits; operands in bfloat16 lose between two and three.
-BETWEEN_FORMS = {torch.float64: 1e-8, torch.float32: 1e-3, torch.bfloat16: 5e-2,
-                 torch.float16: 1e-2}  # fmt: skip
+BETWEEN_FORMS = {
+    torch.float64: 1e-8,
+    torch.float32: 1e-3,
+    torch.bfloat16: 5e-2,
+    torch.float16: 1e-2,
+}
 
 
 # Muon's five steps `x ↦ a x + b x³ + c x⁵` have slope Π a = 494 at small singular values, and the

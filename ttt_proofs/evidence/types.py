@@ -33,9 +33,10 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.agrees and (self.trials < 1 or not self.primes):
-            raise ValueError(f"`agrees` must rest on at least one trial and one prime; got "
-                             f"{self.trials} trials, {len(self.primes)} primes. Draw some."
-                             )  # fmt: skip
+            raise ValueError(
+                f"`agrees` must rest on at least one trial and one prime; got "
+                f"{self.trials} trials, {len(self.primes)} primes. Draw some."
+            )
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,11 @@ class Observation:
     def __post_init__(self) -> None:
         within = self.max_relative_error <= self.tolerance and self.trials > 0 and bool(self.what)
         if self.agrees is not within:
-            raise ValueError(f"`agrees` must be {within} for error {self.max_relative_error} at "
-                             f"tolerance {self.tolerance}, {self.trials} trials and "
-                             f"{len(self.what)} tensors; got {self.agrees}. Correct it."
-                             )  # fmt: skip
+            raise ValueError(
+                f"`agrees` must be {within} for error {self.max_relative_error} at "
+                f"tolerance {self.tolerance}, {self.trials} trials and "
+                f"{len(self.what)} tensors; got {self.agrees}. Correct it."
+            )
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,15 @@ class Refutation:
 
     def __post_init__(self) -> None:
         if self.left == self.right:
-            raise ValueError(f"`left` and `right` must differ to refute a claim; got {self.left} "
-                             "for both. Give values where they differ.")  # fmt: skip
+            raise ValueError(
+                f"`left` and `right` must differ to refute a claim; got {self.left} "
+                "for both. Give values where they differ."
+            )
 
     def __str__(self) -> str:
         groups = (self.sizes, self.values)
         told = [", ".join(f"{name} = {value}" for name, value in g) for g in groups if g]
-        return (f"With {' and '.join(told) or 'nothing given'}, the left side is {self.left} and "
-                f"the right side {self.right}.")  # fmt: skip
+        return (
+            f"With {' and '.join(told) or 'nothing given'}, the left side is {self.left} and "
+            f"the right side {self.right}."
+        )

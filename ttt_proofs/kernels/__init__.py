@@ -41,8 +41,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module `{__name__}` has no `{name}`; it has {', '.join(__all__)}.")
     if find_spec("triton") is None:
-        raise ImportError(f"`{name}` needs Triton, which is not installed. "
-                          "Install it with `pip install triton`.")  # fmt: skip
+        raise ImportError(
+            f"`{name}` needs Triton, which is not installed. Install it with `pip install triton`."
+        )
     # A module of the same name is an attribute once loaded: the operator takes its place.
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value

@@ -9,10 +9,18 @@ from .launches import Gates, States
 from .scan import attention
 
 
-def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, decay: Tensor | None = None,
-                     scale: float = 1.0, initial_state: Tensor | None = None,
-                     output_final_state: bool = False, exclusive: bool = False,
-                     segments: int | None = None) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    decay: Tensor | None = None,
+    scale: float = 1.0,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    exclusive: bool = False,
+    segments: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """Causal linear attention, one token a step; differentiable once in every tensor.
 
         S_t = decay_t S_{t-1} + k_t^T v_t        o_t = scale q_t S_t
@@ -36,8 +44,15 @@ def linear_attention(q: Tensor, k: Tensor, v: Tensor, *, decay: Tensor | None = 
     check_tokens(q, k, v)
     alpha = None if decay is None else numbers("decay", decay, q)
     o, (_, last) = attention(
-        "additive" if alpha is None else "decay", q, k, v, Gates(None, alpha),
-        States(None, state("initial_state", initial_state, q, v)), scale=check_scale(scale),
-        final=output_final_state, exclusive=exclusive, segments=check_segments(segments),
-    )  # fmt: skip
+        "additive" if alpha is None else "decay",
+        q,
+        k,
+        v,
+        Gates(None, alpha),
+        States(None, state("initial_state", initial_state, q, v)),
+        scale=check_scale(scale),
+        final=output_final_state,
+        exclusive=exclusive,
+        segments=check_segments(segments),
+    )
     return o, last if output_final_state else None

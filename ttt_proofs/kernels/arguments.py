@@ -37,9 +37,10 @@ def check_tensor(name: str, x: object, like: Tensor | None = None) -> Tensor:
 def check_device(q: Tensor) -> None:
     """Raise RuntimeError unless Triton can run on this tensor."""
     if not q.is_cuda and not INTERPRETED:
-        raise RuntimeError(f"`q` must be a CUDA tensor; got one on {q.device}. Pass CUDA tensors, "
-                           "or set TRITON_INTERPRET=1 before the first import of triton."
-                           )  # fmt: skip
+        raise RuntimeError(
+            f"`q` must be a CUDA tensor; got one on {q.device}. Pass CUDA tensors, "
+            "or set TRITON_INTERPRET=1 before the first import of triton."
+        )
 
 
 def check_tokens(q: Tensor, k: Tensor, v: Tensor, max_key: int = MAX_WIDTH) -> None:
@@ -51,19 +52,27 @@ def check_tokens(q: Tensor, k: Tensor, v: Tensor, max_key: int = MAX_WIDTH) -> N
     for name, x in (("q", q), ("k", k), ("v", v)):
         check_tensor(name, x, None if name == "q" else q)
         if x.dtype not in DTYPES:
-            raise TypeError(f"`{name}` must be float32, bfloat16, float16 or float64; got "
-                            f"{x.dtype}. Convert it.")  # fmt: skip
+            raise TypeError(
+                f"`{name}` must be float32, bfloat16, float16 or float64; got "
+                f"{x.dtype}. Convert it."
+            )
         if x.dtype != q.dtype:
             raise TypeError(f"`{name}` must be {q.dtype}, as q is; got {x.dtype}. Convert it.")
         if x.ndim != 4:
-            raise ValueError(f"`{name}` must be [batch, time, heads, width]; got shape "
-                             f"{tuple(x.shape)}. Add the missing dimensions.")  # fmt: skip
+            raise ValueError(
+                f"`{name}` must be [batch, time, heads, width]; got shape "
+                f"{tuple(x.shape)}. Add the missing dimensions."
+            )
     if q.shape != k.shape:
-        raise ValueError(f"`q` and `k` must have one shape; got {tuple(q.shape)} and "
-                         f"{tuple(k.shape)}. Project them to the same width.")  # fmt: skip
+        raise ValueError(
+            f"`q` and `k` must have one shape; got {tuple(q.shape)} and "
+            f"{tuple(k.shape)}. Project them to the same width."
+        )
     if v.shape[:3] != k.shape[:3]:
-        raise ValueError(f"`v` must have k's batch, time and heads {tuple(k.shape[:3])}; got "
-                         f"{tuple(v.shape[:3])}. Match the leading dimensions.")  # fmt: skip
+        raise ValueError(
+            f"`v` must have k's batch, time and heads {tuple(k.shape[:3])}; got "
+            f"{tuple(v.shape[:3])}. Match the leading dimensions."
+        )
     check_width("k", k, max_key)
     if v.shape[3] == 0:
         raise ValueError("`v` must have a width of at least 1; got 0. Give it a column.")
@@ -73,8 +82,10 @@ def check_tokens(q: Tensor, k: Tensor, v: Tensor, max_key: int = MAX_WIDTH) -> N
 def check_width(name: str, x: Tensor, most: int) -> None:
     """Raise ValueError unless the last dimension has 1 to `most` entries."""
     if not 1 <= x.shape[-1] <= most:
-        raise ValueError(f"`{name}` must have a width of 1 to {most}, which is one block of the "
-                         f"kernel; got {x.shape[-1]}. Split it into more heads.")  # fmt: skip
+        raise ValueError(
+            f"`{name}` must have a width of 1 to {most}, which is one block of the "
+            f"kernel; got {x.shape[-1]}. Split it into more heads."
+        )
 
 
 def check_scale(scale: object) -> float:
@@ -90,18 +101,20 @@ def check_segments(segments: object) -> int | None:
     """The number of segments, or None; ValueError unless it is a positive integer."""
     if segments is None or (type(segments) is int and segments >= 1):
         return segments
-    raise ValueError(f"`segments` must be a positive integer; got {segments!r}. "
-                     "Leave it out to let the device decide.")  # fmt: skip
+    raise ValueError(
+        f"`segments` must be a positive integer; got {segments!r}. "
+        "Leave it out to let the device decide."
+    )
 
 
 def check_pair(name: str, states: object) -> tuple[object, object]:
     """The pair (W, M), or two None for None; TypeError unless it is a pair of tensors."""
     if states is None:
         return None, None
-    if not isinstance(states, tuple | list) or len(states) != 2 or any(
-            x is None for x in states):
-        raise TypeError(f"`{name}` must be a pair of tensors (W, M); got "
-                        f"{type(states).__name__}. Pass both.")  # fmt: skip
+    if not isinstance(states, tuple | list) or len(states) != 2 or any(x is None for x in states):
+        raise TypeError(
+            f"`{name}` must be a pair of tensors (W, M); got {type(states).__name__}. Pass both."
+        )
     return states[0], states[1]
 
 
@@ -113,9 +126,10 @@ def numbers(name: str, x: object, like: Tensor) -> Tensor:
     x = check_tensor(name, x, like)
     shape = like.shape[:3]
     if x.shape != shape:
-        raise ValueError(f"`{name}` must be [batch, time, heads] = {tuple(shape)}; got shape "
-                         f"{tuple(x.shape)}. Expand it to q's tokens and heads."
-                         )  # fmt: skip
+        raise ValueError(
+            f"`{name}` must be [batch, time, heads] = {tuple(shape)}; got shape "
+            f"{tuple(x.shape)}. Expand it to q's tokens and heads."
+        )
     return x.to(accumulator(like.dtype)).contiguous()
 
 
@@ -130,6 +144,8 @@ def state(name: str, x: object, q: Tensor, v: Tensor) -> Tensor | None:
     batch, _, heads, width = q.shape
     shape = (batch, heads, width, v.shape[3])
     if tuple(x.shape) != shape:
-        raise ValueError(f"`{name}` must be [batch, heads, K, V] = {shape}; got shape "
-                         f"{tuple(x.shape)}. Reshape it.")  # fmt: skip
+        raise ValueError(
+            f"`{name}` must be [batch, heads, K, V] = {shape}; got shape "
+            f"{tuple(x.shape)}. Reshape it."
+        )
     return x.to(accumulator(q.dtype)).contiguous()

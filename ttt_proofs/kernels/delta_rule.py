@@ -24,8 +24,7 @@ from .tiles import MIN_BLOCK, Tiling, launch, padded
 # A tile has 16 tokens at least. Where their keys have fewer than 8 dimensions, what is rounded in
 # the tile exceeds what the token recurrence rounds: these widths run in the next wider dtype.
 LEAST_WIDTH = 8
-WIDER = {torch.bfloat16: torch.float32, torch.float16: torch.float32,
-         torch.float32: torch.float64}  # fmt: skip
+WIDER = {torch.bfloat16: torch.float32, torch.float16: torch.float32, torch.float32: torch.float64}
 
 
 class Plan(NamedTuple):
@@ -62,20 +61,43 @@ def plan(key: int, value: int, dtype: torch.dtype) -> Plan:
     return Plan(cut(0, 1, 1), cut(32, 8, 2), cut(32, 8, 1), cut(32, 8, 1), apart=True)
 
 
-def _run(kernel: Any, programs: int, tiling: Tiling, device: torch.device, *arguments: Any,
-         **constants: Any) -> None:  # fmt: skip
+def _run(
+    kernel: Any,
+    programs: int,
+    tiling: Tiling,
+    device: torch.device,
+    *arguments: Any,
+    **constants: Any,
+) -> None:
     """Launch a kernel; the blocks of a head stand beside each other, so that they share reads."""
-    launch(kernel, programs, device, *arguments, TOKENS=tiling.tokens,
-           num_warps=tiling.num_warps, num_stages=tiling.num_stages, **constants)  # fmt: skip
+    launch(
+        kernel,
+        programs,
+        device,
+        *arguments,
+        TOKENS=tiling.tokens,
+        num_warps=tiling.num_warps,
+        num_stages=tiling.num_stages,
+        **constants,
+    )
 
 
 class _DeltaRule(torch.autograd.Function):
     """Where gradients may be asked, keeps each tile's coupling, first state and errors."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, initial: Tensor | None,
-                scale: float, exclusive: bool, output_final: bool, keep: bool
-                ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        beta: Tensor,
+        initial: Tensor | None,
+        scale: float,
+        exclusive: bool,
+        output_final: bool,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         """Couple the tokens of all tiles, then run over the tiles."""
         (B, T, H, K), V = k.shape, v.shape[3]
         p = plan(K, V, k.dtype)
@@ -85,12 +107,44 @@ class _DeltaRule(torch.autograd.Function):
         errors = torch.empty_like(v) if keep else None
         o = torch.empty_like(v)
         final = beta.new_empty(B, H, K, V) if output_final else None
-        _run(couple_tiles, B * H * tiles, p.couple, k.device, k, beta, coupling, T, H,
-             K=K, BK=padded(K))  # fmt: skip
+        _run(
+            couple_tiles,
+            B * H * tiles,
+            p.couple,
+            k.device,
+            k,
+            beta,
+            coupling,
+            T,
+            H,
+            K=K,
+            BK=padded(K),
+        )
         blocks = triton.cdiv(V, p.forward.columns)
-        _run(delta_rule_forward, B * H * blocks, p.forward, k.device, q, k, v, beta, coupling,
-             initial, o, final, states, errors, T, H, K=K, V=V, BK=padded(K),
-             BV=p.forward.columns, SCALE=scale, EXCLUSIVE=exclusive)  # fmt: skip
+        _run(
+            delta_rule_forward,
+            B * H * blocks,
+            p.forward,
+            k.device,
+            q,
+            k,
+            v,
+            beta,
+            coupling,
+            initial,
+            o,
+            final,
+            states,
+            errors,
+            T,
+            H,
+            K=K,
+            V=V,
+            BK=padded(K),
+            BV=p.forward.columns,
+            SCALE=scale,
+            EXCLUSIVE=exclusive,
+        )
         if keep:
             ctx.save_for_backward(q, k, beta, coupling, states, errors)
         ctx.options = scale, exclusive
@@ -112,27 +166,53 @@ class _DeltaRule(torch.autograd.Function):
         dv = torch.empty_like(errors) if for_v else None
         dinitial = beta.new_empty(B, H, K, V) if for_initial else None
         g, dstates = map(torch.empty_like, (errors, states)) if for_keys else (None, None)
-        p, device = plan(K, V, k.dtype), k.device
-        scale, exclusive = ctx.options
-        sizes = {"K": K, "V": V, "BK": padded(K), "SCALE": scale, "EXCLUSIVE": exclusive}
-        if for_keys or for_v or for_initial:
+        p, device, count = plan(K, V, k.dtype), k.device, B * H * coupling.shape[1]
+        scale, shift = ctx.options
+        sizes = {"K": K, "V": V, "BK": padded(K), "SCALE": scale, "EXCLUSIVE": shift}
+        if any(ctx.needs_input_grad[1:5]):
             columns = p.reverse.columns
-            _run(delta_rule_reverse, B * H * triton.cdiv(V, columns), p.reverse, device, q, k, do,
-                 beta, coupling, dfinal, dinitial, dstates, g, dv, T, H,
-                 BV=columns, **sizes)  # fmt: skip
+            programs = B * H * triton.cdiv(V, columns)
+            tensors = (q, k, do, beta, coupling, dfinal, dinitial, dstates, g, dv)
+            _run(
+                delta_rule_reverse, programs, p.reverse, device, *tensors, T, H, BV=columns, **sizes
+            )
         parts = [(dq, None, None), (None, dk, dbeta)] if p.apart else [(dq, dk, dbeta)]
         for part in parts:
             if any(x is not None for x in part):
-                _run(delta_rule_inputs, B * H * coupling.shape[1], p.inputs, device, q, k, do,
-                     beta, states, errors, dstates, g, *part, T, H,
-                     BV=p.inputs.columns, **sizes)  # fmt: skip
+                _run(
+                    delta_rule_inputs,
+                    count,
+                    p.inputs,
+                    device,
+                    q,
+                    k,
+                    do,
+                    beta,
+                    states,
+                    errors,
+                    dstates,
+                    g,
+                    *part,
+                    T,
+                    H,
+                    BV=p.inputs.columns,
+                    **sizes,
+                )
         needed = zip((dq, dk, dv, dbeta, dinitial), ctx.needs_input_grad, strict=False)
         return (*(x if need else None for x, need in needed), None, None, None, None)
 
 
-def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, scale: float = 1.0,
-               initial_state: Tensor | None = None, output_final_state: bool = False,
-               exclusive: bool = False) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+def delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    *,
+    scale: float = 1.0,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    exclusive: bool = False,
+) -> tuple[Tensor, Tensor | None]:
     """The inner loop with a linear net, squared error and one token a step; differentiable once.
 
         S_t = S_{t-1} + k_t^T beta_t (v_t - k_t S_{t-1})        o_t = scale q_t S_t
@@ -163,9 +243,16 @@ def delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, scale: float = 
         return v * (q * k).sum(-1, keepdim=True), final if output_final_state else None
     if k.shape[3] < LEAST_WIDTH and k.dtype in WIDER:
         wide = WIDER[k.dtype]
-        o, final = delta_rule(q.to(wide), k.to(wide), v.to(wide), beta, scale=scale,
-                              initial_state=initial, output_final_state=output_final_state,
-                              exclusive=exclusive)  # fmt: skip
+        o, final = delta_rule(
+            q.to(wide),
+            k.to(wide),
+            v.to(wide),
+            beta,
+            scale=scale,
+            initial_state=initial,
+            output_final_state=output_final_state,
+            exclusive=exclusive,
+        )
         return o.to(q.dtype), None if final is None else final.to(numbers.dtype)
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     inputs = (q, k, v, numbers, initial)

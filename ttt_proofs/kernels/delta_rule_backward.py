@@ -34,9 +34,27 @@ from .tiles import (
 
 
 @triton.jit(do_not_specialize=["T", "H"])
-def delta_rule_reverse(q, k, do, beta, coupling, dfinal, dinitial, dstates, g, dv, T, H,
-                       K: tl.constexpr, V: tl.constexpr, TOKENS: tl.constexpr, BK: tl.constexpr,
-                       BV: tl.constexpr, SCALE: tl.constexpr, EXCLUSIVE: tl.constexpr):  # fmt: skip
+def delta_rule_reverse(
+    q,
+    k,
+    do,
+    beta,
+    coupling,
+    dfinal,
+    dinitial,
+    dstates,
+    g,
+    dv,
+    T,
+    H,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    SCALE: tl.constexpr,
+    EXCLUSIVE: tl.constexpr,
+):
     """Where they are not None: dv, g, dinitial, and in dstates -dS' of each tile.
 
     dstates is minus the gradient, so that `delta_rule_inputs` sums products and never negates one.
@@ -81,9 +99,28 @@ def delta_rule_reverse(q, k, do, beta, coupling, dfinal, dinitial, dstates, g, d
 
 
 @triton.jit(do_not_specialize=["T", "H"])
-def delta_rule_inputs(q, k, do, beta, states, errors, dstates, g, dq, dk, dbeta, T, H,
-                      K: tl.constexpr, V: tl.constexpr, TOKENS: tl.constexpr, BK: tl.constexpr,
-                      BV: tl.constexpr, SCALE: tl.constexpr, EXCLUSIVE: tl.constexpr):  # fmt: skip
+def delta_rule_inputs(
+    q,
+    k,
+    do,
+    beta,
+    states,
+    errors,
+    dstates,
+    g,
+    dq,
+    dk,
+    dbeta,
+    T,
+    H,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    SCALE: tl.constexpr,
+    EXCLUSIVE: tl.constexpr,
+):
     """dq, and dk with dbeta, where they are not None. One program for a tile of one head."""
     tiles = tl.cdiv(T, TOKENS)
     head = (tl.program_id(0) // tiles).to(tl.int64)

@@ -69,8 +69,7 @@ def put(pointer, block, ROW: tl.constexpr, COLUMN: tl.constexpr, TOKENS: tl.cons
 
 
 @triton.jit(do_not_specialize=["T", "H"])
-def couple_tiles(k, beta, coupling, T, H, K: tl.constexpr, TOKENS: tl.constexpr,
-                 BK: tl.constexpr):  # fmt: skip
+def couple_tiles(k, beta, coupling, T, H, K: tl.constexpr, TOKENS: tl.constexpr, BK: tl.constexpr):
     """C of every tile, `[B * H, tiles, TOKENS, TOKENS]`, in its pointer's dtype.
 
     One program for a tile of 16, 32 or 64 TOKENS. All is done in the accumulators' dtype, by
@@ -125,9 +124,27 @@ def couple_tiles(k, beta, coupling, T, H, K: tl.constexpr, TOKENS: tl.constexpr,
 
 
 @triton.jit(do_not_specialize=["T", "H"])
-def delta_rule_forward(q, k, v, beta, coupling, initial, o, final, states, errors, T, H,
-                       K: tl.constexpr, V: tl.constexpr, TOKENS: tl.constexpr, BK: tl.constexpr,
-                       BV: tl.constexpr, SCALE: tl.constexpr, EXCLUSIVE: tl.constexpr):  # fmt: skip
+def delta_rule_forward(
+    q,
+    k,
+    v,
+    beta,
+    coupling,
+    initial,
+    o,
+    final,
+    states,
+    errors,
+    T,
+    H,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    TOKENS: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    SCALE: tl.constexpr,
+    EXCLUSIVE: tl.constexpr,
+):
     """Outputs, and where these are not None the final state, each tile's first state, errors.
 
     One program for BV columns of one head, sequential over its tiles.

@@ -39,8 +39,17 @@ from .tiles import (
 
 
 @triton.jit
-def gate_tile(eta, alpha, token, start, end, stride, MODE: tl.constexpr, TOKENS: tl.constexpr,
-              AXIS: tl.constexpr):  # fmt: skip
+def gate_tile(
+    eta,
+    alpha,
+    token,
+    start,
+    end,
+    stride,
+    MODE: tl.constexpr,
+    TOKENS: tl.constexpr,
+    AXIS: tl.constexpr,
+):
     """What the gates of a tile make of what enters it and of what its tokens write.
 
     mask: `D` or `C`, its reading tokens along AXIS. Of each token: reach, what a read of it counts
@@ -53,7 +62,9 @@ def gate_tile(eta, alpha, token, start, end, stride, MODE: tl.constexpr, TOKENS:
         stop = tl.minimum(end, start + TOKENS)
         after = tl.cumprod(
             load_numbers(alpha + token, start + 1, start, stop, stride, 1.0, TOKENS),
-            axis=0, reverse=True)  # fmt: skip
+            axis=0,
+            reverse=True,
+        )
         whole = tl.sum(tl.where(tl.arange(0, TOKENS) == 0, a * after, 0.0), axis=0)
         reach = tl.cumprod(a, axis=0)
         mask = decay_rows(a, TOKENS) if AXIS == 0 else decay_columns(a, TOKENS)
@@ -105,8 +116,9 @@ def write_tile(k, v, w, m, after, last, whole, weight, MODE: tl.constexpr):
 
 
 @triton.jit
-def read_first(q, o, state, column, segment, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
-               SCALE: tl.constexpr):  # fmt: skip
+def read_first(
+    q, o, state, column, segment, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, SCALE: tl.constexpr
+):
     """The first token's `scale q_0 S`, where reading comes before the update."""
     rows = tl.arange(0, state.shape[0])
     columns = column + tl.arange(0, state.shape[1])
@@ -131,8 +143,21 @@ def place(T, H, S, length, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def finish(w, m, w1, m1, slot, head, last, column, READ: tl.constexpr, K: tl.constexpr,
-           V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr):  # fmt: skip
+def finish(
+    w,
+    m,
+    w1,
+    m1,
+    slot,
+    head,
+    last,
+    column,
+    READ: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+):
     """Store the last segment's states, or, of a pass that does not read, each segment's."""
     kept = column < V
     if READ:
@@ -147,11 +172,33 @@ def finish(w, m, w1, m1, slot, head, last, column, READ: tl.constexpr, K: tl.con
 
 @triton.jit(do_not_specialize=["T", "H", "S", "length"])
 def forward_kernel(
-    q, k, v, eta, alpha, w0, m0, o, w1, m1, starts, gates, T, H, S, length,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
-    MODE: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, TRANSPOSED: tl.constexpr,
+    q,
+    k,
+    v,
+    eta,
+    alpha,
+    w0,
+    m0,
+    o,
+    w1,
+    m1,
+    starts,
+    gates,
+    T,
+    H,
+    S,
+    length,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    BT: tl.constexpr,
+    MODE: tl.constexpr,
+    SCALE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     ACC: tl.constexpr,
-):  # fmt: skip
+):
     """One block of columns of one head, over one segment of `length` tokens, a multiple of BT.
 
     q, k `[B, T, H, K]`, v, o `[B, T, H, V]`, eta, alpha `[B, T, H]` or None; initial states w0,
@@ -168,15 +215,24 @@ def forward_kernel(
     if w0 is not None:
         w = load_state(w0 + slot * K * V, column, BK, BV, K, V, TRANSPOSED)
     if o is not None and SHIFT:
-        read_first(q + token * K, o + token * V, w if MODE == "momentum" else m, column,
-                   segment, K, V, SCALE)  # fmt: skip
+        read_first(
+            q + token * K,
+            o + token * V,
+            w if MODE == "momentum" else m,
+            column,
+            segment,
+            K,
+            V,
+            SCALE,
+        )
     product = tl.full((), 1.0, ACC)
     weight = tl.full((), 0.0, ACC)
     for start in tl.range(begin, end, BT, disable_licm=True):
         k_tile = load_rows(k + token * K, start, end, H * K, 0, BT, BK, K)
         v_tile = load_rows(v + token * V, start, end, H * V, column, BT, BV, V)
-        mask, reach, after, last, whole, moved = gate_tile(eta, alpha, token, start, end, H,
-                                                           MODE, BT, 0)  # fmt: skip
+        mask, reach, after, last, whole, moved = gate_tile(
+            eta, alpha, token, start, end, H, MODE, BT, 0
+        )
         if starts is not None:
             tile = head * ((T + BT - 1) // BT) + start // BT
             store_state(starts + tile * K * V, m, column, BK, BV, K, V)

@@ -64,8 +64,27 @@ def answer_tile(x, y, z, u, w, m, mask, after, last, MODE: tl.constexpr, TOKENS:
 
 
 @triton.jit
-def store_parts(parts, dots, y, z, w, m, start, x_w_u, x_m_u, token, tile, first, end, H, tokens,
-                tiles, blocks, MODE: tl.constexpr, TOKENS: tl.constexpr):  # fmt: skip
+def store_parts(
+    parts,
+    dots,
+    y,
+    z,
+    w,
+    m,
+    start,
+    x_w_u,
+    x_m_u,
+    token,
+    tile,
+    first,
+    end,
+    H,
+    tokens,
+    tiles,
+    blocks,
+    MODE: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
     """Store this block's `y M0 z`, `x Mhat u`, `x What u`; and `<Mhat, M0>`, `<What, M0>`.
 
     They are planes of `parts` `[2 or 3, B, T, H, blocks]` and of `dots`
@@ -84,8 +103,7 @@ def store_parts(parts, dots, y, z, w, m, start, x_w_u, x_m_u, token, tile, first
 
 
 @triton.jit
-def add_first(y, z, state, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
-              SCALE: tl.constexpr):  # fmt: skip
+def add_first(y, z, state, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, SCALE: tl.constexpr):
     """What the first token's read of the initial state adds to that state's derivative."""
     rows = tl.arange(0, state.shape[0])
     columns = column + tl.arange(0, state.shape[1])
@@ -96,11 +114,35 @@ def add_first(y, z, state, column, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
 
 @triton.jit(do_not_specialize=["T", "H", "S", "length"])
 def reverse_kernel(
-    x, y, z, u, eta, alpha, w0, m0, starts, r, w1, m1, parts, dots, T, H, S, length,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
-    MODE: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, TRANSPOSED: tl.constexpr,
+    x,
+    y,
+    z,
+    u,
+    eta,
+    alpha,
+    w0,
+    m0,
+    starts,
+    r,
+    w1,
+    m1,
+    parts,
+    dots,
+    T,
+    H,
+    S,
+    length,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    BT: tl.constexpr,
+    MODE: tl.constexpr,
+    SCALE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
     ACC: tl.constexpr,
-):  # fmt: skip
+):
     """One block of columns of one head, over one segment of `length` tokens, a multiple of BT.
 
     x, y `[B, T, H, K]`, z, r, u `[B, T, H, V]`, eta, alpha `[B, T, H]` or None; What and Mhat
@@ -110,39 +152,57 @@ def reverse_kernel(
     `[B H S, K, V]` are what each segment's reads give.
     """
     column, slot, segment, head, token, begin, end = place(T, H, S, length, V, BV)
-    w = tl.zeros((BK, BV), ACC)
-    m = tl.zeros((BK, BV), ACC)
+    w, m = tl.zeros((BK, BV), ACC), tl.zeros((BK, BV), ACC)
     if m0 is not None:
         m = load_state(m0 + slot * K * V, column, BK, BV, K, V, TRANSPOSED)
     if w0 is not None:
         w = load_state(w0 + slot * K * V, column, BK, BV, K, V, TRANSPOSED)
     blocks = (V + BV - 1) // BV
-    tiles = (end - begin + BT - 1) // BT
-    stop = tl.minimum(T, end + SHIFT)
+    tiles, stop = (end - begin + BT - 1) // BT, tl.minimum(T, end + SHIFT)
+    heads = tl.num_programs(0).to(tl.int64) // (S * blocks)
     for tile in tl.range(tiles, disable_licm=True):
         start = begin + (tiles - 1 - tile) * BT
         y_tile = load_rows(y + token * K, start + SHIFT, stop, H * K, 0, BT, BK, K)
         z_tile = load_rows(z + token * V, start + SHIFT, stop, H * V, column, BT, BV, V)
         if SCALE != 1.0:
             z_tile = narrow(z_tile.to(ACC) * SCALE, z_tile.dtype)
-        mask, reach, after, last, whole, weight = gate_tile(eta, alpha, token, start, end,
-                                                            H, MODE, BT, 1)  # fmt: skip
+        mask, reach, after, last, whole, weight = gate_tile(
+            eta, alpha, token, start, end, H, MODE, BT, 1
+        )
         if r is not None:
             x_tile = load_rows(x + token * K, start, end, H * K, 0, BT, BK, K)
             u_tile = z_tile
             if starts is not None:
                 u_tile = load_rows(u + token * V, start, end, H * V, column, BT, BV, V)
-            answer, x_w_u, x_m_u = answer_tile(x_tile, y_tile, z_tile, u_tile, w, m, mask, after,
-                                               last, MODE, BT)  # fmt: skip
+            answer, x_w_u, x_m_u = answer_tile(
+                x_tile, y_tile, z_tile, u_tile, w, m, mask, after, last, MODE, BT
+            )
             store_rows(r + token * V, answer, start, end, H * V, column, BT, BV, V)
             if starts is not None:
                 per_head = (T + BT - 1) // BT
                 at = head * per_head + start // BT
-                heads = tl.num_programs(0).to(tl.int64) // (S * blocks)
                 m0_tile = load_state(starts + at * K * V, column, BK, BV, K, V, False)
-                store_parts(parts + column // BV, dots + column // BV, y_tile, z_tile, w, m,
-                            m0_tile, x_w_u, x_m_u, token, at, start, end, H, heads * T,
-                            heads * per_head, blocks, MODE, BT)  # fmt: skip
+                store_parts(
+                    parts + column // BV,
+                    dots + column // BV,
+                    y_tile,
+                    z_tile,
+                    w,
+                    m,
+                    m0_tile,
+                    x_w_u,
+                    x_m_u,
+                    token,
+                    at,
+                    start,
+                    end,
+                    H,
+                    heads * T,
+                    heads * per_head,
+                    blocks,
+                    MODE,
+                    BT,
+                )
         w, m = accumulate(y_tile, z_tile, w, m, reach, whole, weight, MODE)
     if r is not None and SHIFT:
         if MODE == "momentum":

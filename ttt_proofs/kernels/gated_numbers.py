@@ -24,9 +24,25 @@ from .tiles import dot, load_numbers, load_rows, store_numbers
 
 
 @triton.jit
-def pairs_of(q, k, v, do, token, start, end, stop, H, K: tl.constexpr, V: tl.constexpr,
-             BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr, SCALE: tl.constexpr,
-             SHIFT: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+def pairs_of(
+    q,
+    k,
+    v,
+    do,
+    token,
+    start,
+    end,
+    stop,
+    H,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    BT: tl.constexpr,
+    SCALE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """`P [s, i]` of a tile."""
     x = load_rows(q + token * K, start + SHIFT, stop, H * K, 0, BT, BK, K)
     y = load_rows(k + token * K, start, end, H * K, 0, BT, BK, K)
@@ -38,11 +54,29 @@ def pairs_of(q, k, v, do, token, start, end, stop, H, K: tl.constexpr, V: tl.con
 
 @triton.jit(do_not_specialize=["T", "H"])
 def numbers_kernel(
-    q, k, v, do, eta, alpha, parts, dots, d_eta, d_alpha, T, H,
-    K: tl.constexpr, V: tl.constexpr, BK: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
-    MODE: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, ACC: tl.constexpr,
+    q,
+    k,
+    v,
+    do,
+    eta,
+    alpha,
+    parts,
+    dots,
+    d_eta,
+    d_alpha,
+    T,
+    H,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    BT: tl.constexpr,
+    MODE: tl.constexpr,
+    SCALE: tl.constexpr,
+    SHIFT: tl.constexpr,
+    ACC: tl.constexpr,
     PRECISION: tl.constexpr,
-):  # fmt: skip
+):
     """One tile of one head.
 
     q, k `[B, T, H, K]`, v, do `[B, T, H, V]`; eta, alpha, d_eta, d_alpha `[B, T, H]`, those of eta
@@ -56,8 +90,25 @@ def numbers_kernel(
     tokens = slots // tiles * T
     token = (head // H) * T * H + head % H
     end = tl.minimum(T, start + BT)
-    pairs = pairs_of(q, k, v, do, token, start, end, tl.minimum(T, end + SHIFT), H, K, V, BK, BV,
-                     BT, SCALE, SHIFT, ACC)  # fmt: skip
+    pairs = pairs_of(
+        q,
+        k,
+        v,
+        do,
+        token,
+        start,
+        end,
+        tl.minimum(T, end + SHIFT),
+        H,
+        K,
+        V,
+        BK,
+        BV,
+        BT,
+        SCALE,
+        SHIFT,
+        ACC,
+    )
     reads = load_numbers(parts + token, start, start, end, H, 0.0, BT)
     by_m = load_numbers(parts + tokens + token, start, start, end, H, 0.0, BT)
     mask, _, after, last, _, _ = gate_tile(eta, alpha, token, start, end, H, MODE, BT, 1)

@@ -86,11 +86,18 @@ class Call(NamedTuple):
         """The compile-time arguments of both kernels, and how many warps and stages."""
         wide = accumulator(k.dtype) == torch.float64
         return {
-            "K": k.shape[3], "V": v.shape[3], "BK": padded(k.shape[3]), "BV": tiles.columns,
-            "BT": tiles.tokens, "MODE": self.mode, "SCALE": self.scale, "SHIFT": self.shift,
+            "K": k.shape[3],
+            "V": v.shape[3],
+            "BK": padded(k.shape[3]),
+            "BV": tiles.columns,
+            "BT": tiles.tokens,
+            "MODE": self.mode,
+            "SCALE": self.scale,
+            "SHIFT": self.shift,
             "ACC": tl.float64 if wide else tl.float32,
-            "num_warps": tiles.num_warps, "num_stages": tiles.num_stages,
-        }  # fmt: skip
+            "num_warps": tiles.num_warps,
+            "num_stages": tiles.num_stages,
+        }
 
     def sizes(self, k: Tensor) -> tuple[int, int, int, int]:
         """Tokens, heads, segments, and tokens of a segment."""
@@ -113,25 +120,66 @@ class Call(NamedTuple):
         """What each segment makes of zero states, `[B H S, K, V]`, and its gates `[2, B H S]`."""
         tiles = tiling(self.mode, k.dtype, k.shape[3], v.shape[3], reverse=False)
         states = self.room(k, v, self.segments)
-        ends = torch.empty(2, k.shape[0] * k.shape[2] * self.segments, device=k.device,
-                           dtype=accumulator(k.dtype))  # fmt: skip
-        launch(forward_kernel, self.programs(k, v, tiles), k.device,
-               None, k, v, *self.gates, None, None, None, *states, None, ends, *self.sizes(k),
-               TRANSPOSED=False, **self.constants(tiles, k, v))  # fmt: skip
+        ends = torch.empty(
+            2, k.shape[0] * k.shape[2] * self.segments, device=k.device, dtype=accumulator(k.dtype)
+        )
+        launch(
+            forward_kernel,
+            self.programs(k, v, tiles),
+            k.device,
+            None,
+            k,
+            v,
+            *self.gates,
+            None,
+            None,
+            None,
+            *states,
+            None,
+            ends,
+            *self.sizes(k),
+            TRANSPOSED=False,
+            **self.constants(tiles, k, v),
+        )
         return states, ends
 
     def local_answers(self, q: Tensor, do: Tensor) -> States:
         """The derivatives in W and M of each segment's own reads, `[B H S, K, V]`."""
         tiles = tiling(self.mode, q.dtype, q.shape[3], do.shape[3], reverse=True)
         states = self.room(q, do, self.segments)
-        launch(reverse_kernel, self.programs(q, do, tiles), q.device,
-               None, q, do, None, *self.gates, None, None, None, None, *states, None, None,
-               *self.sizes(q), TRANSPOSED=False, **self.constants(tiles, q, do))  # fmt: skip
+        launch(
+            reverse_kernel,
+            self.programs(q, do, tiles),
+            q.device,
+            None,
+            q,
+            do,
+            None,
+            *self.gates,
+            None,
+            None,
+            None,
+            None,
+            *states,
+            None,
+            None,
+            *self.sizes(q),
+            TRANSPOSED=False,
+            **self.constants(tiles, q, do),
+        )
         return states
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, starts: States, *, final: bool = False,
-                transposed: bool = False, tile: int = 0,
-                ) -> tuple[Tensor, States, Tensor | None]:  # fmt: skip
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        starts: States,
+        *,
+        final: bool = False,
+        transposed: bool = False,
+        tile: int = 0,
+    ) -> tuple[Tensor, States, Tensor | None]:
         """Outputs; final states if asked for; M at the starts of tiles, if their size is given."""
         batch, tokens, heads, rows = k.shape
         tiles = tiling(self.mode, k.dtype, rows, v.shape[3], reverse=False)
@@ -140,14 +188,37 @@ class Call(NamedTuple):
         if tile:
             tiles = tiles._replace(tokens=tile)
             kept = k.new_empty(batch * heads, triton.cdiv(tokens, tile), rows, v.shape[3])
-        launch(forward_kernel, self.programs(k, v, tiles), k.device,
-               q, k, v, *self.gates, *starts, o, *states, kept, None, *self.sizes(k),
-               TRANSPOSED=transposed, **self.constants(tiles, k, v))  # fmt: skip
+        launch(
+            forward_kernel,
+            self.programs(k, v, tiles),
+            k.device,
+            q,
+            k,
+            v,
+            *self.gates,
+            *starts,
+            o,
+            *states,
+            kept,
+            None,
+            *self.sizes(k),
+            TRANSPOSED=transposed,
+            **self.constants(tiles, k, v),
+        )
         return o, by_head(states, batch), kept
 
-    def reverse(self, x: Tensor, y: Tensor, z: Tensor, after: States, *, u: Tensor | None = None,
-                kept: Tensor | None = None, transposed: bool = False, initial: bool = False,
-                ) -> tuple[Tensor, States, tuple[Tensor, Tensor] | None]:  # fmt: skip
+    def reverse(
+        self,
+        x: Tensor,
+        y: Tensor,
+        z: Tensor,
+        after: States,
+        *,
+        u: Tensor | None = None,
+        kept: Tensor | None = None,
+        transposed: bool = False,
+        initial: bool = False,
+    ) -> tuple[Tensor, States, tuple[Tensor, Tensor] | None]:
         """`r`, like z; the derivatives in the initial states, if asked for; with `kept`, the parts.
 
         `kept` is what `forward` kept at tiles of this kernel's size, and u is needed with it; the
@@ -162,23 +233,53 @@ class Call(NamedTuple):
             room = {"dtype": accumulator(x.dtype), "device": x.device}
             parts = torch.empty(2 + of_w, *x.shape[:3], blocks, **room)
             dots = torch.empty(1 + of_w, *kept.shape[:2], blocks, **room)
-        launch(reverse_kernel, self.programs(x, z, tiles), x.device,
-               x, y, z, u, *self.gates, *after, kept, r, *states, parts, dots, *self.sizes(x),
-               TRANSPOSED=transposed, **self.constants(tiles, x, z))  # fmt: skip
+        launch(
+            reverse_kernel,
+            self.programs(x, z, tiles),
+            x.device,
+            x,
+            y,
+            z,
+            u,
+            *self.gates,
+            *after,
+            kept,
+            r,
+            *states,
+            parts,
+            dots,
+            *self.sizes(x),
+            TRANSPOSED=transposed,
+            **self.constants(tiles, x, z),
+        )
         summed = None if parts is None or dots is None else (parts.sum(-1), dots.sum(-1))
         return r, by_head(states, x.shape[0]), summed
 
-    def numbers(self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, parts: Tensor, dots: Tensor
-                ) -> Gates:  # fmt: skip
+    def numbers(
+        self, q: Tensor, k: Tensor, v: Tensor, do: Tensor, parts: Tensor, dots: Tensor
+    ) -> Gates:
         """The gradients of the numbers, from what `reverse` left."""
         batch, tokens, heads, rows = k.shape
         of_gates = Gates(*(None if x is None else torch.empty_like(x) for x in self.gates))
         tiles = tiling(self.mode, v.dtype, v.shape[3], rows, reverse=True)
         tiles = tiles._replace(columns=padded(v.shape[3]))
-        launch(numbers_kernel, batch * heads * triton.cdiv(tokens, tiles.tokens), k.device,
-               q, k, v, do, *self.gates, parts, dots, *of_gates, tokens, heads,
-               PRECISION="tf32" if k.element_size() == 2 else "ieee",
-               **self.constants(tiles, k, v))  # fmt: skip
+        launch(
+            numbers_kernel,
+            batch * heads * triton.cdiv(tokens, tiles.tokens),
+            k.device,
+            q,
+            k,
+            v,
+            do,
+            *self.gates,
+            parts,
+            dots,
+            *of_gates,
+            tokens,
+            heads,
+            PRECISION="tf32" if k.element_size() == 2 else "ieee",
+            **self.constants(tiles, k, v),
+        )
         return of_gates
 
 

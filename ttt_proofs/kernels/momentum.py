@@ -9,11 +9,19 @@ from .launches import Gates, States
 from .scan import attention
 
 
-def momentum_attention(q: Tensor, k: Tensor, v: Tensor, eta: Tensor, alpha: Tensor, *,
-                       scale: float = 1.0, initial_state: tuple[Tensor, Tensor] | None = None,
-                       output_final_state: bool = False, exclusive: bool = False,
-                       segments: int | None = None,
-                       ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:  # fmt: skip
+def momentum_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    eta: Tensor,
+    alpha: Tensor,
+    *,
+    scale: float = 1.0,
+    initial_state: tuple[Tensor, Tensor] | None = None,
+    output_final_state: bool = False,
+    exclusive: bool = False,
+    segments: int | None = None,
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Causal linear attention of a loop with momentum, one token a step; differentiable once.
 
         M_t = alpha_t M_{t-1} + k_t^T v_t      W_t = W_{t-1} + eta_t M_t      o_t = scale q_t W_t
@@ -39,9 +47,15 @@ def momentum_attention(q: Tensor, k: Tensor, v: Tensor, eta: Tensor, alpha: Tens
     check_tokens(q, k, v)
     w, m = check_pair("initial_state", initial_state)
     o, (w, m) = attention(
-        "momentum", q, k, v, Gates(numbers("eta", eta, q), numbers("alpha", alpha, q)),
+        "momentum",
+        q,
+        k,
+        v,
+        Gates(numbers("eta", eta, q), numbers("alpha", alpha, q)),
         States(state("initial_state[0]", w, q, v), state("initial_state[1]", m, q, v)),
-        scale=check_scale(scale), final=output_final_state, exclusive=exclusive,
+        scale=check_scale(scale),
+        final=output_final_state,
+        exclusive=exclusive,
         segments=check_segments(segments),
-    )  # fmt: skip
+    )
     return o, (w, m) if output_final_state and w is not None and m is not None else None

@@ -71,9 +71,18 @@ def fused(loop: InnerLoop, x: Tensor, weights: Weights) -> Tensor:
     return torch_loop(loop).features(x.transpose(1, 2), **weights).transpose(1, 2)
 
 
-def kernel_form(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
-                momentum: Number | None, initial_state: State | None = None, *, tile: int = TILE
-                ) -> Outputs:  # fmt: skip
+def kernel_form(
+    loop: InnerLoop,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Weights,
+    rate: Rates,
+    momentum: Number | None,
+    initial_state: State | None = None,
+    *,
+    tile: int = TILE,
+) -> Outputs:
     """Outputs `[B, T, H, V]` and the final state, as the forms of `parallel` have them.
 
     On CUDA, or in Triton's interpreter where TRITON_INTERPRET=1 was set before triton's first
@@ -86,17 +95,28 @@ def kernel_form(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weigh
         def features(x: Tensor, **of: Tensor) -> Tensor:  # of joined chunks, `[B, H, 1, T, K]`
             return fused(loop, x.squeeze(2).transpose(1, 2), weights).transpose(1, 2)[:, :, None]
 
-        return forms.parallel(loop)(loop, q, k, v, weights, rate, momentum, initial_state,
-                                    tile=tile, features=features)  # fmt: skip
+        return forms.parallel(loop)(
+            loop, q, k, v, weights, rate, momentum, initial_state, tile=tile, features=features
+        )
     if obstacle(loop):
-        raise ValueError(f"a kernel is required; this loop has none: {operator}. "
-                         "Use the parallel form, or the recurrence.")  # fmt: skip
+        raise ValueError(
+            f"a kernel is required; this loop has none: {operator}. "
+            "Use the parallel form, or the recurrence."
+        )
     return by_token(loop, operator, q, k, v, weights, rate, momentum, initial_state)
 
 
-def by_token(loop: InnerLoop, operator: str, q: Tensor, k: Tensor, v: Tensor, weights: Weights,
-             rate: Rates, momentum: Number | None, initial_state: State | None
-             ) -> Outputs:  # fmt: skip
+def by_token(
+    loop: InnerLoop,
+    operator: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Weights,
+    rate: Rates,
+    momentum: Number | None,
+    initial_state: State | None,
+) -> Outputs:
     """The loop by one of the operators for single tokens."""
     code, last = torch_loop(loop), loop.net.last.name
     if loop.schedule.query == "key":
@@ -119,8 +139,14 @@ def by_token(loop: InnerLoop, operator: str, q: Tensor, k: Tensor, v: Tensor, we
 
         m = torch.zeros_like(state) if initial_state is None else initial_state.accumulators[last]
         found = momentum_attention(
-            fused(loop, q, weights), fused(loop, k, weights), weighed(values, own),
-            numbers(moved, q), numbers(kept, q), initial_state=(state, m), **options)  # fmt: skip
+            fused(loop, q, weights),
+            fused(loop, k, weights),
+            weighed(values, own),
+            numbers(moved, q),
+            numbers(kept, q),
+            initial_state=(state, m),
+            **options,
+        )
     elif operator == "delta":
         from . import delta_rule
 
@@ -128,8 +154,13 @@ def by_token(loop: InnerLoop, operator: str, q: Tensor, k: Tensor, v: Tensor, we
         slope = code.cotangent(one, one * 0) - code.cotangent(one * 0, one * 0)
         slope = slope.transpose(1, 2)  # a constant of the loss, 1 for the squared error
         found = delta_rule(
-            fused(loop, q, weights), fused(loop, k, weights), -values / slope,
-            -numbers(own * moved, q) * slope[..., 0], initial_state=state, **options)  # fmt: skip
+            fused(loop, q, weights),
+            fused(loop, k, weights),
+            -values / slope,
+            -numbers(own * moved, q) * slope[..., 0],
+            initial_state=state,
+            **options,
+        )
     else:
         found = additive(loop, q, k, weighed(values, own * moved), weights, state, options)
     o, final = found
@@ -141,20 +172,29 @@ def by_token(loop: InnerLoop, operator: str, q: Tensor, k: Tensor, v: Tensor, we
     return o, State(every | {last: final}, held)
 
 
-def additive(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, state: Tensor,
-             options: dict[str, Any]) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+def additive(
+    loop: InnerLoop,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Weights,
+    state: Tensor,
+    options: dict[str, Any],
+) -> tuple[Tensor, Tensor | None]:
     """Linear attention, with the features made in the kernel where they fit there."""
     from . import linear_attention, swiglu_attention
 
     gate, up, *_ = (weights[w.name] for w in (*loop.net.weights, loop.net.last))
     if is_swiglu(loop) and max(gate.shape[1:]) <= 128:
         return swiglu_attention(q, k, v, gate, up, initial_state=state, **options)
-    return linear_attention(fused(loop, q, weights), fused(loop, k, weights), v,
-                            initial_state=state, **options)  # fmt: skip
+    return linear_attention(
+        fused(loop, q, weights), fused(loop, k, weights), v, initial_state=state, **options
+    )
 
 
-def rule(code: TorchLoop, eta: Number | None, alpha: Number | None
-         ) -> tuple[Number, Number, Number]:  # fmt: skip
+def rule(
+    code: TorchLoop, eta: Number | None, alpha: Number | None
+) -> tuple[Number, Number, Number]:
     """What the rule makes of units: of a gradient in M, of M in M, of M in W."""
     own, kept = code.accumulate(1.0, 0.0, 1, eta, alpha), code.accumulate(0.0, 1.0, 1, eta, alpha)
     return own, kept, code.move(0.0, 1.0, 1, eta, None)

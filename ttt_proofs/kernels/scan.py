@@ -18,8 +18,7 @@ from .arguments import MAX_WIDTH, accumulator
 from .launches import Call, Gates, States, segments_for, tiling
 
 
-def combine(local: States, ends: Tensor, first: States, segments: int, *, reverse: bool
-            ) -> States:  # fmt: skip
+def combine(local: States, ends: Tensor, first: States, segments: int, *, reverse: bool) -> States:
     """The states that each segment starts with, `[B H S, K, V]`, from the first one's on.
 
     local: what each makes of zero, `[B H S, K, V]`; ends: its product and weight, `[2, B H S]`;
@@ -28,8 +27,10 @@ def combine(local: States, ends: Tensor, first: States, segments: int, *, revers
     product, weight = ends.view(2, -1, segments, 1, 1).unbind()
     split = [None if x is None else x.unflatten(0, (-1, segments)) for x in local]
     starts = [None if x is None else torch.empty_like(x) for x in split]
-    now = [None if x is None else torch.zeros_like(x[:, 0]) if y is None else y.flatten(0, 1)
-           for x, y in zip(split, first, strict=True)]  # fmt: skip
+    now = [
+        None if x is None else torch.zeros_like(x[:, 0]) if y is None else y.flatten(0, 1)
+        for x, y in zip(split, first, strict=True)
+    ]
     order = range(segments)
     for s in reversed(order) if reverse else order:
         for kept, x in zip(starts, now, strict=True):
@@ -53,9 +54,18 @@ class Scan(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, call: Call, final: bool, q: Tensor, k: Tensor, v: Tensor,
-                eta: Tensor | None, alpha: Tensor | None, w: Tensor | None, m: Tensor | None,
-                ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    def forward(
+        ctx: Any,
+        call: Call,
+        final: bool,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        eta: Tensor | None,
+        alpha: Tensor | None,
+        w: Tensor | None,
+        m: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run the forward kernel; keep its inputs and the states that segments start with."""
         call, starts, ends = call._replace(gates=Gates(eta, alpha)), States(w, m), None
         if call.segments > 1:
@@ -81,8 +91,9 @@ class Scan(torch.autograd.Function):
         of_gates, of_states = Gates(), States()
         if for_q or numbers:
             tile = tiling(call.mode, k.dtype, v.shape[3], k.shape[3], reverse=True).tokens
-            dq, _, kept = call.forward(do, v, k, starts, transposed=True,
-                                       tile=tile if numbers else 0)  # fmt: skip
+            dq, _, kept = call.forward(
+                do, v, k, starts, transposed=True, tile=tile if numbers else 0
+            )
         if call.segments > 1 and (for_k or for_v or numbers or states):
             after = combine(call.local_answers(q, do), ends, after, call.segments, reverse=True)
         if for_v or states:
@@ -95,9 +106,19 @@ class Scan(torch.autograd.Function):
         return None, None, *(x if need else None for x, need in needed)
 
 
-def attention(mode: str, q: Tensor, k: Tensor, v: Tensor, gates: Gates, initial: States, *,
-              scale: float, final: bool, exclusive: bool, segments: int | None,
-              ) -> tuple[Tensor, States]:  # fmt: skip
+def attention(
+    mode: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Gates,
+    initial: States,
+    *,
+    scale: float,
+    final: bool,
+    exclusive: bool,
+    segments: int | None,
+) -> tuple[Tensor, States]:
     """Outputs and final states of checked inputs; values wider than a block go in parts.
 
     Columns of v are independent of one another: parts share q, k and the numbers, whose
@@ -108,18 +129,37 @@ def attention(mode: str, q: Tensor, k: Tensor, v: Tensor, gates: Gates, initial:
         for cut in range(0, v.shape[3], MAX_WIDTH):
             columns = (..., slice(cut, cut + MAX_WIDTH))
             first = States(*(None if x is None else x[columns] for x in initial))
-            parts.append(attention(mode, q, k, v[columns], gates, first, scale=scale, final=final,
-                                   exclusive=exclusive, segments=segments))  # fmt: skip
+            parts.append(
+                attention(
+                    mode,
+                    q,
+                    k,
+                    v[columns],
+                    gates,
+                    first,
+                    scale=scale,
+                    final=final,
+                    exclusive=exclusive,
+                    segments=segments,
+                )
+            )
         ends = zip(*(states for _, states in parts), strict=True)
         last = States(*(None if x[0] is None else torch.cat(x, dim=-1) for x in ends))
         return torch.cat([o for o, _ in parts], dim=-1), last
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     first = [None if x is None else x.contiguous() for x in initial]
     if q.numel() == 0:  # nothing to launch; the product ties the empty outputs to their inputs
-        zero = torch.zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3], device=q.device,
-                           dtype=accumulator(q.dtype))  # fmt: skip
-        return v * q.sum(-1, keepdim=True), States(*((zero if x is None else x).clone()
-                                                     for x in first))  # fmt: skip
+        zero = torch.zeros(
+            q.shape[0],
+            q.shape[2],
+            q.shape[3],
+            v.shape[3],
+            device=q.device,
+            dtype=accumulator(q.dtype),
+        )
+        return v * q.sum(-1, keepdim=True), States(
+            *((zero if x is None else x).clone() for x in first)
+        )
     call = Call(mode, scale, int(exclusive), segments or segments_for(k, v, mode), Gates())
     o, w, m = Scan.apply(call, final, q, k, v, *gates, *first)  # type: ignore[misc]
     return o, States(w, m)

@@ -70,15 +70,21 @@ def check_weights(name: str, x: Tensor, gate: Tensor, up: Tensor) -> None:
     for label, weight in (("gate", gate), ("up", up)):
         check_tensor(label, weight)
         if weight.dtype != x.dtype or weight.device != x.device:
-            raise TypeError(f"`{label}` must be {x.dtype} on {x.device}, as `{name}` is; got "
-                            f"{weight.dtype} on {weight.device}. Convert it.")  # fmt: skip
+            raise TypeError(
+                f"`{label}` must be {x.dtype} on {x.device}, as `{name}` is; got "
+                f"{weight.dtype} on {weight.device}. Convert it."
+            )
         if weight.ndim != 3 or weight.shape[:2] != (heads, width) or weight.shape[2] == 0:
-            raise ValueError(f"`{label}` must be [heads, K, D] = [{heads}, {width}, D] with D at "
-                             f"least 1; got shape {tuple(weight.shape)}. Give each head a matrix "
-                             f"for the width of `{name}`.")  # fmt: skip
+            raise ValueError(
+                f"`{label}` must be [heads, K, D] = [{heads}, {width}, D] with D at "
+                f"least 1; got shape {tuple(weight.shape)}. Give each head a matrix "
+                f"for the width of `{name}`."
+            )
     if gate.shape != up.shape:
-        raise ValueError(f"`gate` and `up` must have one shape; got {tuple(gate.shape)} and "
-                         f"{tuple(up.shape)}. Make their last dimensions equal.")  # fmt: skip
+        raise ValueError(
+            f"`gate` and `up` must have one shape; got {tuple(gate.shape)} and "
+            f"{tuple(up.shape)}. Make their last dimensions equal."
+        )
 
 
 def by_head(x: Tensor) -> Tensor:
@@ -94,9 +100,16 @@ def _elementwise(kernel: Any, *tensors: Tensor, rows: int, width: int) -> None:
     grid = (triton.cdiv(rows, tiles.tokens) * triton.cdiv(width, tiles.columns),)
     wide = accumulator(tensors[0].dtype) == torch.float64
     with on(tensors[0].device):
-        kernel[grid](*tensors, rows, D=width, ROWS=tiles.tokens, COLUMNS=tiles.columns,
-                     ACC=tl.float64 if wide else tl.float32, num_warps=tiles.num_warps,
-                     num_stages=tiles.num_stages)  # fmt: skip
+        kernel[grid](
+            *tensors,
+            rows,
+            D=width,
+            ROWS=tiles.tokens,
+            COLUMNS=tiles.columns,
+            ACC=tl.float64 if wide else tl.float32,
+            num_warps=tiles.num_warps,
+            num_stages=tiles.num_stages,
+        )
 
 
 class _Features(torch.autograd.Function):
@@ -126,8 +139,14 @@ class _Features(torch.autograd.Function):
         x, weights, projected = ctx.saved_tensors
         rows, width = projected.numel() // projected.shape[3], dfeatures.shape[3]
         dprojected, dx, dweights = torch.empty_like(projected), None, None
-        _elementwise(gated_gradient_kernel, projected, dfeatures.contiguous(), dprojected,
-                     rows=rows, width=width)  # fmt: skip
+        _elementwise(
+            gated_gradient_kernel,
+            projected,
+            dfeatures.contiguous(),
+            dprojected,
+            rows=rows,
+            width=width,
+        )
         if ctx.needs_input_grad[0]:
             dx = torch.empty_like(x)
             torch.bmm(by_head(dprojected), weights.transpose(1, 2), out=by_head(dx))
@@ -149,16 +168,20 @@ def swiglu_features(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
     """
     check_tensor("x", x)
     if x.dtype not in DTYPES:
-        raise TypeError("`x` must be float32, bfloat16, float16 or float64; got "
-                        f"{x.dtype}. Convert it.")  # fmt: skip
+        raise TypeError(
+            f"`x` must be float32, bfloat16, float16 or float64; got {x.dtype}. Convert it."
+        )
     if x.ndim != 4 or x.shape[3] == 0:
-        raise ValueError("`x` must be [batch, time, heads, width] with a width of at least 1; got "
-                         f"shape {tuple(x.shape)}. Add the missing dimensions.")  # fmt: skip
+        raise ValueError(
+            "`x` must be [batch, time, heads, width] with a width of at least 1; got "
+            f"shape {tuple(x.shape)}. Add the missing dimensions."
+        )
     check_weights("x", x, gate, up)
     if not x.is_cuda and not INTERPRETED:
-        raise RuntimeError(f"`x` must be a CUDA tensor; got one on {x.device}. Pass CUDA tensors, "
-                           "or set TRITON_INTERPRET=1 before the first import of triton."
-                           )  # fmt: skip
+        raise RuntimeError(
+            f"`x` must be a CUDA tensor; got one on {x.device}. Pass CUDA tensors, "
+            "or set TRITON_INTERPRET=1 before the first import of triton."
+        )
     return _Features.apply(x.contiguous(), torch.cat((gate, up), dim=-1))  # type: ignore
 
 
@@ -173,9 +196,18 @@ def segments_for(q: Tensor, v: Tensor, features: int) -> int:
     return max(1, min(triton.cdiv(places, programs), tokens // LEAST))
 
 
-def _attend(q: Tensor | None, k: Tensor, v: Tensor, gate: Tensor, up: Tensor,
-            starts: Tensor | None, final: Tensor | None, scale: float, exclusive: bool,
-            segments: int) -> Tensor | None:  # fmt: skip
+def _attend(
+    q: Tensor | None,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    starts: Tensor | None,
+    final: Tensor | None,
+    scale: float,
+    exclusive: bool,
+    segments: int,
+) -> Tensor | None:
     """Launch `attend_kernel`; without q it writes each segment's state only."""
     (batch, tokens, heads, key), value, features = k.shape, v.shape[3], gate.shape[2]
     tiles = attention_tiling(key, features, value, k.dtype)
@@ -186,11 +218,31 @@ def _attend(q: Tensor | None, k: Tensor, v: Tensor, gate: Tensor, up: Tensor,
     kernel: Any = attend_kernel
     with on(k.device):
         kernel[grid](
-            q, k, v, gate, up, starts, o, final, tokens, heads, segments, length, scale,
-            K=key, D=features, V=value, BK=padded(key), BD=padded(features), BV=tiles.columns,
-            BT=tiles.tokens, EXCLUSIVE=exclusive, ACC=tl.float64 if wide else tl.float32,
-            num_warps=tiles.num_warps, num_stages=tiles.num_stages,
-        )  # fmt: skip
+            q,
+            k,
+            v,
+            gate,
+            up,
+            starts,
+            o,
+            final,
+            tokens,
+            heads,
+            segments,
+            length,
+            scale,
+            K=key,
+            D=features,
+            V=value,
+            BK=padded(key),
+            BD=padded(features),
+            BV=tiles.columns,
+            BT=tiles.tokens,
+            EXCLUSIVE=exclusive,
+            ACC=tl.float64 if wide else tl.float32,
+            num_warps=tiles.num_warps,
+            num_stages=tiles.num_stages,
+        )
     return o
 
 
@@ -210,9 +262,19 @@ class _Attention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, gate: Tensor, up: Tensor,
-                initial: Tensor | None, scale: float, exclusive: bool, asked: int | None,
-                output_final: bool) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        gate: Tensor,
+        up: Tensor,
+        initial: Tensor | None,
+        scale: float,
+        exclusive: bool,
+        asked: int | None,
+        output_final: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
         """One launch, or, in segments, one more before it for the states that they start with."""
         segments = asked or segments_for(q, v, gate.shape[2])
         shape = (k.shape[0], k.shape[2], gate.shape[2], v.shape[3])
@@ -234,14 +296,18 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, do: Any, dfinal: Any) -> Any:  # type: ignore[override]
         """Gradients of `linear_attention` of `swiglu_features`."""
         needs = ctx.needs_input_grad[:6]
-        leaves: list[Any] = [x if x is None else x.detach().requires_grad_(need)
-                             for x, need in zip(ctx.saved_tensors, needs, strict=True)
-                             ]  # fmt: skip
+        leaves: list[Any] = [
+            x if x is None else x.detach().requires_grad_(need)
+            for x, need in zip(ctx.saved_tensors, needs, strict=True)
+        ]
         with torch.enable_grad():
             found = two_operators(*leaves, output_final_state=dfinal is not None, **ctx.options)
         # The final state does not depend on q, nor any output on what nothing asks for.
-        pairs = [(y, dy) for y, dy in zip(found, (do, dfinal), strict=True)
-                 if y is not None and dy is not None and y.requires_grad]  # fmt: skip
+        pairs = [
+            (y, dy)
+            for y, dy in zip(found, (do, dfinal), strict=True)
+            if y is not None and dy is not None and y.requires_grad
+        ]
         wanted = [x for x, need in zip(leaves, needs, strict=True) if need]
         grads: Any = iter([None] * len(wanted))
         if pairs:
@@ -250,18 +316,38 @@ class _Attention(torch.autograd.Function):
         return (*(next(grads) if need else None for need in needs), None, None, None, None)
 
 
-def two_operators(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, up: Tensor,
-                  initial: Tensor | None, **options: Any
-                  ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+def two_operators(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    initial: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
     """`linear_attention` of `swiglu_features`: the same, with the features in memory."""
-    return linear_attention(swiglu_features(q, gate, up), swiglu_features(k, gate, up), v,
-                            initial_state=initial, **options)  # fmt: skip
+    return linear_attention(
+        swiglu_features(q, gate, up),
+        swiglu_features(k, gate, up),
+        v,
+        initial_state=initial,
+        **options,
+    )
 
 
-def swiglu_attention(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, up: Tensor, *,
-                     scale: float = 1.0, initial_state: Tensor | None = None,
-                     output_final_state: bool = False, exclusive: bool = False,
-                     segments: int | None = None) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+def swiglu_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor,
+    up: Tensor,
+    *,
+    scale: float = 1.0,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    exclusive: bool = False,
+    segments: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """Causal linear attention of SwiGLU features; differentiable once in every tensor.
 
         S_t = S_{t-1} + phi(k_t)^T v_t      o_t = scale phi(q_t) S_t      phi = swiglu_features
@@ -286,15 +372,27 @@ def swiglu_attention(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, up: Tensor, 
     scale, segments = check_scale(scale), check_segments(segments)
     for name, axis in (("K", 1), ("D", 2)):
         if gate.shape[axis] > MAX_FUSED:
-            raise ValueError(f"`gate` must have {name} of at most {MAX_FUSED}; got "
-                             f"{gate.shape[axis]}. Use linear_attention of swiglu_features."
-                             )  # fmt: skip
+            raise ValueError(
+                f"`gate` must have {name} of at most {MAX_FUSED}; got "
+                f"{gate.shape[axis]}. Use linear_attention of swiglu_features."
+            )
     # A view of one number with the features' shape: the state has to fit these.
     features = q.new_empty(()).expand(*q.shape[:3], gate.shape[2])
     initial = state("initial_state", initial_state, features, v)
     if q.numel() == 0 or not fuses(q):
-        return two_operators(q, k, v, gate, up, initial, output_final_state=output_final_state,
-                             scale=scale, exclusive=exclusive, segments=segments)  # fmt: skip
+        return two_operators(
+            q,
+            k,
+            v,
+            gate,
+            up,
+            initial,
+            output_final_state=output_final_state,
+            scale=scale,
+            exclusive=exclusive,
+            segments=segments,
+        )
     q, k, v, gate, up = (x.contiguous() for x in (q, k, v, gate, up))
-    return _Attention.apply(q, k, v, gate, up, initial, scale, exclusive, segments,
-                            output_final_state)  # type: ignore  # fmt: skip
+    return _Attention.apply(
+        q, k, v, gate, up, initial, scale, exclusive, segments, output_final_state
+    )  # type: ignore

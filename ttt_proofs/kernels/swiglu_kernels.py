@@ -29,8 +29,15 @@ def gated(gate, up):
 
 
 @triton.jit(do_not_specialize=["N"])
-def gated_kernel(projected, features, N, D: tl.constexpr, ROWS: tl.constexpr,
-                 COLUMNS: tl.constexpr, ACC: tl.constexpr):  # fmt: skip
+def gated_kernel(
+    projected,
+    features,
+    N,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """Features `[N, D]` of projections `[N, 2 D]`, gate before up. One program for one tile."""
     blocks = tl.cdiv(D, COLUMNS)
     first = (tl.program_id(0) // blocks).to(tl.int64) * ROWS
@@ -41,9 +48,16 @@ def gated_kernel(projected, features, N, D: tl.constexpr, ROWS: tl.constexpr,
 
 
 @triton.jit(do_not_specialize=["N"])
-def gated_gradient_kernel(projected, dfeatures, dprojected, N, D: tl.constexpr,
-                          ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-                          ACC: tl.constexpr):  # fmt: skip
+def gated_gradient_kernel(
+    projected,
+    dfeatures,
+    dprojected,
+    N,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """Gradients `[N, 2 D]` in the projections; one program for one tile.
 
     With s = sigmoid(gate), silu(gate) = gate s has the derivative s (1 + gate (1 - s)).
@@ -62,11 +76,29 @@ def gated_gradient_kernel(projected, dfeatures, dprojected, N, D: tl.constexpr,
 
 @triton.jit(do_not_specialize=["T", "H", "S", "length"])
 def attend_kernel(
-    q, k, v, gate, up, initial, o, final, T, H, S, length, scale,
-    K: tl.constexpr, D: tl.constexpr, V: tl.constexpr,
-    BK: tl.constexpr, BD: tl.constexpr, BV: tl.constexpr, BT: tl.constexpr,
-    EXCLUSIVE: tl.constexpr, ACC: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    gate,
+    up,
+    initial,
+    o,
+    final,
+    T,
+    H,
+    S,
+    length,
+    scale,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    BD: tl.constexpr,
+    BV: tl.constexpr,
+    BT: tl.constexpr,
+    EXCLUSIVE: tl.constexpr,
+    ACC: tl.constexpr,
+):
     """One block of columns of one head, over one segment of `length` tokens, a multiple of BT.
 
     q, k `[B, T, H, K]`, v, o `[B, T, H, V]`, gate, up `[H, K, D]`; initial states
@@ -97,8 +129,12 @@ def attend_kernel(
         phi_k = narrow(gated(dot(keys, w_gate, rows), dot(keys, w_up, rows)), keys.dtype)
         if o is not None:
             queries = tl.trans(load_rows(q + token * K, start, end, H * K, 0, BT, BK, K))
-            phi_q = narrow(gated(dot(tl.trans(w_gate), queries, columns),
-                                 dot(tl.trans(w_up), queries, columns)), keys.dtype)  # fmt: skip
+            phi_q = narrow(
+                gated(
+                    dot(tl.trans(w_gate), queries, columns), dot(tl.trans(w_up), queries, columns)
+                ),
+                keys.dtype,
+            )
             scores = dot(phi_k, phi_q, tl.zeros((BT, BT), ACC))
             scores = tl.where(t > i if EXCLUSIVE else t >= i, scores, 0.0)
             read = dot(narrow(state, keys.dtype), phi_q, tl.zeros((BV, BT), ACC))

@@ -50,8 +50,9 @@ def on(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def launch(kernel: Any, programs: int, device: torch.device, *arguments: Any,
-           **options: Any) -> None:  # fmt: skip
+def launch(
+    kernel: Any, programs: int, device: torch.device, *arguments: Any, **options: Any
+) -> None:
     """Run a kernel on a line of programs, on that device."""
     with on(device):
         kernel[(programs,)](*arguments, **options)
@@ -84,8 +85,16 @@ def scaled_rows(x, numbers):
 
 
 @triton.jit
-def load_rows(pointer, first, end, stride, column,
-              ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
+def load_rows(
+    pointer,
+    first,
+    end,
+    stride,
+    column,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """Tokens first .. first + ROWS - 1, columns from `column`; 0 past `end` and past WIDTH."""
     rows = first + tl.arange(0, ROWS)
     columns = column + tl.arange(0, COLUMNS)
@@ -97,8 +106,17 @@ def load_rows(pointer, first, end, stride, column,
 
 
 @triton.jit
-def store_rows(pointer, tile, first, end, stride, column,
-               ROWS: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
+def store_rows(
+    pointer,
+    tile,
+    first,
+    end,
+    stride,
+    column,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """Write what `load_rows` reads, in the pointer's dtype."""
     rows = first + tl.arange(0, ROWS)
     columns = column + tl.arange(0, COLUMNS)
@@ -125,8 +143,15 @@ def store_numbers(pointer, numbers, first, end, stride, ROWS: tl.constexpr):
 
 
 @triton.jit
-def load_state(pointer, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr, HEIGHT: tl.constexpr,
-               WIDTH: tl.constexpr, TRANSPOSED: tl.constexpr):  # fmt: skip
+def load_state(
+    pointer,
+    column,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+):
     """All rows and a block of columns of a state `[HEIGHT, WIDTH]`, or of the transpose of one."""
     rows = tl.arange(0, ROWS)
     columns = column + tl.arange(0, COLUMNS)
@@ -139,8 +164,15 @@ def load_state(pointer, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr, HEIGH
 
 
 @triton.jit
-def store_state(pointer, block, column, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-                HEIGHT: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
+def store_state(
+    pointer,
+    block,
+    column,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """Write a block of columns of a state `[HEIGHT, WIDTH]`, in the pointer's dtype."""
     rows = tl.arange(0, ROWS)
     columns = column + tl.arange(0, COLUMNS)

@@ -68,8 +68,10 @@ def shown(self: Any) -> str:
 def check_name(field: str, value: object) -> None:
     """Raise `ValueError` unless the value can name a function."""
     if not isinstance(value, str) or not value.isidentifier() or value == "step":
-        raise ValueError(f"`{field}` must be a name; got {value!r}. Known activations are "
-                         f"{', '.join(ACTIVATIONS)}; any other name is abstract.")  # fmt: skip
+        raise ValueError(
+            f"`{field}` must be a name; got {value!r}. Known activations are "
+            f"{', '.join(ACTIVATIONS)}; any other name is abstract."
+        )
 
 
 def activate(name: str, matrix: sp.MatrixExpr) -> sp.MatrixExpr:
@@ -87,8 +89,9 @@ class RowFunction(sp.MatrixExpr):
     Θ, a matrix of parameters, may be left out.
     """
 
-    def __new__(cls, name: str, rows: sp.MatrixExpr, cols: sp.Expr,
-                *parameters: sp.MatrixExpr) -> RowFunction:  # fmt: skip
+    def __new__(
+        cls, name: str, rows: sp.MatrixExpr, cols: sp.Expr, *parameters: sp.MatrixExpr
+    ) -> RowFunction:
         return super().__new__(cls, Str(str(name)), rows, sp.sympify(cols), *parameters)
 
     shape = property(lambda self: (self.args[1].shape[0], self.args[2]))

@@ -16,8 +16,13 @@ def lact(schedule: Schedule | None = None) -> InnerLoop:
 
     Source: Section 5.3, Appendix E of arXiv 2602.21204.
     """
-    update = GradientStep(rate="per_token", place="inside", momentum="per_token",
-                          orthogonal="muon", weight_norm="initial_norm")  # fmt: skip
+    update = GradientStep(
+        rate="per_token",
+        place="inside",
+        momentum="per_token",
+        orthogonal="muon",
+        weight_norm="initial_norm",
+    )
     return InnerLoop(SwiGLU(), Frobenius(), update, schedule or Schedule(read="before_update"))
 
 

@@ -44,16 +44,24 @@ class Schedule:
     __repr__ = shown
 
     def __post_init__(self) -> None:
-        choose(self, read=get_args(Read), query=get_args(Query), negate_values=(True, False),
-               single=(True, False))  # fmt: skip
+        choose(
+            self,
+            read=get_args(Read),
+            query=get_args(Query),
+            negate_values=(True, False),
+            single=(True, False),
+        )
         for name, least in (("chunk", "the token recurrence"), ("steps", "a single update")):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer; got {value!r}. "
-                                 f"Use 1 for {least}.")  # fmt: skip
+                raise ValueError(
+                    f"`{name}` must be a positive integer; got {value!r}. Use 1 for {least}."
+                )
         if self.single and (self.chunk != 1 or self.read == "causal"):
-            raise ValueError("`single` must be False for chunks of several tokens or a causal "
-                             f"reading; got {self}. Leave it out.")  # fmt: skip
+            raise ValueError(
+                "`single` must be False for chunks of several tokens or a causal "
+                f"reading; got {self}. Leave it out."
+            )
 
     @property
     def reading(self) -> str:
@@ -88,21 +96,29 @@ class InnerLoop:
         for name, kind in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind) or type(value) in (Net, Loss):  # these two are abstract
-                raise TypeError(f"`{name}` must be a {kind.__name__}; got "
-                                f"{getattr(self, name)!r}. See ttt_proofs.loops.")  # fmt: skip
+                raise TypeError(
+                    f"`{name}` must be a {kind.__name__}; got "
+                    f"{getattr(self, name)!r}. See ttt_proofs.loops."
+                )
         tokens = self.net.tokens
         if tokens not in (None, self.schedule.chunk):
-            raise ValueError(f"`chunk` must be {tokens}, the pixels of an image; got "
-                             f"{self.schedule.chunk}. Give each image a chunk.")  # fmt: skip
+            raise ValueError(
+                f"`chunk` must be {tokens}, the pixels of an image; got "
+                f"{self.schedule.chunk}. Give each image a chunk."
+            )
         rule = self.update
         if tokens and rule.orthogonal:
-            raise ValueError("`orthogonal` must be None for a convolution, whose channels are "
-                             f"apart; got {rule.orthogonal!r}. Leave it out.")  # fmt: skip
+            raise ValueError(
+                "`orthogonal` must be None for a convolution, whose channels are "
+                f"apart; got {rule.orthogonal!r}. Leave it out."
+            )
         plain = not (rule.clip or rule.orthogonal or rule.weight_norm) and self.schedule.steps == 1
         if self.schedule.read == "causal" and not (plain and self.is_static):
-            raise ValueError("`read` must not be 'causal' unless the features are static and the "
-                             "update is one plain step or momentum, for a chunk's tokens must not "
-                             f"share a gate; got {self}. Read after the update.")  # fmt: skip
+            raise ValueError(
+                "`read` must not be 'causal' unless the features are static and the "
+                "update is one plain step or momentum, for a chunk's tokens must not "
+                f"share a gate; got {self}. Read after the update."
+            )
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:

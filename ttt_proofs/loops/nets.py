@@ -150,8 +150,9 @@ class MLP(Net):
 
     def __post_init__(self) -> None:
         if not isinstance(self.depth, int) or isinstance(self.depth, bool) or self.depth < 1:
-            raise ValueError(f"`depth` must be a positive integer; got {self.depth!r}. "
-                             "Use 1 for a linear net.")  # fmt: skip
+            raise ValueError(
+                f"`depth` must be a positive integer; got {self.depth!r}. Use 1 for a linear net."
+            )
         check_name("activation", self.activation)
         check_name("output_activation", self.output_activation)
         if not isinstance(self.bias, bool):

@@ -96,11 +96,14 @@ class DepthwiseConv(Net):
         for field in ("size", "height", "width"):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{field}` must be a positive integer; got {value!r}. "
-                                 "Give the number of pixels.")  # fmt: skip
+                raise ValueError(
+                    f"`{field}` must be a positive integer; got {value!r}. "
+                    "Give the number of pixels."
+                )
         if self.size % 2 == 0:
-            raise ValueError(f"`size` must be odd, so that a window has a middle; got {self.size}. "
-                             "Use 3.")  # fmt: skip
+            raise ValueError(
+                f"`size` must be odd, so that a window has a middle; got {self.size}. Use 3."
+            )
 
     @property
     def weights(self) -> tuple[Weight, ...]:

@@ -115,16 +115,28 @@ class GradientStep:
     @property
     def options(self) -> tuple[str, ...]:
         """What is added to the plain step, in words; "plain" where nothing is."""
-        added = {"clip": self.clip, "momentum": self.momentum, "Muon": self.orthogonal,
-                 "weight norm": self.weight_norm}  # fmt: skip
+        added = {
+            "clip": self.clip,
+            "momentum": self.momentum,
+            "Muon": self.orthogonal,
+            "weight norm": self.weight_norm,
+        }
         return tuple(name for name, on in added.items() if on) or ("plain",)
 
     def __post_init__(self) -> None:
-        choose(self, rate=(None, *get_args(Rate)), place=get_args(Place), trained=get_args(Train),
-               momentum=(None, *get_args(Rate)), ascent=(True, False))  # fmt: skip
+        choose(
+            self,
+            rate=(None, *get_args(Rate)),
+            place=get_args(Place),
+            trained=get_args(Train),
+            momentum=(None, *get_args(Rate)),
+            ascent=(True, False),
+        )
         if self.rate == "per_token" and self.place != "inside":
-            raise ValueError("`place` must be 'inside' for a rate per token, which weighs that "
-                             f"token's loss; got {self.place!r}. Put it inside.")  # fmt: skip
+            raise ValueError(
+                "`place` must be 'inside' for a rate per token, which weighs that "
+                f"token's loss; got {self.place!r}. Put it inside."
+            )
         for field in ("clip", "orthogonal", "weight_norm"):
             if getattr(self, field) is not None:
                 check_name(field, getattr(self, field))

@@ -59,8 +59,9 @@ class Chunks:
         joined = (x.flatten(2, 3)[:, :, None] for x in tokens)
         return function(*joined, **self.weights).squeeze(2).unflatten(2, self.q.shape[2:4])
 
-    def whole(self, outputs: Tensor, now: Mapping[str, Tensor], held: Mapping[str, Tensor]
-              ) -> Outputs:  # fmt: skip
+    def whole(
+        self, outputs: Tensor, now: Mapping[str, Tensor], held: Mapping[str, Tensor]
+    ) -> Outputs:
         """Outputs `[B, H, N, L, V]` as `[B, T, H, V]`; the state, of `[B, H, 1, rows, cols]`."""
         batch, tokens, heads, width = self.shape
         joined = outputs.flatten(2, 3)[:, :, :tokens].transpose(1, 2).reshape(self.shape)
@@ -84,9 +85,18 @@ def filled(x: Tensor, dim: int, multiple: int) -> Tensor:
     return torch.nn.functional.pad(x, (*[0, 0] * (x.ndim - dim - 1), 0, missing)) if missing else x
 
 
-def chunks(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
-           momentum: Number | None, initial_state: State | None = None, *,
-           apart: bool = False) -> Chunks:  # fmt: skip
+def chunks(
+    loop: InnerLoop,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Weights,
+    rate: Rates,
+    momentum: Number | None,
+    initial_state: State | None = None,
+    *,
+    apart: bool = False,
+) -> Chunks:
     """The inputs of a loop as its forms take them; a convolution's channels are always `apart`."""
     net, shape = loop.net, v.shape
     batch, tokens, _, width = shape

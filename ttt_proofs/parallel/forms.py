@@ -42,8 +42,16 @@ from .tiles import features as featured
 CACHED = 2**19  # numbers of a tensor in a segment: 2 MiB in float32, which allocators keep
 
 
-def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
-              momentum: Number | None, initial_state: State | None = None) -> Outputs:  # fmt: skip
+def recurrent(
+    loop: InnerLoop,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Weights,
+    rate: Rates,
+    momentum: Number | None,
+    initial_state: State | None = None,
+) -> Outputs:
     """One chunk after the other, with the derived gradients, for every loop that can run.
 
     Readings have a dimension of their own, after the heads: a chunk has as many gradients and
@@ -68,8 +76,10 @@ def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights
         for _ in range(schedule.steps):
             made = code.outputs(k_n, code.features(k_n, **now) @ now[last], **now)
             gradients = code.gradients(k_n, code.cotangent(made, v_n), rows, **now)
-            moved = {name: code.update(g, now[name], held[name], eta, alpha, x.weights[name])
-                     for name, g in gradients.items()}  # fmt: skip
+            moved = {
+                name: code.update(g, now[name], held[name], eta, alpha, x.weights[name])
+                for name, g in gradients.items()
+            }
             now = now | {name: w for name, (w, _) in moved.items()}
             held = {name: m for name, (_, m) in moved.items()}
         state = before if schedule.read == "before_update" else now
@@ -82,9 +92,20 @@ def recurrent(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights
     return found.to(dtype), state
 
 
-def chunked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
-            momentum: Number | None, initial_state: State | None = None, *, tile: int = TILE,
-            along: Along = fold, features: Features | None = None) -> Outputs:  # fmt: skip
+def chunked(
+    loop: InnerLoop,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Weights,
+    rate: Rates,
+    momentum: Number | None,
+    initial_state: State | None = None,
+    *,
+    tile: int = TILE,
+    along: Along = fold,
+    features: Features | None = None,
+) -> Outputs:
     """Masked attention in tiles of about `tile` tokens, and states carried from tile to tile.
 
     For the classes additive, gated and affine: memory and time linear in T, and all but the
@@ -96,8 +117,15 @@ def chunked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, 
     """
     size = segment(loop, k, v, tile)
     if along is fold and k.shape[1] > size:
-        return in_segments(size, loop, Piece(q, k, v, rate, momentum), weights, initial_state,
-                           tile=tile, features=features)  # fmt: skip
+        return in_segments(
+            size,
+            loop,
+            Piece(q, k, v, rate, momentum),
+            weights,
+            initial_state,
+            tile=tile,
+            features=features,
+        )
     gated = loop.net.gate is not None and is_affine(loop)  # another map for each column
     x = chunks(loop, q, k, v, weights, rate, momentum, initial_state, apart=gated)
     name, t = loop.net.last.name, tiles(loop, x, tile, features)
@@ -114,8 +142,9 @@ def chunked(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, 
     return finished(loop, x, made, now, held)
 
 
-def in_segments(size: int, loop: InnerLoop, piece: Piece, weights: Weights, state: State | None,
-                **options: Any) -> Outputs:  # fmt: skip
+def in_segments(
+    size: int, loop: InnerLoop, piece: Piece, weights: Weights, state: State | None, **options: Any
+) -> Outputs:
     """`chunked` on `size` tokens after the other, each from the state that the last one left."""
     parts = [piece.cut(n, n + size, loop.schedule.chunk) for n in range(0, piece.k.shape[1], size)]
     made = []
@@ -140,9 +169,20 @@ def finished(loop: InnerLoop, x: Chunks, made: Tensor, now: Tensor, held: list[T
     return x.whole(outputs, {name: now}, dict(zip(x.held, held, strict=True)))
 
 
-def composed(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Weights, rate: Rates,
-             momentum: Number | None, initial_state: State | None = None, *, tile: int = TILE,
-             along: Along = fold, features: Features | None = None) -> Outputs:  # fmt: skip
+def composed(
+    loop: InnerLoop,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Weights,
+    rate: Rates,
+    momentum: Number | None,
+    initial_state: State | None = None,
+    *,
+    tile: int = TILE,
+    along: Along = fold,
+    features: Features | None = None,
+) -> Outputs:
     """A scan, a map on each chunk, a scan: an operator on accumulators that data alone make.
 
     The accumulators of all chunks come from their gradients, tile by tile; the operator takes
@@ -187,8 +227,9 @@ def parallel(loop: InnerLoop) -> Callable[..., Outputs]:
     return composed if loop.update.orthogonal else chunked
 
 
-def attention(loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Rates,
-              momentum: Number | None) -> Tensor:  # fmt: skip
+def attention(
+    loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Rates, momentum: Number | None
+) -> Tensor:
     """`(Φ(Q) Φ(K)ᵀ) ⊙ C`, `[B, H, T, T]`: what multiplies v̂ of each token.
 
     v̂ is minus the gradient (plus, for ascent) in what the last layer makes, times the gates of

@@ -47,8 +47,9 @@ def entering(loop: InnerLoop) -> int:
     return 2 if loop.update.momentum else 1
 
 
-def linear(code: TorchLoop, g: Tensor, w: Tensor, m: Tensor, eta: Number | None,
-           alpha: Number | None) -> tuple[Tensor, Tensor]:  # fmt: skip
+def linear(
+    code: TorchLoop, g: Tensor, w: Tensor, m: Tensor, eta: Number | None, alpha: Number | None
+) -> tuple[Tensor, Tensor]:
     """The next W and M, of what the rule is without the gates of clip and norm."""
     m = code.accumulate(g, m, 1, eta, alpha)
     return code.move(w, m, 1, eta, None), m
@@ -61,8 +62,15 @@ def each_step(x: Number | None, steps: int) -> Sequence[Number | None]:
     return [x] * steps
 
 
-def coefficients(loop: InnerLoop, eta: Number | None, alpha: Number | None, like: Tensor,
-                 steps: int, *, apart: bool = False) -> Coefficients:  # fmt: skip
+def coefficients(
+    loop: InnerLoop,
+    eta: Number | None,
+    alpha: Number | None,
+    like: Tensor,
+    steps: int,
+    *,
+    apart: bool = False,
+) -> Coefficients:
     """Of a tile of `steps` steps. eta, alpha: `[B, H, N, steps]`, a number, or None.
 
     `like` gives dtype and device. apart: whether the gradients of a step's updates are told

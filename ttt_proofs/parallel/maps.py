@@ -23,8 +23,11 @@ def fold(a: Tensor, b: Tensor, start: Tensor) -> States:
     """One map after the other: least work, N steps."""
     batch, (count, rows, columns) = b.shape[:-3], b.shape[-3:]
     many = math.prod(batch)
-    maps = zip(a.expand(*batch, count, rows, rows).reshape(many, count, rows, rows).unbind(1),
-               b.reshape(many, count, rows, columns).unbind(1), strict=True)  # fmt: skip
+    maps = zip(
+        a.expand(*batch, count, rows, rows).reshape(many, count, rows, rows).unbind(1),
+        b.reshape(many, count, rows, columns).unbind(1),
+        strict=True,
+    )
     states = [start.reshape(many, rows, columns)]
     for gate, shift in maps:
         states.append(torch.baddbmm(shift, gate, states[-1]))

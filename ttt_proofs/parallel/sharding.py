@@ -76,8 +76,9 @@ def across(group: Group = None) -> Along:
     return along
 
 
-def agreed(check: Callable[[], Sequence[Any]], chunk: int, device: torch.device,
-           group: Group = None) -> None:  # fmt: skip
+def agreed(
+    check: Callable[[], Sequence[Any]], chunk: int, device: torch.device, group: Group = None
+) -> None:
     """Raise on every rank if one refuses its inputs, or has part of a chunk before the last token.
 
     So that none waits for a rank that has raised. `check` returns how many tokens this rank has
@@ -94,13 +95,18 @@ def agreed(check: Callable[[], Sequence[Any]], chunk: int, device: torch.device,
     if refusal is not None:
         raise refusal
     if refused.any():
-        raise ValueError("every rank's inputs must be as the loop requires; "
-                         f"rank {int(refused.nonzero()[0])} refused its own. See there.")
+        raise ValueError(
+            "every rank's inputs must be as the loop requires; "
+            f"rank {int(refused.nonzero()[0])} refused its own. See there."
+        )
     if (same != same[0]).any():
-        raise ValueError("all ranks must have one batch, heads, widths, dtype and tile; rank "
-                         f"{dist.get_rank(group)} has {rest}. Make them equal.")
+        raise ValueError(
+            "all ranks must have one batch, heads, widths, dtype and tile; rank "
+            f"{dist.get_rank(group)} has {rest}. Make them equal."
+        )
     for rank, length in enumerate(lengths.tolist()):
         if length % chunk and lengths[rank + 1 :].any():
-            raise ValueError(f"each rank but the last must have whole chunks of {chunk} tokens; "
-                             f"rank {rank} has {length} tokens. Cut the sequence elsewhere."
-                             )  # fmt: skip
+            raise ValueError(
+                f"each rank but the last must have whole chunks of {chunk} tokens; "
+                f"rank {rank} has {length} tokens. Cut the sequence elsewhere."
+            )

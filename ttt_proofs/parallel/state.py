@@ -31,6 +31,8 @@ class State(Mapping[str, Tensor]):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
         """The state with a function of each tensor in its place, such as `Tensor.detach`."""
-        weights, accumulators = ({name: function(x) for name, x in all_.items()}
-                                 for all_ in (self.weights, self.accumulators))  # fmt: skip
+        weights, accumulators = (
+            {name: function(x) for name, x in all_.items()}
+            for all_ in (self.weights, self.accumulators)
+        )
         return State(weights, accumulators)

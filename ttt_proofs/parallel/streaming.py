@@ -52,9 +52,19 @@ def must_be_whole(loop: InnerLoop) -> str | None:
     return None
 
 
-def feed(loop: InnerLoop, run: Run, stream: Stream, q: Tensor, k: Tensor, v: Tensor, *,
-         weights: Weights, rate: Rates = None, momentum: Number | None = None,
-         last: bool = False) -> tuple[Tensor, Stream]:  # fmt: skip
+def feed(
+    loop: InnerLoop,
+    run: Run,
+    stream: Stream,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    weights: Weights,
+    rate: Rates = None,
+    momentum: Number | None = None,
+    last: bool = False,
+) -> tuple[Tensor, Stream]:
     """The outputs of the next tokens, `[B, T, H, V]`, and where the sequence then stands.
 
     run: a form of the loop, such as `Reduction.recurrent`. q, k, v, weights, rate and momentum as
@@ -68,9 +78,10 @@ def feed(loop: InnerLoop, run: Run, stream: Stream, q: Tensor, k: Tensor, v: Ten
     whole = tokens // length * length
     reason = must_be_whole(loop)
     if tokens > whole and reason and not last:
-        raise ValueError(f"a piece must end with a chunk of {length} tokens, for {reason}; got "
-                         f"{tokens - whole} tokens more. Feed whole chunks, or set last=True."
-                         )  # fmt: skip
+        raise ValueError(
+            f"a piece must end with a chunk of {length} tokens, for {reason}; got "
+            f"{tokens - whole} tokens more. Feed whole chunks, or set last=True."
+        )
     check_lengths(loop, stream, q, k, v, rate, momentum)
     piece = Piece(q, k, v, rate, momentum)
     if stream.open is not None:
@@ -81,8 +92,15 @@ def feed(loop: InnerLoop, run: Run, stream: Stream, q: Tensor, k: Tensor, v: Ten
     for stop in dict.fromkeys((whole, tokens)):
         if stop > done:
             part = piece.cut(done, stop, length)
-            made, after = run(part.q, part.k, part.v, weights=weights, rate=part.rate,
-                              momentum=part.momentum, initial_state=state)  # fmt: skip
+            made, after = run(
+                part.q,
+                part.k,
+                part.v,
+                weights=weights,
+                rate=part.rate,
+                momentum=part.momentum,
+                initial_state=state,
+            )
             outputs.append(made)
             state = after if stop == whole or last else state
             done = stop
@@ -92,12 +110,21 @@ def feed(loop: InnerLoop, run: Run, stream: Stream, q: Tensor, k: Tensor, v: Ten
     return found[:, waiting - skipped :], Stream(state, open_, closed)
 
 
-def check_lengths(loop: InnerLoop, stream: Stream, q: Tensor, k: Tensor, v: Tensor, rate: Rates,
-                  momentum: Number | None) -> None:  # fmt: skip
+def check_lengths(
+    loop: InnerLoop,
+    stream: Stream,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rate: Rates,
+    momentum: Number | None,
+) -> None:
     """Raise `ValueError` unless all tensors have the tokens, or the new chunks, of one piece."""
     if stream.closed and q.shape[1]:
-        raise ValueError("a stream must not go on after its last piece, which ended with a short "
-                         f"chunk; got {q.shape[1]} tokens more. Begin anew.")
+        raise ValueError(
+            "a stream must not go on after its last piece, which ended with a short "
+            f"chunk; got {q.shape[1]} tokens more. Begin anew."
+        )
     tokens, chunk, update = q.shape[1], loop.schedule.chunk, loop.update
     begun = -(-(stream.waiting + tokens) // chunk) - (stream.waiting > 0)
     lengths = {"per_token": tokens, "per_step": begun}
@@ -106,9 +133,11 @@ def check_lengths(loop: InnerLoop, stream: Stream, q: Tensor, k: Tensor, v: Tens
     tensors = [("k", k, tokens), ("v", v, tokens), ("momentum", momentum, momenta)]
     tensors += [(f"rate {name}".strip(), x, rates) for name, x in of.items()]
     for name, x, length in tensors:
-        if length is not None and not (isinstance(x, Tensor) and x.ndim > 1
-                                       and x.shape[1] == length):  # fmt: skip
+        if length is not None and not (
+            isinstance(x, Tensor) and x.ndim > 1 and x.shape[1] == length
+        ):
             got = tuple(x.shape) if isinstance(x, Tensor) else x
-            raise ValueError(f"`{name}` must have {length} entries along time for {tokens} tokens "
-                             f"that begin {begun} chunks; got {got}. Match the piece."
-                             )  # fmt: skip
+            raise ValueError(
+                f"`{name}` must have {length} entries along time for {tokens} tokens "
+                f"that begin {begun} chunks; got {got}. Match the piece."
+            )

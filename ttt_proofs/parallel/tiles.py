@@ -126,8 +126,11 @@ class Tiles:
     def read(self, states: Tensor) -> Tensor:
         """What the last layer makes of the queries, `[.., R, V]`, of states `[.., m·D, V]`."""
         states = states.to(self.queries.dtype)
-        *others, last = zip(self.before.to(states.dtype)[..., None].unbind(-2),
-                            states.chunk(self.before.shape[-1], dim=-2), strict=True)  # fmt: skip
+        *others, last = zip(
+            self.before.to(states.dtype)[..., None].unbind(-2),
+            states.chunk(self.before.shape[-1], dim=-2),
+            strict=True,
+        )
         made = last[0] * (self.queries @ last[1])
         for by, state in others:  # in place, which no gradient minds: sums are not needed again
             made.addcmul_(by, self.queries @ state)
@@ -162,15 +165,25 @@ def tiles(loop: InnerLoop, x: Chunks, tokens: int, made: Features | None = None)
     keys, values, rows = (flat(y, copies) for y in (keys, values, rows.to(values.dtype)))
     slope = None
     if affine:
-        values, slope = solved(keys, values, rows, flat(slopes(loop, x), copies),
-                               by_token(c.state[..., :count, :]), m)  # fmt: skip
+        values, slope = solved(
+            keys, values, rows, flat(slopes(loop, x), copies), by_token(c.state[..., :count, :]), m
+        )
         slope = rows * slope
     alone = steps == 1 and not causal  # then a state has all that is read
     leaves = alone and loop.schedule.read == "after_update"
     state = torch.arange(m, device=rows.device) == m - 1
     before = state.expand(length, m) if leaves else by_token(read[..., -m:])
-    return Tiles(flat(queries), keys, rows * values, slope, None if alone else within, before,
-                 by_token(after), gate, leaves)  # fmt: skip
+    return Tiles(
+        flat(queries),
+        keys,
+        rows * values,
+        slope,
+        None if alone else within,
+        before,
+        by_token(after),
+        gate,
+        leaves,
+    )
 
 
 def seen(loop: InnerLoop, c: Coefficients, steps: int) -> Tensor:
@@ -202,8 +215,9 @@ def leaving(c: Coefficients, steps: int, tile: int, each: int) -> tuple[Tensor, 
     return last[..., : -c.entering].mT, last[..., -c.entering :]
 
 
-def solved(keys: Tensor, values: Tensor, rows: Tensor, slope: Tensor, weights: Tensor, m: int
-           ) -> tuple[Tensor, Tensor]:  # fmt: skip
+def solved(
+    keys: Tensor, values: Tensor, rows: Tensor, slope: Tensor, weights: Tensor, m: int
+) -> tuple[Tensor, Tensor]:
     """The values of a tile's tokens, each of which depends on those before: constant and slope.
 
     value_i = values_i + slope_i keys_i W_i, and W_i = Σ weights_ij keys_jᵀ rows_j value_j + what

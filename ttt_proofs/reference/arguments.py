@@ -25,11 +25,14 @@ def rates(loop: InnerLoop, rate: Rate, q: Tensor) -> Tensor | Weights | float:
         return _scalars("rate", kind, rate, _steps(loop, q), q.device).transpose(1, 2)
     names = trained(loop)
     if not isinstance(rate, Mapping) or set(rate) != set(names):
-        raise ValueError("`rate` must be a dict with a tensor [B, T, H] for each of "
-                         f"{', '.join(names)}, for the loop's is per_token; got {_shown(rate)}. "
-                         "Give each trained weight its own.")  # fmt: skip
-    given = {name: _scalars(f"rate[{name!r}]", kind, rate[name], q.shape[:3], q.device)
-             for name in names}  # fmt: skip
+        raise ValueError(
+            "`rate` must be a dict with a tensor [B, T, H] for each of "
+            f"{', '.join(names)}, for the loop's is per_token; got {_shown(rate)}. "
+            "Give each trained weight its own."
+        )
+    given = {
+        name: _scalars(f"rate[{name!r}]", kind, rate[name], q.shape[:3], q.device) for name in names
+    }
     return {name: x.transpose(1, 2) for name, x in given.items()}
 
 
@@ -57,8 +60,9 @@ def _whether_given(name: str, kind: str | None, value: object) -> None:
     """Raise ValueError unless there is a value where, and only where, the loop wants one."""
     if (value is None) != (kind is None):
         need = "given, for the loop has one" if value is None else "None, for the loop has none"
-        raise ValueError(f"`{name}` must be {need}; got {_shown(value)}. "
-                         "Change it, or the loop's GradientStep.")  # fmt: skip
+        raise ValueError(
+            f"`{name}` must be {need}; got {_shown(value)}. Change it, or the loop's GradientStep."
+        )
 
 
 def _scalars(
@@ -70,8 +74,10 @@ def _scalars(
     if not number or (value.shape if isinstance(value, Tensor) else ()) != wanted:
         axes = "[B, T, H]" if kind == "per_token" else "[B, N, H]"
         need = "one number" if kind == "constant" else f"a tensor {axes} = {list(shape)}"
-        raise ValueError(f"`{name}` must be {need}, for the loop's is {kind}; got "
-                         f"{_shown(value)}. Reshape it, or change GradientStep.")  # fmt: skip
+        raise ValueError(
+            f"`{name}` must be {need}, for the loop's is {kind}; got "
+            f"{_shown(value)}. Reshape it, or change GradientStep."
+        )
     return torch.as_tensor(value, dtype=torch.float64, device=device).expand(shape)
 
 
@@ -81,24 +87,34 @@ def check(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Mapping[str
     _can_be_run(loop)
     ranks = [x.ndim if isinstance(x, Tensor) else None for x in (q, k, v)]
     if ranks != [4, 4, 4] or k.shape != q.shape or v.shape[:3] != q.shape[:3]:
-        raise ValueError("`q`, `k`, `v` must be [B, T, H, K], [B, T, H, K], [B, T, H, V]; got "
-                         f"{', '.join(map(_shown, (q, k, v)))}. Reshape them.")  # fmt: skip
+        raise ValueError(
+            "`q`, `k`, `v` must be [B, T, H, K], [B, T, H, K], [B, T, H, V]; got "
+            f"{', '.join(map(_shown, (q, k, v)))}. Reshape them."
+        )
     if net.tokens:
         if v.shape != q.shape:
-            raise ValueError("`q`, `k`, `v` must have the same channels for a convolution; got "
-                             f"{', '.join(map(_shown, (q, k, v)))}. Reshape them.")  # fmt: skip
+            raise ValueError(
+                "`q`, `k`, `v` must have the same channels for a convolution; got "
+                f"{', '.join(map(_shown, (q, k, v)))}. Reshape them."
+            )
         if q.shape[1] % net.tokens:
-            raise ValueError(f"`q`, `k`, `v` must hold whole images, T a multiple of {net.tokens}; "
-                             f"got T = {q.shape[1]}. Pad or cut them.")  # fmt: skip
+            raise ValueError(
+                f"`q`, `k`, `v` must hold whole images, T a multiple of {net.tokens}; "
+                f"got T = {q.shape[1]}. Pad or cut them."
+            )
     wanted = shapes(net, q.shape[3], v.shape[3], weights)
     if set(weights) != set(wanted):
-        raise ValueError(f"`weights` must be named {', '.join(wanted)}; got "
-                         f"{', '.join(weights) or 'none'}. Rename them.")  # fmt: skip
+        raise ValueError(
+            f"`weights` must be named {', '.join(wanted)}; got "
+            f"{', '.join(weights) or 'none'}. Rename them."
+        )
     for name, shape in wanted.items():
         if list(weights[name].shape) != [q.shape[2], *shape]:
-            raise ValueError(f"`weights[{name!r}]` must be [H, rows, cols] = "
-                             f"{[q.shape[2], *shape]} to match q, k, v and the other weights; got "
-                             f"{_shown(weights[name])}. Reshape it.")  # fmt: skip
+            raise ValueError(
+                f"`weights[{name!r}]` must be [H, rows, cols] = "
+                f"{[q.shape[2], *shape]} to match q, k, v and the other weights; got "
+                f"{_shown(weights[name])}. Reshape it."
+            )
 
 
 def _can_be_run(loop: InnerLoop) -> None:
@@ -113,15 +129,19 @@ def _can_be_run(loop: InnerLoop) -> None:
         name = getattr(rule, field)
         _known(field, name, name, {None: "None", **{known: known for known in table}})
     if getattr(net, "bias", False):
-        raise ValueError("`bias` must be False for a loop to be run, for its weights name no bias; "
-                         f"got {net!r}. Drop the bias.")  # fmt: skip
+        raise ValueError(
+            "`bias` must be False for a loop to be run, for its weights name no bias; "
+            f"got {net!r}. Drop the bias."
+        )
 
 
 def _known(field: str, value: object, key: object, table: Mapping[object, str]) -> None:
     """Raise ValueError unless the key is one that can be run."""
     if key not in table:
-        raise ValueError(f"`{field}` must be one of {', '.join(table.values())} for a loop to be "
-                         f"run; got {value!r}. Put one of these in its place.")  # fmt: skip
+        raise ValueError(
+            f"`{field}` must be one of {', '.join(table.values())} for a loop to be "
+            f"run; got {value!r}. Put one of these in its place."
+        )
 
 
 def _shown(value: object) -> str:

@@ -30,20 +30,48 @@ class Style(NamedTuple):
         return known * (self.small if raised else 1)
 
 
-TEXT = Style(re.compile("."), re.compile(r" (?=[+−·/] )"), re.compile(r"[\[({]"),
-             re.compile(r"[\])}]"), False, {}, 1, 2)  # fmt: skip
+TEXT = Style(
+    re.compile("."),
+    re.compile(r" (?=[+−·/] )"),
+    re.compile(r"[\[({]"),
+    re.compile(r"[\])}]"),
+    False,
+    {},
+    1,
+    2,
+)
 LATEX = Style(
     tokens=re.compile(r"\\[A-Za-z]+|\\.|."),
     breaks=re.compile(r" (?=[+-] |\\cdot )|\\,(?=\\(sum|prod|operatorname|partial|lVert))"),
     opens=re.compile(r"\(|\\lVert"),
     closes=re.compile(r"\)|\\rVert"),
     braces=True,
-    size={r"\,": 0.3, " ": 0.2, "{": 0, "}": 0, "_": 0, "^": 0, r"\operatorname": 0, "+": 1.8,
-          "-": 1.8, "=": 1.8, r"\mathrm": 0, r"\frac": 0, r"\sqrt": 1, r"\sum": 2, r"\prod": 2,
-          r"\textstyle": 0, r"\mapsto": 2, "'": 0.5, ",": 0.6, "(": 0.8, ")": 0.8},
+    size={
+        r"\,": 0.3,
+        " ": 0.2,
+        "{": 0,
+        "}": 0,
+        "_": 0,
+        "^": 0,
+        r"\operatorname": 0,
+        "+": 1.8,
+        "-": 1.8,
+        "=": 1.8,
+        r"\mathrm": 0,
+        r"\frac": 0,
+        r"\sqrt": 1,
+        r"\sum": 2,
+        r"\prod": 2,
+        r"\textstyle": 0,
+        r"\mapsto": 2,
+        "'": 0.5,
+        ",": 0.6,
+        "(": 0.8,
+        ")": 0.8,
+    },
     small=0.7,
     indent=1.8,
-)  # fmt: skip
+)
 
 
 class Line(NamedTuple):

@@ -36,16 +36,31 @@ def special(words: str) -> str:
 
 
 FORMATS: dict[str, Format] = {
-    "text": Format(lambda s: f"{s}\n{'=' * len(s)}\n", lambda s: f"{s}\n{'-' * len(s)}\n",
-                   lambda s: f"{s}\n", text_document, PLAIN),
-    "latex": Format(lambda s: rf"\section*{{{special(s)}}}" + "\n",
-                    lambda s: rf"\subsection*{{{special(s)}}}" + "\n",
-                    lambda s: f"{special(s)}\n", latex_document, TYPESET),
-    "md": Format(lambda s: f"# {s}\n", lambda s: f"## {s}\n", lambda s: f"{s}\n",
-                 markdown_document, TYPESET),
-    "html": Format(lambda s: f"<h1>{escape(s)}</h1>\n", lambda s: f"<h2>{escape(s)}</h2>\n",
-                   lambda s: f"<p>{escape(s)}</p>\n", html_document, TYPESET),
-}  # fmt: skip
+    "text": Format(
+        lambda s: f"{s}\n{'=' * len(s)}\n",
+        lambda s: f"{s}\n{'-' * len(s)}\n",
+        lambda s: f"{s}\n",
+        text_document,
+        PLAIN,
+    ),
+    "latex": Format(
+        lambda s: rf"\section*{{{special(s)}}}" + "\n",
+        lambda s: rf"\subsection*{{{special(s)}}}" + "\n",
+        lambda s: f"{special(s)}\n",
+        latex_document,
+        TYPESET,
+    ),
+    "md": Format(
+        lambda s: f"# {s}\n", lambda s: f"## {s}\n", lambda s: f"{s}\n", markdown_document, TYPESET
+    ),
+    "html": Format(
+        lambda s: f"<h1>{escape(s)}</h1>\n",
+        lambda s: f"<h2>{escape(s)}</h2>\n",
+        lambda s: f"<p>{escape(s)}</p>\n",
+        html_document,
+        TYPESET,
+    ),
+}
 
 
 # MathJax typesets the formulas where a browser can fetch it; without it they stay readable.
@@ -71,8 +86,10 @@ def render_derivation(derivation: Derivation, form: str, counterexample: str = "
     if form not in FORMATS:
         raise ValueError(f"`form` must be one of {', '.join(FORMATS)}; got {form!r}. Choose one.")
     style = FORMATS[form]
-    pieces = [style.title(f"{derivation.name}: {derivation.title}"),
-              style.paragraph(f"Source: {derivation.source}.")]  # fmt: skip
+    pieces = [
+        style.title(f"{derivation.name}: {derivation.title}"),
+        style.paragraph(f"Source: {derivation.source}."),
+    ]
     if counterexample:
         pieces.append(style.paragraph(f"This is claimed, and false. {counterexample}"))
     if derivation.instead:
@@ -105,9 +122,11 @@ def part_text(part: Part, style: Format, shared: Shared) -> str:
         return write(outline.sections(Theorem(part.proof), shared))
     except CheckerError as error:
         reached = Theorem(Proof(part.proof.definitions, part.proof.steps[:-1]))
-        return "\n".join([
-            style.paragraph("The claim, which is not proved:"),
-            write(outline.statement(part.statement, part.proof.definitions)),
-            style.paragraph(f"The checker refuses: {error} What the steps do prove:"),
-            write(outline.sections(reached, shared)),
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                style.paragraph("The claim, which is not proved:"),
+                write(outline.statement(part.statement, part.proof.definitions)),
+                style.paragraph(f"The checker refuses: {error} What the steps do prove:"),
+                write(outline.sections(reached, shared)),
+            ]
+        )

@@ -50,10 +50,12 @@ class Writer:
         """All indices of a symbol or function; those in `hidden` are shown as a dot."""
         dots = {Ix((v,)) for v in hidden}
         return self.listed(
-            (self.dot() if index in dots else self.index(index, names),
-             bool(index.vars) and index.vars[0].sort != TIME and not index.shift)
+            (
+                self.dot() if index in dots else self.index(index, names),
+                bool(index.vars) and index.vars[0].sort != TIME and not index.shift,
+            )
             for index in node.ix
-        )  # fmt: skip
+        )
 
     def piece(self, term: Term, names: Names, hidden: Sequence[Var] = ()) -> Piece:
         """An arranged term; the indices in `hidden` are shown as dots."""
@@ -122,8 +124,9 @@ class Writer:
         """Whether a power of this factor is clear without parentheses."""
         return not (isinstance(factor, App) and factor.slots)
 
-    def over(self, mark: str, variables: Sequence[Var], term: Sum | Prod, body: Term,
-             names: Names) -> Piece:  # fmt: skip
+    def over(
+        self, mark: str, variables: Sequence[Var], term: Sum | Prod, body: Term, names: Names
+    ) -> Piece:
         """A sum or product over an index; the bounds stand outside of its scope."""
         inside, low, high = bind(variables, names), term.low, term.high
         bounds = (self.index(low, names), self.index(high, names)) if low and high else None
@@ -182,8 +185,9 @@ class Writer:
         """A symbol with its indices."""
         raise NotImplementedError
 
-    def function(self, name: str, indices: str, slots: Sequence[Sequence[str]],
-                 arguments: Sequence[str]) -> str:  # fmt: skip
+    def function(
+        self, name: str, indices: str, slots: Sequence[Sequence[str]], arguments: Sequence[str]
+    ) -> str:
         """A function of `arguments`, differentiated once for each of `slots`."""
         raise NotImplementedError
 

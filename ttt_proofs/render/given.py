@@ -14,8 +14,10 @@ from .notation import MEANINGS, NOTES, Names, bind, letter
 from .special import is_operator
 
 ARBITRARY = "Lengths and widths are arbitrary. An empty sum is 0, an empty product is 1."
-SUMMED = ("A shape with a sum of widths is read at sums of indices; its entries are arbitrary, so "
-          "that zeros around an image are one case.")  # fmt: skip
+SUMMED = (
+    "A shape with a sum of widths is read at sums of indices; its entries are arbitrary, so "
+    "that zeros around an image are one case."
+)
 DATA = ("q", "k", "v")  # shown first
 
 
@@ -36,8 +38,9 @@ class Given:
     def facts(self, proof: Proof) -> tuple[Fact, ...]:
         """The symbols and functions that nothing defines, with their shapes."""
         defined = {d.name for block in proof.definitions for d in block}
-        defined |= {d.param for block in proof.definitions for d in block
-                    if isinstance(d, DefineGradient)}  # fmt: skip
+        defined |= {
+            d.param for block in proof.definitions for d in block if isinstance(d, DefineGradient)
+        }
         uses: dict[str, list[Atom]] = {name: [] for name in DATA}
         for atom in inside(proof, Atom):
             if atom.name not in defined:
@@ -56,14 +59,19 @@ class Given:
 
     def data(self, atoms: Sequence[Atom]) -> Fact:
         """A symbol with its shape: as far as it is read."""
-        widest = [max(same, key=lambda i: len(i.vars))
-                  for same in zip(*(atom.ix for atom in atoms), strict=True)]  # fmt: skip
+        widest = [
+            max(same, key=lambda i: len(i.vars))
+            for same in zip(*(atom.ix for atom in atoms), strict=True)
+        ]
         sorts = list(map(sort_of, widest))
-        widths = [self.extent(index) for index, sort in zip(widest, sorts, strict=True)
-                  if sort != TIME]  # fmt: skip
-        times = self.writer.listed((self.writer.variable(name), False)
-                                   for name, sort in zip("tuvw", sorts, strict=False)
-                                   if sort == TIME)  # fmt: skip
+        widths = [
+            self.extent(index) for index, sort in zip(widest, sorts, strict=True) if sort != TIME
+        ]
+        times = self.writer.listed(
+            (self.writer.variable(name), False)
+            for name, sort in zip("tuvw", sorts, strict=False)
+            if sort == TIME
+        )
         name = atoms[0].name
         shown = self.wrap(self.writer.symbol(name, times))
         return Fact(shown, self.kind(widths), NOTES.get(name, ""))
@@ -108,8 +116,10 @@ class Given:
             shown = self.wrap(self.writer.function(app.fn, "", (), ()))
             shapes = [self.shape([self.width(v.sort) for v in a.args[0].binders]) for a in apps]
             kind = self.kind([""] * len(app.ix)).split(" of ")[0]
-            return Fact(f"{shown}, any function that takes {kind} of shape {' or '.join(shapes)} "
-                        f"to one of the same shape{note}.")  # fmt: skip
+            return Fact(
+                f"{shown}, any function that takes {kind} of shape {' or '.join(shapes)} "
+                f"to one of the same shape{note}."
+            )
         return Fact(f"{'; '.join(map(self.any_function, apps))}{note}.")
 
     def any_function(self, app: App) -> str:
@@ -134,8 +144,10 @@ def sort_of(index: Ix) -> str:
 
 def signature(app: App) -> object:
     """The widths that a function is used with."""
-    return (tuple(map(sort_of, app.ix)),
-            tuple(tuple(v.sort for v in argument.binders) for argument in app.args))  # fmt: skip
+    return (
+        tuple(map(sort_of, app.ix)),
+        tuple(tuple(v.sort for v in argument.binders) for argument in app.args),
+    )
 
 
 def sentences(facts: Iterable[Fact]) -> list[str]:

@@ -18,8 +18,12 @@ COLUMNS, PAGE_COLUMNS = 60, 88  # letters, as `breaking` counts them: of an arti
 
 # LaTeX has its own names for the letters; only these differ from ours.
 VARIANTS = {"phi": "varphi", "epsilon": "varepsilon"}
-KNOWN = {"sigmoid": r"\sigma", "tanh": r"\tanh", "$silu": r"\operatorname{silu}",
-         "$relu": r"\operatorname{relu}"}  # fmt: skip
+KNOWN = {
+    "sigmoid": r"\sigma",
+    "tanh": r"\tanh",
+    "$silu": r"\operatorname{silu}",
+    "$relu": r"\operatorname{relu}",
+}
 SIZES = ("", r"\Big", r"\bigg", r"\Bigg")  # of parentheses
 MEANINGS = {
     "root": r"\lVert x \rVert = \sqrt{\textstyle\sum x^{2}}",
@@ -71,8 +75,9 @@ class LatexWriter(Writer):
         """The letter, the rest of the name as superscripts, the indices below."""
         return named(name) + (f"_{{{indices}}}" if indices else "")
 
-    def function(self, name: str, indices: str, slots: Sequence[Sequence[str]],
-                 arguments: Sequence[str]) -> str:  # fmt: skip
+    def function(
+        self, name: str, indices: str, slots: Sequence[Sequence[str]], arguments: Sequence[str]
+    ) -> str:
         """`\\varphi_{t,h}(x)`, with `\\partial_{1,c}` for partial derivatives."""
         plain = not any(slots)
         partial = "" if plain else "".join(rf"\partial_{{{','.join(s)}}}\," for s in slots)
@@ -156,8 +161,9 @@ def named(name: str) -> str:
     parts = [f"({match[2]})"] if match[2] else []
     for part in match[3].split("_")[1:]:
         inner = re.fullmatch(r"([A-Za-z])(\d+)", part)
-        parts.append(f"{inner[1]}^{{({inner[2]})}}" if inner else part if part.isdigit()
-                     else word(part))  # fmt: skip
+        parts.append(
+            f"{inner[1]}^{{({inner[2]})}}" if inner else part if part.isdigit() else word(part)
+        )
     return word(match[1]) + (f"^{{{','.join(parts)}}}" if parts else "")
 
 

@@ -10,11 +10,29 @@ from ..checker.terms import TIME, App, Atom, Ix, Lam, Var, free
 Names = Mapping[Var, str]
 
 GREEK = {
-    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eta": "η",
-    "theta": "θ", "kappa": "κ", "lambda": "λ", "mu": "μ", "rho": "ρ", "sigma": "σ",
-    "tau": "τ", "phi": "φ", "psi": "ψ", "omega": "ω", "ell": "ℓ",
-    "Theta": "Θ", "Phi": "Φ", "Psi": "Ψ", "Sigma": "Σ", "Lambda": "Λ",
-}  # fmt: skip
+    "alpha": "α",
+    "beta": "β",
+    "gamma": "γ",
+    "delta": "δ",
+    "epsilon": "ε",
+    "eta": "η",
+    "theta": "θ",
+    "kappa": "κ",
+    "lambda": "λ",
+    "mu": "μ",
+    "rho": "ρ",
+    "sigma": "σ",
+    "tau": "τ",
+    "phi": "φ",
+    "psi": "ψ",
+    "omega": "ω",
+    "ell": "ℓ",
+    "Theta": "Θ",
+    "Phi": "Φ",
+    "Psi": "Ψ",
+    "Sigma": "Σ",
+    "Lambda": "Λ",
+}
 
 # The logistic function takes the letter; a function that a loop calls `sigma` keeps its name.
 FUNCTIONS = {name: sign for name, sign in GREEK.items() if name not in ("sigma", "Sigma")}
@@ -33,13 +51,13 @@ MEANINGS = {
 # What a name stands for where the loop runs; to proofs it is as unknown as any other.
 NOTES = {
     "root": ", summed over what dots stand for; the proof holds for any function of a number in "
-            "place of the square root",
+    "place of the square root",
     "inverse": ", the reciprocal; the proof holds for any function of a number in its place",
     "muon": "; five Newton–Schulz steps where the loop runs",
     "muon_bfloat16": "; five Newton–Schulz steps in bfloat16 where the loop runs",
     "visible": "; where the loop runs, 1 for a token and those before it in its chunk, and 0 for "
-               "those after it",
-}  # fmt: skip
+    "those after it",
+}
 
 LETTERS = {"D_k": "a", "D_h": "h", "D_v": "c", "L": "l"}
 TIMES = "ijst"

@@ -84,8 +84,11 @@ class Outline:
         What is `shared` with other parts is said elsewhere, and referred to.
         """
         proof = theorem.proof
-        numbers = {step.rule.equation: k for k, step in enumerate(proof.steps)
-                   if isinstance(step.rule, Assume)}  # fmt: skip
+        numbers = {
+            step.rule.equation: k
+            for k, step in enumerate(proof.steps)
+            if isinstance(step.rule, Assume)
+        }
         steps = [self.step(proof, k, numbers) for k in range(len(proof.steps))]
         statement = self.claim(theorem.statement.equation)
         left = [Entry(self.sentence(words, proof)) for words in assumptions(proof)]
@@ -180,8 +183,10 @@ class Outline:
     def legend(self, node: object) -> tuple[Entry, ...]:
         """Which letter runs over which width."""
         found = {v.sort: letter(v) for v in inside(node, Var) if v.sort != TIME}
-        parts = [f"{self.wrap(self.writer.variable(found[sort]))} over {self.given.width(sort)}"
-                 for sort in sorted(found, key=lambda s: found[s])]  # fmt: skip
+        parts = [
+            f"{self.wrap(self.writer.variable(found[sort]))} over {self.given.width(sort)}"
+            for sort in sorted(found, key=lambda s: found[s])
+        ]
         return (Entry(f"Indices, primed or not: {', '.join(parts)}."),) if parts else ()
 
     def definitions(self, blocks: tuple[Block, ...]) -> tuple[Entry, ...]:
@@ -233,8 +238,10 @@ class Outline:
             known = [assumed[part] for part in rule.predicate if part in assumed]
             onwards = f"{shown}{self.writer.PLUS.replace(' ', '')}1"
             freed = f", discharging {numbers(known)}" if known else ""
-            return (f"induction on {self.wrap(shown)}: {bases} at 0, {steps} from "
-                    f"{self.wrap(shown)} to {self.wrap(onwards)}{freed}")  # fmt: skip
+            return (
+                f"induction on {self.wrap(shown)}: {bases} at 0, {steps} from "
+                f"{self.wrap(shown)} to {self.wrap(onwards)}{freed}"
+            )
         if isinstance(rule, Definition):
             name = self.wrap(self.writer.symbol(rule.name, ""))
             if rule.entry:
@@ -269,11 +276,11 @@ def spans(places: Iterable[int]) -> str:
             found.append([place])
     joints = [" to " if len(run) > 2 else ", " for run in found]
     ends = [[run[0], run[-1]] if len(run) > 1 else run for run in found]
-    return ", ".join(joint.join(f"({mark(end)})" for end in run)
-                     for joint, run in zip(joints, ends, strict=True))  # fmt: skip
+    return ", ".join(
+        joint.join(f"({mark(end)})" for end in run) for joint, run in zip(joints, ends, strict=True)
+    )
 
 
 def numbers(found: Iterable[int]) -> str:
     """Steps by their numbers: `(1), (2)`."""
     return ", ".join(f"({number})" for number in found)
-

@@ -45,8 +45,9 @@ class TextWriter(Writer):
         """`name[indices]`."""
         return sign(name, GREEK) + (f"[{indices}]" if indices else "")
 
-    def function(self, name: str, indices: str, slots: Sequence[Sequence[str]],
-                 arguments: Sequence[str]) -> str:  # fmt: skip
+    def function(
+        self, name: str, indices: str, slots: Sequence[Sequence[str]], arguments: Sequence[str]
+    ) -> str:
         """`φ[t,h](x)`, `∂_{1,c} ℓ(x, y)` for partial derivatives, `act′(x)` for others."""
         plain = not any(slots)
         partial = "" if plain else "".join(f"∂_{subscript(slot)} " for slot in slots)
@@ -146,9 +147,15 @@ def lines(entries: Iterable[Entry]) -> str:
         label = entry.label.ljust(5) + " " if entry.label else ""
         indent = " " * len(label) if label else "  " if entry.words else ""
         if entry.words:
-            found.append(textwrap.fill(label + entry.words, COLUMNS - 2, break_long_words=False,
-                                       subsequent_indent=indent or "  ",
-                                       break_on_hyphens=False))  # fmt: skip
+            found.append(
+                textwrap.fill(
+                    label + entry.words,
+                    COLUMNS - 2,
+                    break_long_words=False,
+                    subsequent_indent=indent or "  ",
+                    break_on_hyphens=False,
+                )
+            )
         if entry.formula:
             first = indent if entry.words else label
             found.append(laid_out(entry.formula, first))

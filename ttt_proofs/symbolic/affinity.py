@@ -27,10 +27,18 @@ def corner(loop: InnerLoop, tail: str) -> Definitions:
     Each weight of the state is called after it, as `S_W`, `A_W` and `B_W`.
     """
     block = theory.weight_definitions(loop)
-    starts = {w.name: Add(tuple(Atom(f"{letter}_{w.name}", place(theory.cell(loop, w)))
-                                for letter in CORNERS[tail])) for w in loop.trained}  # fmt: skip
-    moved = tuple(replace(d, start=starts[d.name])
-                  if isinstance(d, Define) and d.name in starts else d for d in block)  # fmt: skip
+    starts = {
+        w.name: Add(
+            tuple(
+                Atom(f"{letter}_{w.name}", place(theory.cell(loop, w))) for letter in CORNERS[tail]
+            )
+        )
+        for w in loop.trained
+    }
+    moved = tuple(
+        replace(d, start=starts[d.name]) if isinstance(d, Define) and d.name in starts else d
+        for d in block
+    )
     return tagged((moved,), tail)
 
 
@@ -55,8 +63,7 @@ def additive_claim(loop: InnerLoop) -> Equation:
     return Equation(every, moved, Add((begun, added)))
 
 
-def prove_corners(loop: InnerLoop, goal: Equation,
-                  tails: Sequence[str] = tuple(CORNERS)) -> Proof:  # fmt: skip
+def prove_corners(loop: InnerLoop, goal: Equation, tails: Sequence[str] = tuple(CORNERS)) -> Proof:
     """The steps that unfold one step of the loop from each corner, on both sides."""
     prover = Prover(joined(*(corner(loop, tail) for tail in tails)))
     sources: list[int] = []

@@ -6,8 +6,10 @@ from ..checker.definitions import ZERO, DefineGradient, differential
 from ..checker.proof import Assume, Proof
 from ..checker.terms import Add, App, Mul, Sum, Term, inside, symbols
 
-STEP = ("The derivative of `step` (1 for positive and 0 for other numbers) is taken as 0, "
-        "also at 0, as PyTorch does for relu.")  # fmt: skip
+STEP = (
+    "The derivative of `step` (1 for positive and 0 for other numbers) is taken as 0, "
+    "also at 0, as PyTorch does for relu."
+)
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 
 
@@ -72,6 +74,10 @@ def smoothness(name: str, arity: int, argument: int, order: int) -> str:
 def conventions(proof: Proof) -> tuple[str, ...]:
     """How the jump of `step` is read."""
     gradients = [d for block in proof.definitions for d in block if isinstance(d, DefineGradient)]
-    steps = [a for d in gradients for a in inside(d.loss, App)
-             if a.fn == "step" and d.param in symbols(a)]  # fmt: skip
+    steps = [
+        a
+        for d in gradients
+        for a in inside(d.loss, App)
+        if a.fn == "step" and d.param in symbols(a)
+    ]
     return (STEP,) if steps else ()

@@ -102,8 +102,9 @@ def contraction(matrix: sp.MatMul, row: Place, col: Place, scope: Scope) -> Term
     coefficient, factors = matrix.as_coeff_matrices()
     inner = [scope.fresh(factor.shape[1].name) for factor in factors[:-1]]
     ends = [row, *map(place, inner), col]
-    terms = [entry(factor, a, b, scope)
-             for factor, a, b in zip(factors, ends, ends[1:], strict=False)]  # fmt: skip
+    terms = [
+        entry(factor, a, b, scope) for factor, a, b in zip(factors, ends, ends[1:], strict=False)
+    ]
     return sum_over([v for found in inner for v in found], product([scalar(coefficient), *terms]))
 
 
@@ -143,8 +144,10 @@ def windowed(matrix: Windowed, row: Place, col: Place, scope: Scope) -> Term:
     """`Σ_d X[row + d, col] W[d, col]`."""
     inputs, window = matrix.args
     offset = scope.fresh(window.shape[0].name)
-    terms = (entry(inputs, shifted(row, place(offset)), col, scope),
-             entry(window, place(offset), col, scope))  # fmt: skip
+    terms = (
+        entry(inputs, shifted(row, place(offset)), col, scope),
+        entry(window, place(offset), col, scope),
+    )
     return sum_over(offset, Mul(terms))
 
 
@@ -152,8 +155,10 @@ def windowed_adjoint(matrix: WindowedAdjoint, row: Place, col: Place, scope: Sco
     """`Σ_p X[p + row, col] C[p, col]`."""
     function, cotangent = matrix.args
     token = scope.fresh(function.shape[0].name)
-    terms = (entry(function.args[0], shifted(place(token), row), col, scope),
-             entry(cotangent, place(token), col, scope))  # fmt: skip
+    terms = (
+        entry(function.args[0], shifted(place(token), row), col, scope),
+        entry(cotangent, place(token), col, scope),
+    )
     return sum_over(token, Mul(terms))
 
 

@@ -26,11 +26,17 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.verdict not in get_args(Verdict):
-            raise ValueError(f"`verdict` must be one of {', '.join(get_args(Verdict))}; got "
-                             f"{self.verdict!r}. Choose one.")  # fmt: skip
+            raise ValueError(
+                f"`verdict` must be one of {', '.join(get_args(Verdict))}; got "
+                f"{self.verdict!r}. Choose one."
+            )
         if bool(self.by) is (self.verdict == "not decided here"):
-            raise ValueError(f"`by` must name derivations exactly if the claim is decided; got "
-                             f"{self.by} for {self.verdict!r}. Name what decides it.")  # fmt: skip
+            raise ValueError(
+                f"`by` must name derivations exactly if the claim is decided; got "
+                f"{self.by} for {self.verdict!r}. Name what decides it."
+            )
         if not self.so and self.verdict != "holds":
-            raise ValueError(f"`so` must say what holds where the claim as it stands does not; got "
-                             f"nothing for {self.says!r}. Say it.")  # fmt: skip
+            raise ValueError(
+                f"`so` must say what holds where the claim as it stands does not; got "
+                f"nothing for {self.says!r}. Say it."
+            )

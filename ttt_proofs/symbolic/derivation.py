@@ -45,9 +45,12 @@ class Derivation:
         if not self.parts:
             raise ValueError("`parts` must hold at least one statement; got none. Add one.")
         if self.expects not in ("holds", "fails"):
-            raise ValueError(f"`expects` must be 'holds' or 'fails'; got {self.expects!r}. "
-                             "Choose one.")  # fmt: skip
+            raise ValueError(
+                f"`expects` must be 'holds' or 'fails'; got {self.expects!r}. Choose one."
+            )
         if self.expects == "fails" and len(self.parts) > 1:
             # One statement's counterexample must not stand for another's.
-            raise ValueError(f"a claim that fails must be one statement; got {len(self.parts)}. "
-                             "Write a derivation for each.")  # fmt: skip
+            raise ValueError(
+                f"a claim that fails must be one statement; got {len(self.parts)}. "
+                "Write a derivation for each."
+            )

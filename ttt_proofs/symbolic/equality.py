@@ -42,8 +42,9 @@ def tagged(definitions: Definitions, tail: str) -> Definitions:
     return renamed_symbols(definitions, own_names(definitions, tail))
 
 
-def unfolded(prover: Prover, loop: InnerLoop, states: str, weights: Sequence[Weight],
-             tail: str = "") -> list[int]:  # fmt: skip
+def unfolded(
+    prover: Prover, loop: InnerLoop, states: str, weights: Sequence[Weight], tail: str = ""
+) -> list[int]:
     """The definitions of these states of a loop's copy, gradients as SymPy found them."""
     own, steps = own_names((theory.weight_definitions(loop),), tail), []
     for name in states:
@@ -150,14 +151,21 @@ def textbook(loop: InnerLoop) -> Definitions:
     weight, token = loop.net.last, theory.rows(loop)
     row, col = theory.ends(loop, weight)
     state, later = (Atom("S", (time, *place(row + col))) for time in (NOW, theory.NEXT))
-    pair = Mul((Atom("k", (NOW, *place(token), *place(row))),
-                Atom("v", (NOW, *place(token), *place(col)))))  # fmt: skip
+    pair = Mul(
+        (Atom("k", (NOW, *place(token), *place(row))), Atom("v", (NOW, *place(token), *place(col))))
+    )
     read = Mul((Atom("q", (NOW, *place(token), *place(row))), later))
     return (
-        (Define("S", (T, *row, *col), Add((state, sum_over(token, pair))),
-                theory.start(loop, weight)),),
+        (
+            Define(
+                "S",
+                (T, *row, *col),
+                Add((state, sum_over(token, pair))),
+                theory.start(loop, weight),
+            ),
+        ),
         (Define("o_b", (T, *token, *col), sum_over(row, read)),),
-    )  # fmt: skip
+    )
 
 
 def prove_textbook(loop: InnerLoop, goal: Equation) -> Proof:

@@ -21,8 +21,7 @@ def norm(column: Lam) -> Term:
     return call("root", sum_over(column.binders, Mul((column.body, column.body))))
 
 
-def column_gate(loop: InnerLoop, weight: Weight, which: sp.Symbol, column: Lam,
-                col: Place) -> Term:  # fmt: skip
+def column_gate(loop: InnerLoop, weight: Weight, which: sp.Symbol, column: Lam, col: Place) -> Term:
     """The gate on a column: 1/(norm + 1) or initial norm/(norm + ε); by other names, unknown.
 
     An unknown clip is one function of a column; an unknown normalisation may be another for each

@@ -97,10 +97,14 @@ def definitions(loop: InnerLoop) -> tuple[Block, ...]:
         slope = Atom(f"G_{weight.name}", (NOW, INNER, LAST, *cell[0], *cell[1]))
         moved = scalar(loop.update.recurrence[W], {W: inner(weight, NOW, INNER)(*cell), G: slope})
         block += [
-            Define(weight.name, (T, *row, *col, K), inner(weight, NOW, LAST)(*cell),
-                   theory.start(loop, weight)),
+            Define(
+                weight.name,
+                (T, *row, *col, K),
+                inner(weight, NOW, LAST)(*cell),
+                theory.start(loop, weight),
+            ),
             Define(f"{weight.name}_in", (T, J, *row, *col, K), moved, outer(weight, NOW)(*cell)),
-        ]  # fmt: skip
+        ]
     row, col = theory.rows(loop), theory.rows(loop, "D_v")
     output = entry(F, place(row), place(col), reading(loop))
     return ((*block, *gradients), (Define("o", (T, *row, *col, K), output),))
@@ -156,8 +160,9 @@ def unroll(loop: InnerLoop, *extra: Block) -> Unrolled:
     name = f"G_{weight.name}"
     own = product([scalar(rate(loop, t)), Atom(name, (NOW, ix(PAST), LAST, *place(ends)))])
     before = Sum(PAST, at(0), ix(J, -1), own)
-    claim = Equation((T, *ends, K), inner(weight, NOW, INNER)(*cell),
-                     Add((outer(weight, NOW)(*cell), before)))  # fmt: skip
+    claim = Equation(
+        (T, *ends, K), inner(weight, NOW, INNER)(*cell), Add((outer(weight, NOW)(*cell), before))
+    )
     within = induct(prover, claim, J, f"{weight.name}_in")
     each = product([scalar(rate(loop, i)), Atom(name, (ix(PAST), INNER, LAST, *place(ends)))])
     past = Sum(PAST, at(0), ix(T, -1), Sum(J, at(0), ix(K, -1), each))
@@ -167,8 +172,14 @@ def unroll(loop: InnerLoop, *extra: Block) -> Unrolled:
     return Unrolled(prover, within, overall, found)
 
 
-def induct(prover: Prover, claim: Equation, time: Var, name: str, *sources: int,
-           rewrite: tuple[tuple[Term, int], ...] = ()) -> int:  # fmt: skip
+def induct(
+    prover: Prover,
+    claim: Equation,
+    time: Var,
+    name: str,
+    *sources: int,
+    rewrite: tuple[tuple[Term, int], ...] = (),
+) -> int:
     """Prove a statement about the defined symbol `name` by induction on `time`.
 
     `sources` are used on its definition; each of `rewrite` is a form to bring that into, and an
@@ -183,8 +194,9 @@ def induct(prover: Prover, claim: Equation, time: Var, name: str, *sources: int,
     for term, source in rewrite:
         number = prover.conclude(number, term, source)
     number = prover.use(number, assumed)
-    return prover.induct(time, (claim,), [base],
-                         [prover.rearrange(number, goal.right, ix(time))], 0)  # fmt: skip
+    return prover.induct(
+        time, (claim,), [base], [prover.rearrange(number, goal.right, ix(time))], 0
+    )
 
 
 def prove_claim(loop: InnerLoop, goal: Equation) -> Proof:
@@ -217,8 +229,10 @@ class DeltaRule:
         """What is left of the error after j steps, and how much of it has been stored."""
         left, gain = (Atom(name, (NOW, INNER)) for name in ("rest", "gain"))
         more = Mul((self.eta, Add((ONE, Mul((MINUS_ONE, self.square, gain))))))
-        return (Define("rest", (T, J), Mul((self.decay, left)), ONE),
-                Define("gain", (T, J), Add((gain, more)), ZERO))  # fmt: skip
+        return (
+            Define("rest", (T, J), Mul((self.decay, left)), ONE),
+            Define("gain", (T, J), Add((gain, more)), ZERO),
+        )
 
     def power(self, last: Ix) -> Prod:
         """`(1 - η ‖φ‖²)` to the power `last`, as a running product."""
@@ -228,8 +242,9 @@ class DeltaRule:
         """`factor · W[t + 1] = factor · W[t] + φᵀ (v - φ W[t]) · gained`."""
         after, before = (outer(self.weight, time)(*self.cell) for time in (ix(T, 1), NOW))
         stored = product([self.key, self.error, gained])
-        return Equation(self.every, product([factor, after]),
-                        Add((product([factor, before]), stored)))  # fmt: skip
+        return Equation(
+            self.every, product([factor, after]), Add((product([factor, before]), stored))
+        )
 
     def sum(self) -> Equation:
         """`W[t + 1] = W[t] + φᵀ (v - φ W[t]) η Σ_{j<K} (1 - η ‖φ‖²)^j`."""
@@ -246,8 +261,11 @@ class DeltaRule:
         prover, name = known.prover, f"{self.weight.name}_in"
         gain, rest = (Atom(symbol, (NOW, INNER)) for symbol in ("gain", "rest"))
         stored = product([self.key, self.error, gain])
-        state = Equation(self.every, inner(self.weight, NOW, INNER)(*self.cell),
-                         Add((outer(self.weight, NOW)(*self.cell), stored)))  # fmt: skip
+        state = Equation(
+            self.every,
+            inner(self.weight, NOW, INNER)(*self.cell),
+            Add((outer(self.weight, NOW)(*self.cell), stored)),
+        )
         gained = prover.definition("gain")
         weight = induct_with(prover, state, name, "gain", known.gradient, gained)
         left = Equation((T,), rest, Add((ONE, Mul((MINUS_ONE, self.square, gain)))))
@@ -255,10 +273,16 @@ class DeltaRule:
         powers = induct(prover, Equation((T,), rest, self.power(INNER)), J, "rest")
         each = Atom("rest", (NOW, ix(PAST)))
         total = Mul((self.eta, Sum(PAST, at(0), ix(J, -1), each)))
-        sums = induct(prover, Equation((T,), gain, total), J, "gain",
-                      rewrite=((Add((gain, Mul((self.eta, rest)))), both),))  # fmt: skip
-        number = prover.use(prover.begin(goal.every, goal.left),
-                            prover.definition(self.weight.name), weight)  # fmt: skip
+        sums = induct(
+            prover,
+            Equation((T,), gain, total),
+            J,
+            "gain",
+            rewrite=((Add((gain, Mul((self.eta, rest)))), both),),
+        )
+        number = prover.use(
+            prover.begin(goal.every, goal.left), prover.definition(self.weight.name), weight
+        )
         if goal == self.sum():
             return prover.claim(prover.use(number, sums, powers), goal)
         before = product([self.square, outer(self.weight, NOW)(*self.cell)])

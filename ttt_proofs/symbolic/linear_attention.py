@@ -104,8 +104,9 @@ def written(loop: InnerLoop, expression: sp.Expr, col: Place) -> Term:
     return scalar(expression, theory.gates(loop.net.last, col))
 
 
-def linear_attention(loop: InnerLoop, *, coefficient: sp.Expr | None = None,
-                     scale: sp.Expr | int = 1) -> Form:  # fmt: skip
+def linear_attention(
+    loop: InnerLoop, *, coefficient: sp.Expr | None = None, scale: sp.Expr | int = 1
+) -> Form:
     """The form that the loop should have.
 
     `coefficient`, a SymPy expression in i and t, replaces the one found from the recurrence;
@@ -130,11 +131,12 @@ def linear_attention(loop: InnerLoop, *, coefficient: sp.Expr | None = None,
         **parts,
         stored=stored,
         coefficient=written(loop, weights, place(col)),
-        start=product([written(loop, closed[W].decay(last), place(col)),
-                       theory.start(loop, loop.net.last)]),
+        start=product(
+            [written(loop, closed[W].decay(last), place(col)), theory.start(loop, loop.net.last)]
+        ),
         last=index(last),
         newest=newest,
-    )  # fmt: skip
+    )
 
 
 def single_step(loop: InnerLoop, scale: sp.Expr | int) -> Form:
@@ -183,8 +185,7 @@ def of_tokens(loop: InnerLoop, parts: dict[str, Any], *factors: Term) -> Term:
 
 def operated(loop: InnerLoop, stored: Term, accumulator: Closed) -> Term:
     """What the operator makes of the accumulator after step i, at `[h, c]`."""
-    outer, inner = (theory.cell(loop, loop.net.last),
-                    sum(theory.ends(loop, loop.net.last, 1), ()))  # fmt: skip
+    outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
     col = place(theory.ends(loop, loop.net.last, 1)[1])
     there = dict(zip(outer, place(inner), strict=True))
     if not loop.update.momentum:  # the accumulator is the step's own gradient
@@ -200,8 +201,7 @@ def operated(loop: InnerLoop, stored: Term, accumulator: Closed) -> Term:
 def each_outer_product(loop: InnerLoop) -> Form:
     """The loop's form with the operator on every token's keyᵀ value, as Eq. (1) prints it."""
     plain = linear_attention(replace(loop, update=replace(loop.update, orthogonal=None)))
-    outer, inner = (theory.cell(loop, loop.net.last),
-                    sum(theory.ends(loop, loop.net.last, 1), ()))  # fmt: skip
+    outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
     alone = Mul((plain.coefficient, plain.key, plain.value))
     there = substitute(alone, dict(zip(outer, place(inner), strict=True)))
     stored = sum_over(past_rows(loop), applied(loop, place(outer), Lam(inner, there)))
@@ -270,8 +270,10 @@ def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], in
             if prover.applies(number, source):
                 number = prover.use(number, source)
         steps.append(prover.rearrange(number, goal.right, NOW))
-    return {name: partial(prover.induct, T, parts, bases, steps, pick)
-            for pick, name in enumerate(names)}  # fmt: skip
+    return {
+        name: partial(prover.induct, T, parts, bases, steps, pick)
+        for pick, name in enumerate(names)
+    }
 
 
 def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proof:
@@ -283,10 +285,11 @@ def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proo
     prover = Prover(theory.definitions(loop))
     weight, causal = loop.net.last, loop.schedule.read == "causal"
     gradients = [
-        prover.definition(theory.state("G", weight) + tail,
-                          entry=theory.gradient_entry(loop, weight, bool(tail)))
+        prover.definition(
+            theory.state("G", weight) + tail, entry=theory.gradient_entry(loop, weight, bool(tail))
+        )
         for tail in (("", theory.SEEN_TAIL) if causal else ("",))
-    ]  # fmt: skip
+    ]
     known = prove_unrolled(prover, loop) if unroll else {}
     last, held, made = (theory.state(name, weight) for name in "WMU")
     number = prover.definition("o")

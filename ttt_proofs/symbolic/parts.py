@@ -33,8 +33,10 @@ def one_step_a_chunk(*loops: InnerLoop) -> None:
     """Raise `ValueError` for a loop of several steps on a chunk, which a part is not about."""
     for loop in loops:
         if loop.schedule.steps > 1:
-            raise ValueError(f"`steps` must be 1 for this statement; got {loop.schedule.steps}. "
-                             "Use attention_part.")  # fmt: skip
+            raise ValueError(
+                f"`steps` must be 1 for this statement; got {loop.schedule.steps}. "
+                "Use attention_part."
+            )
 
 
 def attention_form(loop: InnerLoop, label: str = "") -> tuple[Form, Part]:
@@ -50,9 +52,15 @@ def attention_form(loop: InnerLoop, label: str = "") -> tuple[Form, Part]:
     return form, Part(label, goal, prove_claim(loop, goal))
 
 
-def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | None = None,
-                   scale: sp.Expr | int = 1, like: InnerLoop | None = None,
-                   scores: bool = False) -> Part:  # fmt: skip
+def attention_part(
+    loop: InnerLoop,
+    label: str = "",
+    *,
+    coefficient: sp.Expr | None = None,
+    scale: sp.Expr | int = 1,
+    like: InnerLoop | None = None,
+    scores: bool = False,
+) -> Part:
     """The loop's output as linear attention, for all times: `o_t = q̂ (S_0 + Σ_i C_ti k̂_iᵀ v̂_i)`.
 
     coefficient: C_ti, a SymPy expression in i and t; by default the one found. scale: a factor,
@@ -65,9 +73,10 @@ def attention_part(loop: InnerLoop, label: str = "", *, coefficient: sp.Expr | N
     if (coefficient, scale, like, scores) == (None, 1, None, False):
         return attention_form(loop, label)[1]
     if loop.schedule.steps > 1:
-        raise ValueError("`coefficient`, `scale`, `like` and `scores` must be left out for a loop "
-                         f"of several steps on a chunk; got {loop}. Take one step a chunk."
-                         )  # fmt: skip
+        raise ValueError(
+            "`coefficient`, `scale`, `like` and `scores` must be left out for a loop "
+            f"of several steps on a chunk; got {loop}. Take one step a chunk."
+        )
     form = linear_attention(like or loop, coefficient=coefficient, scale=scale)
     goal = scored(form) if scores else claim(form)
     return Part(label, goal, prove_claim(loop, goal))
@@ -79,8 +88,10 @@ def steps_part(loop: InnerLoop, form: Form, label: str) -> Part:
     Raises `NotCoveredError` where these are not plain gradient steps.
     """
     if not inner_steps.covered(loop):
-        raise NotCoveredError("several steps on a chunk are covered where each is a plain gradient "
-                              f"step; got {loop.update}. Take one step a chunk.")  # fmt: skip
+        raise NotCoveredError(
+            "several steps on a chunk are covered where each is a plain gradient "
+            f"step; got {loop.update}. Take one step a chunk."
+        )
     goal = claim(form)
     return Part(label, goal, inner_steps.prove_claim(loop, goal))
 
@@ -147,8 +158,9 @@ def additive_part(loop: InnerLoop, label: str = "") -> Part:
     return Part(label, goal, affinity.prove_corners(loop, goal, ("", "_a")))
 
 
-def single_step_part(loop: InnerLoop, label: str = "", *, scale: sp.Expr | int = 1,
-                     scores: bool = False) -> Part:  # fmt: skip
+def single_step_part(
+    loop: InnerLoop, label: str = "", *, scale: sp.Expr | int = 1, scores: bool = False
+) -> Part:
     """The loop's output in terms of the state one step before, for updates without momentum.
 
     scale: a factor of the value, the rate. scores: as for `attention_part`. Source: Theorem 5.1.
@@ -178,8 +190,14 @@ def running_product(name: str, first: sp.Expr, last: sp.Expr) -> sp.Expr:
     return sp.Product(sp.IndexedBase(name)[s], (s, first, last))
 
 
-def identity_part(left: sp.Expr, right: sp.Expr, times: tuple[sp.Symbol, ...], label: str = "",
-                  *, peel: sp.Expr | None = None) -> Part:  # fmt: skip
+def identity_part(
+    left: sp.Expr,
+    right: sp.Expr,
+    times: tuple[sp.Symbol, ...],
+    label: str = "",
+    *,
+    peel: sp.Expr | None = None,
+) -> Part:
     """An identity between two scalar expressions, for all `times`.
 
     `peel`, such as t + 1, is where ranges that reach so far are split at their last step.
@@ -198,8 +216,10 @@ def matrix_identity_part(left: sp.MatrixExpr, right: sp.MatrixExpr, label: str =
     `ValueError` for two shapes.
     """
     if left.shape != right.shape:
-        raise ValueError(f"both sides must have one shape; got {left.shape} and {right.shape}. "
-                         "Transpose or multiply one.")  # fmt: skip
+        raise ValueError(
+            f"both sides must have one shape; got {left.shape} and {right.shape}. "
+            "Transpose or multiply one."
+        )
     names = {s.name for side in (left, right) for s in side.atoms(sp.MatrixSymbol)}
     scope = Scope({name: partial(symbol_entry, name) for name in names})
     row, col = (scope.fresh(size.name) for size in left.shape)

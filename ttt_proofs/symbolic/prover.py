@@ -87,7 +87,13 @@ class Prover:
         step = Step(Calculate(goal.right, peel), (target, *sources), Sequent((), goal))
         return Proof(self.definitions, (*self.steps, step))
 
-    def induct(self, time: Var, predicate: tuple[Equation, ...], bases: list[int],
-               steps: list[int], pick: int) -> int:  # fmt: skip
+    def induct(
+        self,
+        time: Var,
+        predicate: tuple[Equation, ...],
+        bases: list[int],
+        steps: list[int],
+        pick: int,
+    ) -> int:
         """Conclude part `pick` of the predicate for every time."""
         return self.add(Induction(time, predicate, pick), *bases, *steps)

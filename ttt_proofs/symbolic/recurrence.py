@@ -44,8 +44,10 @@ def solve_one(state: sp.Symbol, expression: sp.Expr, solved: dict[sp.Symbol, Clo
     rest = sp.expand(expression - decay * state - direct * source - through * NEXT_M)
     coefficients = sp.Tuple(decay, direct, through)  # no sum: one could cancel another
     if rest != 0 or coefficients.has(W, M, G, U, NEXT_M):
-        raise ValueError("the update must be linear in the state and the gradient; it is "
-                         f"{expression}. Use a linear rule.")  # fmt: skip
+        raise ValueError(
+            "the update must be linear in the state and the gradient; it is "
+            f"{expression}. Use a linear rule."
+        )
     j = sp.Symbol("j", integer=True)
 
     def kept(first: sp.Expr, last: sp.Expr) -> sp.Expr:

@@ -72,8 +72,14 @@ def weighing(loop: InnerLoop, weight: Weight, time: Ix, seen_by: Place | None = 
     return factors
 
 
-def scope(loop: InnerLoop, data: str, time: Ix, tokens: Ix, weigh: Weigh = lambda token: [],
-          override: Mapping[str, Entry] = MappingProxyType({})) -> Scope:  # fmt: skip
+def scope(
+    loop: InnerLoop,
+    data: str,
+    time: Ix,
+    tokens: Ix,
+    weigh: Weigh = lambda token: [],
+    override: Mapping[str, Entry] = MappingProxyType({}),
+) -> Scope:
     """Names of the loop's matrices, with the parameters at `time`, reading `data` at `tokens`.
 
     `weigh` gives the factors of a token's loss, `override` names that stand for something else.
@@ -112,8 +118,12 @@ def reading(loop: InnerLoop, override: Mapping[str, Entry] = MappingProxyType({}
     return scope(loop, read_data(loop), read_time(loop), NOW, override=override)
 
 
-def storing(loop: InnerLoop, time: Ix, weight: Weight | None = None,
-            override: Mapping[str, Entry] = MappingProxyType({})) -> Scope:  # fmt: skip
+def storing(
+    loop: InnerLoop,
+    time: Ix,
+    weight: Weight | None = None,
+    override: Mapping[str, Entry] = MappingProxyType({}),
+) -> Scope:
     """The names as chunk `time` is stored, its loss weighed for this weight, or for the last."""
     weigh = weighing(loop, weight or loop.net.last, time)
     return scope(loop, "k", time, time, weigh, override)
@@ -154,15 +164,18 @@ def environment(weight: Weight, at: Place, col: Place) -> dict[sp.Basic, Any]:
     env: dict[sp.Basic, Any] = {
         value: Atom(state(value.name, weight), (NOW, *at)) for value in (W, M, G)
     }
-    env |= {value: Atom(state(name, weight), (NEXT, *at)) for value, name in
-            ((NEXT_M, "M"), (U, "U"))}  # fmt: skip
+    env |= {
+        value: Atom(state(name, weight), (NEXT, *at)) for value, name in ((NEXT_M, "M"), (U, "U"))
+    }
     return env | gates(weight, col)
 
 
 def gates(weight: Weight, col: Place) -> dict[sp.Basic, Any]:
     """The gates of an update rule, on one column, as families over time."""
-    return {sp.IndexedBase(value): lambda time, name=value.name: Atom(
-        state(name, weight), (time, *col)) for value in (R, N)}  # fmt: skip
+    return {
+        sp.IndexedBase(value): lambda time, name=value.name: Atom(state(name, weight), (time, *col))
+        for value in (R, N)
+    }
 
 
 def weight_definitions(loop: InnerLoop) -> Block:
@@ -201,8 +214,13 @@ def gradient_definition(loop: InnerLoop, weight: Weight, seen: bool = False) -> 
     names = scope(loop, "k", NOW, NOW, override={weight.name: symbol(param)})
     every = cell(loop, weight)
     now = Lam(every, Atom(weight.name, (NOW, *place(every))))
-    return DefineGradient(state("G", weight) + tail, (T, *by), param,
-                          loss_term(loop.loss.expression, names, weigh), now)  # fmt: skip
+    return DefineGradient(
+        state("G", weight) + tail,
+        (T, *by),
+        param,
+        loss_term(loop.loss.expression, names, weigh),
+        now,
+    )
 
 
 def gradient_entry(loop: InnerLoop, weight: Weight, seen: bool = False) -> Lam:
@@ -224,8 +242,10 @@ def seen_definitions(loop: InnerLoop) -> Block:
     if M in rule:
         env[NEXT_M] = scalar(rule[M], env)
     every = (T, *rows(loop), *cell(loop, weight))
-    return (gradient_definition(loop, weight, seen=True),
-            Define(weight.name + SEEN_TAIL, every, scalar(rule[W], env)))  # fmt: skip
+    return (
+        gradient_definition(loop, weight, seen=True),
+        Define(weight.name + SEEN_TAIL, every, scalar(rule[W], env)),
+    )
 
 
 def output_definition(loop: InnerLoop) -> Define:

@@ -53,8 +53,10 @@ def matrix_code(matrix: sp.MatrixExpr) -> str:
     if isinstance(matrix, WindowedAdjoint):
         function, cotangent = matrix.args
         return f"({matrix_code(function.args[0])}.mT @ {matrix_code(cotangent)})"
-    raise ValueError("only a loop with a concrete net and loss can run; this one has an abstract "
-                     f"{type(matrix).__name__}. Choose a named one.")  # fmt: skip
+    raise ValueError(
+        "only a loop with a concrete net and loss can run; this one has an abstract "
+        f"{type(matrix).__name__}. Choose a named one."
+    )
 
 
 def scalar_code(e: sp.Expr) -> str:
@@ -112,9 +114,15 @@ def weighed(lines: list[Assignment], trained: tuple[Weight, ...]) -> list[Assign
     for symbol, value in lines:
         owner = next((w.name for w in trained if adjoint(w.symbol) == symbol), None)
         slopes = [s for s in value.atoms(sp.MatrixSymbol) if owner and s.name.startswith("d")]
-        found.append((symbol, value.xreplace(
-            {s: sp.MatrixSymbol(f"(rows['{owner}'] * {s.name})", *s.shape) for s in slopes})))
-    return found  # fmt: skip
+        found.append(
+            (
+                symbol,
+                value.xreplace(
+                    {s: sp.MatrixSymbol(f"(rows['{owner}'] * {s.name})", *s.shape) for s in slopes}
+                ),
+            )
+        )
+    return found
 
 
 def net_code(loop: InnerLoop) -> list[str]:
@@ -133,20 +141,22 @@ def net_code(loop: InnerLoop) -> list[str]:
     loss = loss.subs(V, -V).doit() if loop.schedule.negate_values else loss
     slope = adjoint(F).name
     return [
-        function_code("features", ["X", *weights], live(program, {net.features}),
-                      net.features.name),
+        function_code(
+            "features", ["X", *weights], live(program, {net.features}), net.features.name
+        ),
         function_code("outputs", ["X", layer.name, *weights], gated, F.name),
         function_code("cotangent", [F.name, V.name], [], matrix_code(loss)),
         function_code("values", ["X", slope, *weights], into, adjoint(layer).name),
         function_code("gradients", ["X", slope, "rows", *weights], lines, f"{{{found}}}"),
-    ]  # fmt: skip
+    ]
 
 
 def named(field: str, name: str | None, known: tuple[str, ...], argument: str) -> str:
     """A call of the function that the loop names; what stands for none is not written here."""
     if name not in known:
-        raise ValueError(f"only a concrete `{field}` can run; got {name!r}. "
-                         f"Choose one of {', '.join(known)}.")  # fmt: skip
+        raise ValueError(
+            f"only a concrete `{field}` can run; got {name!r}. Choose one of {', '.join(known)}."
+        )
     return f"{name}({argument})"
 
 
@@ -158,8 +168,11 @@ def rule_code(loop: InnerLoop) -> list[str]:
     accumulated = code.get(M, G.name)
     operated = named("orthogonal", update.orthogonal, OPERATORS, code[U]) if U in rule else "step"
     step = U if U in rule else NEXT_M if M in rule else G
-    norm = ([f"    N = {named('weight_norm', update.weight_norm, NORMS, f'{code[N]}, W_0')}"]
-            if N in rule else [])  # fmt: skip
+    norm = (
+        [f"    N = {named('weight_norm', update.weight_norm, NORMS, f'{code[N]}, W_0')}"]
+        if N in rule
+        else []
+    )
     return [
         f"def clip(G, eta):\n    return {clip}",
         f"def accumulate(G, M, R, eta, alpha):\n    return {accumulated}",
