@@ -19,6 +19,7 @@ SOURCES = (PACKAGE, "derivations", "tools")
 
 # Each layer imports itself and those before it, never one after it.
 LAYERS = (
+    "naming",
     "checker",
     "loops",
     "symbolic",
@@ -35,7 +36,8 @@ LAYERS = (
 
 # What these import besides themselves and the standard library; nothing else.
 ONLY = {
-    "ttt_proofs.checker": (),
+    "ttt_proofs.naming": (),
+    "ttt_proofs.checker": ("ttt_proofs.naming",),
     "ttt_proofs.reference": ("ttt_proofs.loops", "torch"),
     "derivations": ("ttt_proofs", "ttt_proofs.loops", "ttt_proofs.symbolic", "sympy"),
 }

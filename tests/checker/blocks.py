@@ -5,7 +5,6 @@ asking for the values that its definition mentions, and a value that is asked fo
 being found has no definition. Values out of range are random, as those of any other symbol.
 """
 
-from fractions import Fraction
 from itertools import product
 from random import Random
 
@@ -157,7 +156,7 @@ class Blocks:
 
     def term(self, every: tuple[Var, ...]):
         """A sum of a few values, some of them under a sum or a function."""
-        number = Num(Fraction(self.random.randint(1, 9)))
+        number = Num(self.random.randint(1, 9))
         pieces: list = [number]
         for _ in range(self.random.choice([0, 1, 1, 2])):
             kind, bound = self.random.random(), self.random.choice([time("i"), time("j")])
@@ -180,5 +179,5 @@ class Blocks:
     def gradient(self, name: str) -> DefineGradient:
         """A gradient of a square, in a number."""
         every, param = self.shapes[name], Atom("X", ())
-        loss = mul(add(param, self.term(every)), add(param, Num(Fraction(2))))
+        loss = mul(add(param, self.term(every)), add(param, Num(2)))
         return DefineGradient(name, every, "X", loss, Lam((), self.term(every)))

@@ -36,7 +36,7 @@ def index(value: Var | Ix | int) -> Ix:
 
 def num(value: int | Fraction) -> Num:
     """A constant."""
-    return Num(Fraction(value))
+    return Num(*Fraction(value).as_integer_ratio())
 
 
 def atom(name: str, *indices) -> Atom:

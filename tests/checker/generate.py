@@ -1,6 +1,5 @@
 """Random terms, made to trip over names; and rewritings that keep their meaning."""
 
-from fractions import Fraction
 from typing import Any
 
 from ttt_proofs.checker.terms import (
@@ -70,7 +69,7 @@ class Terms:
         kinds = ["sum", "sum", "sum", "add", "mul", "mul", "app", "prod"]
         kind = self.random.choice(kinds if depth > 0 else ["atom"])
         if kind == "atom":
-            return Num(Fraction(self.random.randint(-1, 2))) if self.flip(0.1) else self.atom(scope)
+            return Num(self.random.randint(-1, 2)) if self.flip(0.1) else self.atom(scope)
         if kind in ("add", "mul"):
             pieces = tuple(self.term(scope, depth - 1) for _ in range(2))
             return Add(pieces) if kind == "add" else Mul(pieces)

@@ -139,8 +139,8 @@ class Model:
         for e in product(*(self.range(v.sort) for v in lam.binders)):
             yield e, self.value(lam.body, env | dict(zip(lam.binders, e, strict=True)))
 
-    # A normal form is nested tuples; this reads one back. Indices are 4-tuples: `(0, "t:time",
-    # 0, 0)` is free, `(0, "", 0, 0)` is the constant 0, all others are bound.
+    # A normal form is nested tuples; this reads one back. Labels are tuples: `("free",
+    # "t:time", 0, 0)` is free, `("zero", "", 0, 0)` is the constant 0, all others are bound.
 
     def meaning(self, form: tuple, env: dict) -> Number:
         """The value of a normal form: a sum of coefficients times products of components."""
@@ -195,4 +195,5 @@ class Model:
 
 def labels(env: dict[Var, int]) -> dict:
     """The environment in which a normal form is read."""
-    return {(0, f"{v.name}:{v.sort}", 0, 0): n for v, n in env.items()} | {(0, "", 0, 0): 0}
+    names = {("free", f"{v.name}:{v.sort}", 0, 0): n for v, n in env.items()}
+    return names | {("zero", "", 0, 0): 0}

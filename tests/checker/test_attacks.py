@@ -330,18 +330,15 @@ def test_booleans_and_floats_for_integers():
     for shift in (True, False, 1.0):
         term = Atom("x", (Ix((), shift),))  # pyright: ignore
         refused(Step(Reflexivity((), term), (), Sequent((), Equation((), term, term))))
-    for value in (1, 1.0, True):
-        term = Num(value)  # pyright: ignore
+    for number in ((1.0, 1), (True, 1), (1, True), (Fraction(1), 1), (1, 0), (1, -1), (2**53, 1)):
+        term = Num(*number)  # pyright: ignore
         refused(Step(Reflexivity((), term), (), Sequent((), Equation((), term, term))))
 
 
-def test_fraction_with_a_float_inside():
-    # 2^53 + 1 = 2^53 among floats.
-    value = Fraction(1)
-    value._numerator = 2.0**53  # pyright: ignore
-    define = Define("x", (), Num(value))
-    sequent = Sequent((), forall((), x(), Num(value)))
-    refused(Step(Definition("x"), (), sequent), blocks=((define,),))
+def test_a_denominator_of_zero():
+    # x = 1/0, hence x + 1 = x, if it were let in.
+    define = Define("x", (), Num(1, 0))
+    refused(Step(Definition("x"), (), Sequent((), forall((), x(), Num(1, 0)))), blocks=((define,),))
 
 
 def test_pick_that_is_a_boolean():
@@ -563,7 +560,7 @@ def test_peel_that_is_no_time():
     for peel in (at(3), Ix((s, t)), Ix((t, t))):
         with pytest.raises(CheckerError, match="peeled"):
             script.calculate(begun, total(i, 0, t, x(i)), peel=peel)
-    with pytest.raises(CheckerError, match="one normal form"):
+    with pytest.raises(CheckerError, match="peeled"):
         script.calculate(begun, add(total(i, 0, ix(t, -1), x(i)), x(t)), peel=ix(width("t")))
 
 
@@ -709,13 +706,15 @@ def test_an_empty_width_joins_nothing_by_an_induction():
     part, trivial = forall((), atom("y", t), atom("d")), forall((), q(h), q(h))
     script = Script((Define("y", (t,), atom("c"), atom("d")),))
     sources = [script.assume(forall((h,), q(h), atom(name))) for name in "cd"]
-    assumed, proved = script.assume(trivial), script.begin((), q(h))
     base = script.calculate(
         script.begin((), atom("y", 0)), atom("d"), script.define("y", start=True)
     )
-    with pytest.raises(CheckerError):
+    with pytest.raises(CheckerError, match="width may be empty"):
+        script.assume(trivial)
+    with pytest.raises(CheckerError, match="width may be empty"):
+        proved = script.begin((), q(h))
         step = script.calculate(
-            script.begin((), atom("y", then)), q(h), script.define("y"), sources[0], assumed
+            script.begin((), atom("y", then)), q(h), script.define("y"), sources[0], proved
         )
         step = script.calculate(step, atom("d"), sources[1])
         script.induct(t, [part, trivial], [base, proved, step, proved])
@@ -837,7 +836,7 @@ def test_edited_serialized_proof():
             good.equation.right, known
         )
         assert theorem.statement.hypotheses or same or theorem.proof.definitions != blocks
-    assert accepted < 10
+    assert accepted < 15  # names of bound variables, for the most part
 
 
 BROKEN = {
@@ -866,9 +865,22 @@ def test_broken_files_are_refused(text):
 def test_unequal_fractions_on_disk():
     script = Script()
     script.begin((), num(Fraction(1, 2)))
-    for wrong in ("1/0", "1", "1.5/1", "--1/2", "1/-2", "1/2/3", "²/1", " 1/2", "1e3/1"):
+    good = '["Num",1,2]'
+    assert good in dumps(script.proof)
+    for wrong in (
+        "1,0",
+        "1",
+        "1.5,1",
+        "true,2",
+        '"1",2',
+        "1,-2",
+        "1,2,3",
+        "[1,2]",
+        "1e3,1",
+        "null,1",
+    ):
         with pytest.raises(CheckerError):
-            loads(dumps(script.proof).replace("1/2", wrong))
+            loads(dumps(script.proof).replace(good, f'["Num",{wrong}]'))
 
 
 def test_a_proof_too_deep_or_too_long_is_refused_not_a_crash():

@@ -33,7 +33,8 @@ def solution(block: Block, seed: int) -> str:
 
 def levels(block: Block) -> set[int]:
     """How many times come first in the symbols that recurse."""
-    return {definitions.lead(d.every) for d in block if isinstance(d, Define) and d.start}
+    recursive = (d for d in block if isinstance(d, Define) and d.start)
+    return {len(definitions.leading_times(d.every)) for d in recursive}
 
 
 def first_unsolved(seeds: range) -> int | None:
@@ -63,91 +64,74 @@ def test_the_random_blocks_are_worth_trying():
     assert sum(solution(block, k) == "none" for k, block in bad) > 30
 
 
-true_moment, true_determined = definitions.moment, definitions.determined
+true_due = definitions.due
+true_times = definitions.leading_times
 
 
-def late(index, times, level: int, missing) -> list:
-    """As the checker has it, with another value where an index does not follow its time."""
-    pairs = zip(index[:level], times, strict=False)
-    return [i.shift if i.vars == (v,) else missing for i, v in pairs]
+def of_use(change):
+    """A fault in when a value that is used is due: `other` is then positive."""
+
+    def due(block, name, index, times, other):
+        found = true_due(block, name, index, times, other)
+        return change(found) if other > 0 else found
+
+    return due
 
 
-def no_level(index, times, level: int, k: int) -> tuple:
-    """All symbols are due together."""
-    t, _, j, k = true_moment(index, times, level, k)
-    return t, 0, j, k
+def of_own(change):
+    """A fault in when the definition at hand is due: `other` is then negative."""
+
+    def due(block, name, index, times, other):
+        found = true_due(block, name, index, times, other)
+        return change(found) if other < 0 else found
+
+    return due
 
 
-def constants_at_once(index, times, level: int, k: int) -> tuple:
+def constants_at_once(block, name, index, times, other):
     """A time that does not follow is taken as the present one."""
-    return (*late(index, times, level, 0), 0)[0], level, 0, k
+    return true_due(block, name, index, times, 0 if other > 0 else other)
 
 
-def steps_early(index, times, level: int, k: int) -> tuple:
-    """A step that does not follow is infinitely early."""
-    t, level, j, k = true_moment(index, times, level, k)
-    return t, level, -inf if j == inf else j, k
-
-
-def any_variable(index, times, level: int, k: int) -> tuple:
+def any_variable(block, name, index, times, other):
     """An index follows its time if it has one variable, whichever."""
     named = tuple(
         Ix(times[n : n + 1], i.shift) if len(i.vars) == 1 else i for n, i in enumerate(index)
     )
-    return true_moment(named, times, level, k)
+    return true_due(block, name, named, times, other)
 
 
-def no_order(index, times, level: int, k: int) -> tuple:
-    """All symbols of a block are the first in it."""
-    return (*true_moment(index, times, level, k)[:3], -1)
-
-
-def inner_first(index, times, level: int, k: int) -> tuple:
-    """Symbols of two times are due before those of one."""
-    t, level, j, k = true_moment(index, times, level, k)
-    return t, {1: 2, 2: 1}.get(level, level), j, k
-
-
-MOMENTS = [no_level, constants_at_once, steps_early, any_variable, no_order, inner_first]
-
-
-@pytest.mark.parametrize("moment", MOMENTS, ids=lambda f: f.__name__)
-def test_a_loosened_moment_is_noticed(moment, monkeypatch):
-    monkeypatch.setattr(definitions, "moment", moment)
-    assert first_unsolved(range(8000)) is not None
-
-
-LATER = {
-    "by a chunk": lambda own: (own[0] + 1, *own[1:]),
-    "by a step": lambda own: (*own[:2], own[2] + 1, own[3]),
-    "to the last of its kind": lambda own: (*own[:3], inf),
-    "to itself, as well": lambda own: (*own[:3], own[3] + 0.5),
-    "to the inner symbols": lambda own: (own[0], own[1] + 1, *own[2:]),
+ORDERS = {
+    "all symbols are due together": of_use(lambda due: due._replace(level=0)),
+    "a constant is the present": constants_at_once,
+    "any variable follows": any_variable,
+    "a step that does not follow is early": of_use(
+        lambda due: due._replace(inner=-inf if due.inner == inf else due.inner)
+    ),
+    "all are first in the block": of_use(lambda due: due._replace(place=-1)),
+    "two times are due before one": of_use(
+        lambda due: due._replace(level={1: 2, 2: 1}.get(due.level, due.level))
+    ),
+    "later by a chunk": of_own(lambda due: due._replace(time=due.time + 1)),
+    "later by a step": of_own(lambda due: due._replace(inner=due.inner + 1)),
+    "the last of its kind": of_own(lambda due: due._replace(place=inf)),
+    "after itself": of_own(lambda due: due._replace(place=due.place + 0.5)),
+    "after the inner symbols": of_own(lambda due: due._replace(level=due.level + 1)),
+    "a start after all steps": of_own(
+        lambda due: due._replace(inner=inf, place=inf) if due.inner == -inf else due
+    ),
 }
 
 
-@pytest.mark.parametrize("later", LATER.values(), ids=LATER)
-def test_a_definition_that_is_due_later_is_noticed(later, monkeypatch):
-    def determined(define, every, term, own, order):
-        true_determined(define, every, term, later(own), order)
-
-    monkeypatch.setattr(definitions, "determined", determined)
-    assert first_unsolved(range(8000)) is not None
-
-
-def test_a_start_after_the_first_step_is_noticed(monkeypatch):
-    def determined(define, every, term, own, order):
-        if own[2] == -1:
-            own = (*own[:2], inf, inf)
-        true_determined(define, every, term, own, order)
-
-    monkeypatch.setattr(definitions, "determined", determined)
+@pytest.mark.parametrize("due", ORDERS.values(), ids=ORDERS)
+def test_a_loosened_order_is_noticed(due, monkeypatch):
+    monkeypatch.setattr(definitions, "due", due)
     assert first_unsolved(range(8000)) is not None
 
 
 def test_a_wrong_equation_is_noticed(monkeypatch):
     # The recursion over the first of two leading times instead of the last.
-    monkeypatch.setattr(definitions, "lead", lambda every: min(1, len(every)))
+    monkeypatch.setattr(definitions, "leading_times", lambda every: true_times(every)[:1])
     blocks = [Blocks(Random(seed)).block() for seed in range(800)]
     found = {solution(block, seed) for seed, block in enumerate(blocks) if admitted(block)}
     assert "wrong" in found

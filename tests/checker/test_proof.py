@@ -320,8 +320,8 @@ NOT_ON_THE_NEW_SIDE = {
     "a bound time that starts before 0": (total(i, -1, t, a(i)), total(i, -1, t, x(i)), [ANY]),
     "a factor of a running product": (running(i, -1, t, a(i)), running(i, -1, t, x(i)), [ANY]),
     "another width": (
-        a(h),
-        x(h),
+        total(h, a(h)),
+        total(h, x(h)),
         [forall((width("h", "E"),), x(width("h", "E")), a(width("h", "E")))],
     ),
     "a fixed time by another": (a(t), x(t), [forall((), x(s), a(s))]),
@@ -383,8 +383,11 @@ def test_induction_keeps_all_other_hypotheses():
 
 def test_induction_is_over_a_time():
     part = forall((), x(h), num(0))
-    with pytest.raises(CheckerError, match="needs a time"):
+    with pytest.raises(CheckerError, match="width may be empty"):
         induction(part, part.put({h: at(0)}), part.put({h: ix(h, 1)}), h)
+    closed = forall((), num(0), num(0))
+    with pytest.raises(CheckerError, match="needs a time"):
+        induction(closed, closed, closed, h)
 
 
 @pytest.mark.parametrize("pick", [-1, 1, 2])

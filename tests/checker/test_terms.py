@@ -164,7 +164,7 @@ def test_well_formed_terms_pass(term):
 
 BAD = {
     "a list for a tuple": Add([num(1)]),  # pyright: ignore
-    "a plain integer": Num(1),  # pyright: ignore
+    "a number of two kinds": Num(1, True),  # pyright: ignore
     "a float": Num(0.5),  # pyright: ignore
     "a true shift": atom("A", Ix((i,), True)),
     "a float shift": atom("A", Ix((i,), 1.0)),  # pyright: ignore

@@ -1,7 +1,5 @@
 """The exact witness agrees with what is true and refutes what is false."""
 
-from fractions import Fraction
-
 import pytest
 
 from derivations import momentum, momentum_rates_agree
@@ -29,7 +27,7 @@ from ttt_proofs.symbolic import attention_part
 T, N, J, S = (Var(name, TIME) for name in "tijs")
 A, B, C = (Var(name, "D") for name in "abc")
 X, Y = Atom("x", ()), Atom("y", ())
-MINUS, TWO = Num(Fraction(-1)), Num(Fraction(2))
+MINUS, TWO = Num(-1), Num(2)
 
 
 def matrix(name: str, row: Var = A, col: Var = B) -> Atom:
@@ -42,7 +40,7 @@ def claim(left, right, *every: Var) -> Equation:
 
 def prefix(low: int = 0) -> tuple[Equation, tuple]:
     """`S[t] = Σ_{i=low..t-1} x[i]`, where S sums up x: true for low = 0."""
-    define = Define("S", (T,), Add((Atom("S", (ix(T),)), Atom("x", (ix(T),)))), Num(Fraction(0)))
+    define = Define("S", (T,), Add((Atom("S", (ix(T),)), Atom("x", (ix(T),)))), Num(0))
     right = Sum(N, at(low), ix(T, -1), Atom("x", (ix(N),)))
     return claim(Atom("S", (ix(T),)), right, T), ((define,),)
 
@@ -147,7 +145,7 @@ def test_irrational_functions_have_their_true_values():
     assert (found.values, found.left, found.right) == ((("x", "0"),), "1/2", "1")
     # σ(x) + σ(-x) = 1 holds, though not for every function with σ' = σ(1 - σ).
     minus = App("sigmoid", (), (Lam((), Mul((MINUS, Atom("x", ())))),))
-    assert refute(claim(Add((s, minus)), Num(Fraction(1))), (), seed=0) is None
+    assert refute(claim(Add((s, minus)), Num(1)), (), seed=0) is None
 
 
 def test_momentum_agrees_and_its_false_rival_has_a_counterexample():
@@ -256,8 +254,8 @@ def test_roots_of_squares_are_preferred():
 
 
 def test_other_roots_are_enclosed():
-    right = Add((X, Num(Fraction(1))))
-    found = refute(claim(call("root", Add((Mul((X, X)), Num(Fraction(1))))), right), (), seed=0)
+    right = Add((X, Num(1)))
+    found = refute(claim(call("root", Add((Mul((X, X)), Num(1)))), right), (), seed=0)
     assert found is not None and found.left.startswith("1.414213562373")
     assert dict(found.values)["x"] in ("1", "-1")
 
@@ -271,7 +269,7 @@ def test_division_by_zero_shows_nothing():
 @pytest.mark.parametrize(
     ("left", "right"),
     [
-        (Mul((X, call("inverse", X))), Num(Fraction(1))),
+        (Mul((X, call("inverse", X))), Num(1)),
         (call("root", Mul((X, X, X, X))), Mul((X, X))),
     ],
 )
@@ -309,8 +307,8 @@ def test_false_claims_about_whole_systems_have_small_counterexamples(loop, wrong
     right = part.statement.right
     rivals = {
         "doubled": Mul((TWO, right)),
-        "nothing": Num(Fraction(0)),
-        "plus one": Add((right, Num(Fraction(1)))),
+        "nothing": Num(0),
+        "plus one": Add((right, Num(1))),
     }
     assert exact_witness(part.statement, part.proof.definitions, seed=0).agrees
     rival = claim(part.statement.left, rivals[wrong], *part.statement.every)

@@ -46,7 +46,8 @@ def mutated(node, rng: random.Random, pool: list[Var]):
             return Ix((rng.choice(same), *node.vars[1:]), node.shift)
         return Ix(node.vars, node.shift + rng.choice((-1, 1)))
     if isinstance(node, Num):
-        return Num(rng.choice((-node.value, 2 * node.value, node.value + 1, Fraction(1, 2))))
+        value = rng.choice((-node.value, 2 * node.value, node.value + 1, Fraction(1, 2)))
+        return Num(*value.as_integer_ratio())
     if isinstance(node, Atom):
         return Atom(node.name, node.ix[::-1]) if rng.random() < 0.5 else Atom("Q", node.ix)
     if isinstance(node, App):
@@ -64,7 +65,7 @@ def mutated(node, rng: random.Random, pool: list[Var]):
         if given and rng.random() < 0.5:
             given.pop(rng.randrange(len(given)))
         else:
-            more = [Num(Fraction(rng.choice((-1, 2, 3)))), *given[:1]]
+            more = [Num(rng.choice((-1, 2, 3))), *given[:1]]
             given = [*given, rng.choice(more)]
         return (
             type(node)(tuple(given))
@@ -76,7 +77,7 @@ def mutated(node, rng: random.Random, pool: list[Var]):
     if node.low is not None:
         shift = rng.choice((-1, 1))
         return Sum(node.var, Ix(node.low.vars, node.low.shift + shift), node.high, node.body)
-    return Mul((Num(Fraction(-1)), node))
+    return Mul((Num(-1), node))
 
 
 def regrouped(node: Mul):

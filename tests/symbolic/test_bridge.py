@@ -456,7 +456,7 @@ def test_families_in_the_environment_are_functions_of_time():
 def test_small_pieces():
     assert variable("D_k") == Var("a", "D_k") and variable("D_v", 2) == Var("c2", "D_v")
     assert variable("D_2") == Var("d2", "D_2")  # hidden widths get letters of their own
-    one, x = Num(Fraction(1)), Atom("x", ())
+    one, x = Num(1), Atom("x", ())
     assert product([]) == one and product([one, x, one]) == x
     assert sum_over((), x) == x
     outer, inner = Var("a", "D_k"), Var("c", "D_v")

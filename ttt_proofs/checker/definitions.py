@@ -5,15 +5,16 @@ may use the block's symbols only at times and places that come before its own, s
 values exist and are unique, given those out of range (at negative times), which are arbitrary.
 """
 
-from fractions import Fraction
-from functools import reduce
+from dataclasses import dataclass
+from itertools import takewhile
 from math import inf
+from typing import Any, NamedTuple
 
 from .normal import naturals, whole_form
-from .terms import TIME, Add, App, Atom, Ix, Lam, Mul, Node, Num, Sum, Term, Var
+from .terms import TIME, Add, App, Atom, CheckerError, Ix, Lam, Mul, Node, Num, Sum, Term, Var
 from .terms import at, binders, free, inside, ix, put_symbol, renamed, require, substitute, symbols
 
-ZERO, ONE, MINUS_ONE = (Num(Fraction(n)) for n in (0, 1, -1))
+ZERO, ONE, MINUS_ONE = Num(0), Num(1), Num(-1)
 
 # Entrywise functions whose derivative is a polynomial in themselves. `step` is 1 for
 # positive and 0 for other numbers; its derivative is taken as 0, also at 0 (as PyTorch does).
@@ -24,7 +25,7 @@ DERIVATIVES = {
 }
 
 
-def differential(term, param: str, direction: str) -> Term:
+def differential(term: Term, param: str, direction: str) -> Term:
     """The derivative of `term` when the symbol `param` moves in `direction` (a new symbol).
 
     Functions without a known derivative are taken as differentiable: their partial
@@ -37,29 +38,37 @@ def differential(term, param: str, direction: str) -> Term:
     if isinstance(term, Add):
         return Add(tuple(differential(t, param, direction) for t in term.terms))
     if isinstance(term, Mul):
-        slopes = enumerate(differential(f, param, direction) for f in term.factors)
+        slopes = enumerate(differential(factor, param, direction) for factor in term.factors)
         return Add(tuple(Mul((*term.factors[:k], d, *term.factors[k + 1 :])) for k, d in slopes))
     if isinstance(term, Sum):
         return Sum(term.var, term.low, term.high, differential(term.body, param, direction))
-    require(isinstance(term, App), f"`{param}` must not occur in a {type(term).__name__}.")
-    number = not (term.ix or term.slots or len(term.args) != 1 or term.args[0].binders)
+    if not isinstance(term, App):
+        raise CheckerError(f"`{param}` must not occur in a {type(term).__name__}.")
+    number = len(term.args) == 1 and not (term.ix or term.slots or term.args[0].binders)
     if number and term.fn in DERIVATIVES:
-        return Mul((DERIVATIVES[term.fn](term), differential(term.args[0].body, param, direction)))
+        slope = differential(term.args[0].body, param, direction)
+        return Mul((DERIVATIVES[term.fn](term), slope))
     return Add(tuple(chain(term, k, param, direction) for k in range(len(term.args))))
 
 
 def chain(term: App, k: int, param: str, direction: str) -> Term:
     """The part of the chain rule that belongs to argument `k`: `Σ_e ∂_{k,e} f · dx_k[e]`."""
+    if param not in symbols(term.args[k]):
+        return ZERO
     argument = renamed(term.args[k], free(term))
     partial = App(term.fn, term.ix, term.args, (*term.slots, (k, tuple(map(ix, argument.binders)))))
     return sum_over(argument.binders, Mul((partial, differential(argument.body, param, direction))))
 
 
-def sum_over(variables, body: Term) -> Term:
+def sum_over(variables: tuple[Var, ...], body: Term) -> Term:
     """The sum of `body` over several widths."""
-    return reduce(lambda inner, v: Sum(v, None, None, inner), reversed(variables), body)
+    require(all(v.sort != TIME for v in variables), "no derivative runs over all times.")
+    for v in reversed(variables):
+        body = Sum(v, None, None, body)
+    return body
 
 
+@dataclass(frozen=True, slots=True)
 class Equation(Node):
     """For all indices `every`: left = right."""
 
@@ -69,20 +78,22 @@ class Equation(Node):
 
     def free(self) -> frozenset[Var]:
         """The indices that are not quantified."""
-        return free((self.left, self.right)) - set(self.every)
+        return free((self.left, self.right)).difference(self.every)
 
-    def put(self, subst: dict[Var, Ix]) -> "Equation":
+    def put(self, values: dict[Var, Ix]) -> "Equation":
         """Replace free indices."""
-        images = free(tuple(subst.values()))
-        require(not (images | set(subst)) & set(self.every), "what is replaced must be free.")
-        return Equation(self.every, *substitute((self.left, self.right), subst))
+        images = free(tuple(values.values()))
+        apart = images.union(values).isdisjoint(self.every)
+        require(apart, "what is replaced must be free.")
+        return Equation(self.every, *substitute((self.left, self.right), values))
 
 
-def lead(every: tuple[Var, ...]) -> int:
-    """How many times come first among the indices, two at most: they order the definitions."""
-    return next((k for k, v in enumerate(every[:2]) if v.sort != TIME), len(every[:2]))
+def leading_times(every: tuple[Var, ...]) -> tuple[Var, ...]:
+    """The times that come first among the indices, two at most: they order the definitions."""
+    return tuple(takewhile(lambda v: v.sort == TIME, every[:2]))
 
 
+@dataclass(frozen=True, slots=True)
 class Define(Node):
     """`name[every] = term`; with a `start`, every = (..., t, rest), t the last of the leading
     times: `name[..., t + 1, rest] = term` and `name[..., 0, rest] = start`.
@@ -95,14 +106,25 @@ class Define(Node):
 
     def equation(self, entry: Lam | None, start: bool) -> Equation:
         """The defining equation, or that of the start."""
-        require(entry is None and (self.start or not start), f"`{self.name}` has no such equation.")
-        n = lead(self.every)
-        now = {v: at(0) if start else ix(v, 1) for v in self.every[n - 1 : n] if self.start}
-        left = substitute(Atom(self.name, tuple(map(ix, self.every))), now)
-        every = tuple(v for v in self.every if not (start and v in now))
-        return Equation(every, left, (start and self.start) or self.term)
+        require(entry is None, f"`{self.name}` is no gradient and takes no entry.")
+        times, values, every = leading_times(self.every), {}, self.every
+        if self.start is not None:
+            require(times, f"`{self.name}` has a start and needs a time.")
+            values = {times[-1]: at(0) if start else ix(times[-1], 1)}
+        require(self.start or not start, f"`{self.name}` has no start.")
+        left = substitute(Atom(self.name, tuple(map(ix, every))), values)
+        if start and self.start is not None:
+            return Equation(tuple(v for v in every if v not in values), left, self.start)
+        return Equation(every, left, self.term)
+
+    def sides(self) -> list[tuple[tuple[Var, ...], tuple[Ix, ...], Any]]:
+        """For each equation: its quantified indices, those of the symbol, and the other side."""
+        starts = (False,) if self.start is None else (False, True)
+        equations = (self.equation(None, start) for start in starts)
+        return [(e.every, inside(e.left, Atom)[0].ix, e.right) for e in equations]
 
 
+@dataclass(frozen=True, slots=True)
 class DefineGradient(Node):
     """`name[every, entry]` is the gradient of `loss` in the symbol `param`, at the point `at`."""
 
@@ -112,63 +134,78 @@ class DefineGradient(Node):
     loss: Term
     at: Lam
 
-    def equation(self, found: Lam | None, start: bool) -> Equation:
-        """`name = found at the point`, if `d loss = Σ found · E` for every direction E."""
-        entry: Lam = renamed(found or Lam((), self.loss), frozenset(self.every))
+    def equation(self, entry: Lam | None, start: bool) -> Equation:
+        """`name = entry at the point`, if `d loss = Σ entry · E` for every direction E."""
+        require(not start, f"`{self.name}` is a gradient and has no start.")
+        found: Lam = renamed(entry or Lam((), self.loss), frozenset(self.every))
         sorts = [v.sort for v in self.at.binders]
-        same = [v.sort for v in entry.binders] == sorts and TIME not in sorts and not start
+        same = [v.sort for v in found.binders] == sorts and TIME not in sorts
         require(same, f"the gradient must have indices of the widths {sorts}.")
-        direction = Atom("$direction", tuple(map(ix, entry.binders)))
-        pairing = sum_over(entry.binders, Mul((entry.body, direction)))
+        direction = Atom("$direction", tuple(map(ix, found.binders)))  # a name no record holds
+        pairing = sum_over(found.binders, Mul((found.body, direction)))
         change = differential(self.loss, self.param, direction.name)
-        a, b = (whole_form(side, naturals(free((change, pairing)))) for side in (change, pairing))
-        require(a == b, "the differential must be the pairing with this gradient; it is not.")
-        every, value = self.every + entry.binders, put_symbol(entry.body, self.param, self.at)
+        known = naturals(free((change, pairing)))
+        alike = whole_form(change, known) == whole_form(pairing, known)
+        require(alike, "the differential must be the pairing with this gradient; it is not.")
+        every, value = self.every + found.binders, put_symbol(found.body, self.param, self.at)
         return Equation(every, Atom(self.name, tuple(map(ix, every))), value)
+
+    def sides(self) -> list[tuple[tuple[Var, ...], tuple[Ix, ...], Any]]:
+        """The indices, twice, and what the gradient is made from."""
+        return [(self.every, tuple(map(ix, self.every)), (self.loss, self.at))]
 
 
 Block = tuple[Define | DefineGradient, ...]
+
+
+class Due(NamedTuple):
+    """When a value of a block is due, relative to the times of the definition at hand.
+
+    First by time, then by level, then by inner time, then by place in the block.
+    """
+
+    time: float
+    level: int
+    inner: float
+    place: int
+
+
+def due(
+    block: Block, name: str, index: tuple[Ix, ...], times: tuple[Var, ...], other: float
+) -> Due:
+    """When `name[index]` is due; an index that does not follow the times counts as `other`."""
+    (home,) = (define for define in block if define.name == name)
+    level = len(leading_times(home.every))
+    shifts = [i.shift if i.vars == (v,) else other for i, v in zip(index, times, strict=False)]
+    time, inner = (*shifts[:level], other, other)[:2]
+    return Due(time, level, inner if level == 2 else 0, block.index(home))
 
 
 def admit(blocks: tuple[Block, ...]) -> None:
     """Raise unless each symbol is defined once, in terms of what comes before it."""
     used: frozenset[str] = frozenset()
     for block in blocks:
-        order = {define.name: (lead(define.every), k) for k, define in enumerate(block)}
-        new = len(order) == len(block) and used.isdisjoint(order)
-        require(new, f"{[*order]} must be defined once, and before they are used.")
-        for define, (level, k) in zip(block, order.values(), strict=True):
+        names = frozenset(define.name for define in block)
+        new = len(names) == len(block) and used.isdisjoint(names)
+        require(new, f"{sorted(names)} must be defined once, and before they are used.")
+        for define in block:
+            for every, index, term in define.sides():
+                determined(block, define, every, index, term)
             if isinstance(define, DefineGradient):
-                taken = used.union(order, *(symbols(d) for d in (*block, define.at) if d != define))
+                others = (d for d in (*block, define.at) if d is not define)
+                taken = used.union(names, *map(symbols, others))
                 require(define.param not in taken, f"`{define.param}` must occur in one loss only.")
-                determined(define, define.every, (define.loss, define.at), (0, level, 0, k), order)
-                continue
-            shift = 0 if define.start is None else 1
-            own = (0, level, shift, k) if level > 1 else (shift, level, 0, k)
-            determined(define, define.every, define.term, own, order)
-            if define.start:
-                fits = level and define.every[level - 1] not in free(define.start)
-                require(fits, f"`{define.name}` must have a time, and start without it.")
-                determined(define, define.every, define.start, (0, level, -1, k), order)
-        used = used.union(order, symbols(block))
+        used = used.union(names, symbols(block))
 
 
-def determined(define, every: tuple[Var, ...], term, own: tuple, order: dict) -> None:
-    """Raise unless `term` has its indices among `every` and uses values due before `own`."""
+def determined(block: Block, define: Define | DefineGradient, every, index, term) -> None:
+    """Raise unless `term` has its indices among `every` and uses values due before the symbol."""
     bound = {v.name for node in inside(term, Node) for v in binders(node)}
-    names = {v.name for v in every}
-    scoped = free(term) <= set(every) and len(names) == len(every) and names.isdisjoint(bound)
+    names, times = {v.name for v in define.every}, leading_times(define.every)
+    apart = len(names) == len(define.every) and names.isdisjoint(bound)
+    scoped = apart and free(term) <= set(every)
     require(scoped, f"`{define.name}` must be a term in its own indices, each bound once.")
-    for atom in (a for a in inside(term, Atom) if a.name in order):
-        before = moment(atom.ix, every[: lead(every)], *order[atom.name]) < own
-        require(before, f"`{define.name}` must use earlier values; `{atom.name}` is not earlier.")
-
-
-def moment(index: tuple[Ix, ...], times: tuple[Var, ...], level: int, k: int) -> tuple:
-    """When a value of the block is due: (t, level, j, number in the block), from the left.
-
-    Symbols of level 1, `name[t, ...]`, are due at t before those of level 2, `name[t, j, ...]`.
-    What does not follow `times` is infinitely late.
-    """
-    late = [i.shift if i.vars == (v,) else inf for i, v in zip(index[:level], times, strict=False)]
-    return (*late, inf)[0], level, 0 if level < 2 else (*late, inf, inf)[1], k
+    own, home = due(block, define.name, index, times, -inf), {d.name for d in block}
+    for atom in inside(term, Atom):
+        earlier = atom.name not in home or due(block, atom.name, atom.ix, times, inf) < own
+        require(earlier, f"`{define.name}` must use earlier values; `{atom.name}` is not earlier.")

@@ -9,37 +9,43 @@ limits. What remains is bookkeeping, each piece canonical by itself:
   range is split off, with running products unfolded there;
 * a set of limits (`u - v <= c` over the integers) is closed by shortest paths: two sets that
   allow the same times close to the same table;
-* bound names come from colour refinement, with permutations only within ties;
+* bound indices are numbered in an order that `naming` proposes, and that is checked to be one;
 * arguments of functions are normal forms again, so functions respect equality.
 
 Two terms with one normal form are equal for every size of the widths and all times that
 the context allows. The converse is not claimed.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import lru_cache, reduce
-from itertools import count, pairwise, product
+from functools import lru_cache
+from itertools import count, islice, product
+from typing import Any
 
+from ..naming import Label, propose
 from .terms import TIME, Add, App, Atom, Ix, Lam, Mul, Node, Num, Prod, Sum, Term, Var
-from .terms import free, ix, parts, put, require, substitute
+from .terms import bounded_by, free, in_order, ix, parts, put, require, substitute
 
-Le = tuple[Var | None, Var | None, int]  # (u, v, c): u - v <= c
-Context = frozenset[Le]
+Limit = tuple[Var | None, Var | None, int]  # (u, v, c): u - v <= c, None being the number 0
+Context = frozenset[Limit]
+Names = dict[Var, Label]
+
+LARGEST_EXPANSION = 100_000  # monomials of one subterm, multiplied out
+LARGEST_FORM = 100_000  # settled monomials of one normal form, those of arguments included
+LARGEST_BINDING = 32  # bound indices of one monomial
 
 
-def at_most(low: Ix, high: Ix) -> Le:
+def at_most(low: Ix, high: Ix) -> Limit:
     """The constraint `low <= high`."""
-    plain = all([v.sort for v in index.vars] in ([], [TIME]) for index in (low, high))
-    require(plain, "a bound of a time range must be one time variable plus a constant.")
+    bounded_by(low, high)
     u, v = (index.vars[0] if index.vars else None for index in (low, high))
     return (u, v, high.shift - low.shift)
 
 
 def limits(var: Var, low: Ix, high: Ix) -> Context:
     """The constraints `low <= var <= high`."""
-    return frozenset((at_most(low, Ix((var,))), at_most(Ix((var,)), high)))
+    return frozenset((at_most(low, ix(var)), at_most(ix(var), high)))
 
 
 def naturals(variables: frozenset[Var]) -> Context:
@@ -61,38 +67,47 @@ def close(constraints: Context) -> dict[tuple[Var | None, Var | None], int] | No
     return None if any(table[n, n] < 0 for n in nodes) else table
 
 
-def implied(context: Context, constraint: Le) -> bool:
+def implied(context: Context, constraint: Limit) -> bool:
     """Whether every choice of times that the context allows satisfies the constraint."""
     table, (u, v, c) = close(context), constraint
     return table is None or (u == v and c >= 0) or table.get((u, v), c + 1) <= c
 
 
-class Monomial(Node):
+@dataclass(frozen=True, slots=True)
+class Monomial:
     """`coefficient · Σ_{bound : limits} Π factors`."""
 
     coefficient: Fraction = Fraction(1)
     bound: tuple[Var, ...] = ()
-    limits: frozenset[Le] = frozenset()
+    limits: Context = frozenset()
     factors: tuple[Atom | App | Prod, ...] = ()
 
     def times(self, other: "Monomial") -> "Monomial":
         """The product; the two must not share bound indices."""
-        return Monomial(
-            self.coefficient * other.coefficient,
-            self.bound + other.bound,
-            self.limits | other.limits,
-            self.factors + other.factors,
-        )
+        bound = self.bound + other.bound
+        require(len(bound) <= LARGEST_BINDING, f"at most {LARGEST_BINDING} indices may be bound.")
+        coefficient, factors = self.coefficient * other.coefficient, self.factors + other.factors
+        return Monomial(coefficient, bound, self.limits | other.limits, factors)
 
     def put(self, var: Var, value: Ix, *new: Var) -> "Monomial":
         """Replace a bound index by `value`; `new` are bound in its place."""
-        bound = tuple(v for v in self.bound if v != var) + new
-        s = {var: value}
-        times = frozenset(
-            at_most(put(Ix((u,) if u else ()), s), put(Ix((v,) if v else (), c), s))
-            for u, v, c in self.limits
-        )
-        return Monomial(self.coefficient, bound, times, substitute(self.factors, s))
+        bound = (*(v for v in self.bound if v != var), *new)
+        values = {var: value}
+
+        def moved(limit: Limit) -> Limit:
+            u, v, c = limit
+            low, high = (Ix((u,) if u else ()), Ix((v,) if v else (), c))
+            return at_most(put(low, values), put(high, values))
+
+        factors = substitute(self.factors, values)
+        return Monomial(self.coefficient, bound, frozenset(map(moved, self.limits)), factors)
+
+
+def few(monomials: Iterator[Monomial]) -> list[Monomial]:
+    """The monomials, if they are not too many."""
+    found = list(islice(monomials, LARGEST_EXPANSION + 1))
+    require(len(found) <= LARGEST_EXPANSION, f"more than {LARGEST_EXPANSION} monomials arise.")
+    return found
 
 
 def expand(term: Term, names: Iterator[str]) -> list[Monomial]:
@@ -100,52 +115,79 @@ def expand(term: Term, names: Iterator[str]) -> list[Monomial]:
     if isinstance(term, Num):
         return [Monomial(term.value)]
     if isinstance(term, Add):
-        return [m for t in term.terms for m in expand(t, names)]
+        return few(m for t in term.terms for m in expand(t, names))
     if isinstance(term, Mul):
-        choices = product(*(expand(factor, names) for factor in term.factors))
-        return [reduce(Monomial.times, choice, Monomial()) for choice in choices]
+        found = [Monomial()]
+        for factor in term.factors:
+            more = expand(factor, names)
+            found = few(m.times(n) for m in found for n in more)
+        return found
     if isinstance(term, Sum):
         var = Var(next(names), term.var.sort)
         times = limits(var, term.low, term.high) if term.low and term.high else frozenset()
         body = expand(substitute(term.body, {term.var: ix(var)}), names)
-        return [Monomial(Fraction(1), (var,), times).times(m) for m in body]
+        return [Monomial(bound=(var,), limits=times).times(m) for m in body]
     return [Monomial(factors=(term,))]
 
 
-def settle(m: Monomial, context: Context, peel: Ix | None, names: Iterator[str]) -> list[Monomial]:
-    """Solve determined times, start ranges at 0, split off tops at `peel`, unfold products."""
-    table = close(context | m.limits)
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where a term stands.
+
+    context: what is known of times; peel: where ranges are cut; names: the labels of indices
+    bound outside; depth: how deep the term is nested in arguments; budget: an item for each
+    settled monomial that may still arise.
+    """
+
+    context: Context
+    peel: Ix | None = None
+    names: Names = field(default_factory=dict)
+    depth: int = 0
+    budget: Iterator[int] = field(default_factory=lambda: iter(range(LARGEST_FORM)))
+
+
+def settle(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomial]:
+    """Solve determined times, start ranges at 0, split off tops at the peel, unfold products."""
+    table = close(scope.context | m.limits)
     if table is None:
         return []
     for v in (v for v in m.bound if v.sort == TIME):
-        for w in sorted((b for a, b in table if a == v != b), key=str):
-            if table[v, w] + table.get((w, v), 1 - table[v, w]) == 0:  # v is w plus a constant
-                return settle(m.put(v, Ix((w,) if w else (), table[v, w])), context, peel, names)
-        if table.get((None, v), 0) != 0:
-            w = Var(next(names), TIME)
-            return settle(m.put(v, ix(w, -table[None, v]), w), context, peel, names)
-        top = table.get((v, peel.vars[0])) if peel else None
-        if peel and top is not None and top >= peel.shift:
-            below = replace(m, limits=m.limits | {(v, peel.vars[0], top - 1)})
-            last = m.put(v, Ix(peel.vars, top))
-            return [n for part in (below, last) for n in settle(part, context, peel, names)]
+        if moved := settled_time(m, v, table, scope.peel, names):
+            return [s for part in moved for s in settle(part, scope, names)]
     for k, factor in enumerate(m.factors):
-        unfolded = unfold(factor, context | m.limits, peel) if isinstance(factor, Prod) else None
+        unfolded = unfold(factor, scope.context | m.limits, scope.peel)
         if unfolded is not None:
             rest = replace(m, factors=m.factors[:k] + m.factors[k + 1 :])
-            return [
-                s
-                for n in expand(unfolded, names)
-                for s in settle(rest.times(n), context, peel, names)
-            ]
+            more = (rest.times(n) for n in expand(unfolded, names))
+            return [s for part in more for s in settle(part, scope, names)]
     return [m]
 
 
-def unfold(factor: Prod, context: Context, peel: Ix | None) -> Term | None:
+def settled_time(
+    m: Monomial, v: Var, table: dict, peel: Ix | None, names: Iterator[str]
+) -> list[Monomial]:
+    """The monomials that `m` becomes if something is to be done about its time `v`, or none."""
+    for w in sorted((b for a, b in table if a == v != b), key=str):
+        if (w, v) in table and table[v, w] + table[w, v] == 0:  # v is w plus a constant
+            return [m.put(v, Ix((w,) if w else (), table[v, w]))]
+    least = -table.get((None, v), 0)
+    if least != 0:
+        w = Var(next(names), TIME)
+        return [m.put(v, ix(w, least), w)]
+    top = table.get((v, peel.vars[0])) if peel else None
+    if peel and top is not None and top >= peel.shift:
+        below = replace(m, limits=m.limits | {(v, peel.vars[0], top - 1)})
+        return [below, m.put(v, Ix(peel.vars, top))]
+    return []
+
+
+def unfold(factor: Atom | App | Prod, context: Context, peel: Ix | None) -> Term | None:
     """One step of a running product: an empty one is 1, a top factor is taken out."""
+    if not isinstance(factor, Prod):
+        return None
     low, high, last = factor.low, factor.high, Ix(factor.high.vars, factor.high.shift - 1)
     if implied(context, at_most(high, Ix(low.vars, low.shift - 1))):
-        return Num(Fraction(1))
+        return Num(1)
     at_peel = peel is not None and high.vars == peel.vars and high.shift >= peel.shift
     if (at_peel or low.vars == high.vars) and implied(context, at_most(low, high)):
         top = substitute(factor.factor.body, dict.fromkeys(factor.factor.binders, high))
@@ -153,28 +195,35 @@ def unfold(factor: Prod, context: Context, peel: Ix | None) -> Term | None:
     return None
 
 
-def normal_form(term, context: Context, peel=None, labels=None, depth: int = 0) -> tuple:
+def normal_form(term: Any, context: Context, peel: Ix | None = None) -> tuple:
     """The canonical form of a term as nested tuples, for all times that `context` allows.
 
-    `peel` is `t + c`: ranges that reach so far are cut there, last step first. `labels` names
-    the free indices of a term that is nested `depth` deep.
+    `peel` is `t + c`: ranges that reach so far are cut there, last step first.
     """
-    require(peel is None or len(peel.vars) == 1, "ranges are peeled at a time variable plus c.")
-    names = (f"${depth}_{k}" for k in count())  # users cannot write `$`
-    total: dict[tuple, Fraction] = {}
-    for raw in expand(term, names):
-        for m in settle(raw, context, peel, names):
-            key = frozen_monomial(m, context, labels or {}, depth, peel)
-            total[key] = total.get(key, Fraction(0)) + m.coefficient
-    return tuple(sorted((k, c.numerator, c.denominator) for k, c in total.items() if c))
+    plain = peel is None or [v.sort for v in peel.vars] == [TIME]
+    require(plain, "ranges are peeled at a time variable plus a constant.")
+    return form(term, Scope(context, peel))
 
 
 whole_form = lru_cache(maxsize=100)(normal_form)  # that of the claim is asked for again and again
 
 
-def frozen_monomial(m: Monomial, context: Context, labels: dict, depth: int, peel: Ix | None):
-    """A monomial's canonical form: its connected components, each with canonical names."""
-    inner, outer = close(context | m.limits) or {}, close(context) or {}
+def form(term: Any, scope: Scope) -> tuple:
+    """The normal form of a term where it stands: settled monomials, alike ones collected."""
+    names = (f"${scope.depth}_{k}" for k in count())  # no record holds a `$`
+    total: dict[tuple, Fraction] = {}
+    for raw in expand(term, names):
+        for m in settle(raw, scope, names):
+            enough = next(scope.budget, None) is not None
+            require(enough, f"more than {LARGEST_FORM} monomials arise in one normal form.")
+            key = shape(m, scope)
+            total[key] = total.get(key, Fraction(0)) + m.coefficient
+    return tuple(sorted((k, c.numerator, c.denominator) for k, c in total.items() if c))
+
+
+def shape(m: Monomial, scope: Scope) -> tuple:
+    """A monomial without coefficient and names: its connected components, each numbered."""
+    inner, outer = close(scope.context | m.limits) or {}, close(scope.context) or {}
     tighter = [
         ("<=", u, v, c)
         for (u, v), c in inner.items()
@@ -186,69 +235,46 @@ def frozen_monomial(m: Monomial, context: Context, labels: dict, depth: int, pee
         components = [part for part in components if not part[0] & free(edge)]
         variables = frozenset(v for part in joined for v in part[0])
         components.append((variables, [e for part in joined for e in part[1]] + [edge]))
+    return tuple(sorted(numbered(*component, inner, scope) for component in components))
 
-    def freeze(edge: object, names: dict) -> tuple:
+
+def numbered(variables: frozenset[Var], edges: list, known: dict, scope: Scope) -> tuple:
+    """Factors and limits with numbers in place of bound indices: any order of them will do."""
+
+    def picture(edge: Any, names: Names, **budget: Iterator[int]) -> tuple:
         near = free(edge) | {None}
-        known = frozenset((*pair, c) for pair, c in inner.items() if near.issuperset(pair))
-        return frozen(edge, known, labels | names, depth, peel)
+        context = frozenset((*pair, c) for pair, c in known.items() if near.issuperset(pair))
+        return frozen(edge, Scope(context, scope.peel, scope.names | names, scope.depth, **budget))
 
-    return tuple(sorted(canonical(*component, freeze, depth) for component in components))
-
-
-def canonical(variables: frozenset[Var], edges: list, freeze: Callable, depth: int) -> tuple:
-    """The least frozen form over all namings that colour refinement cannot tell apart."""
-
-    def refined(colours: dict[Var, int]) -> dict[Var, int]:
-        names = {v: (1, v.sort, 0, c) for v, c in colours.items()}
-        seen = {
-            v: repr(
-                (c, sorted(freeze(e, names | {v: (2, "", 0, 0)}) for e in edges if v in free(e)))
-            )
-            for v, c in colours.items()
-        }
-        order = sorted(set(seen.values()))
-        finer = {v: order.index(text) for v, text in seen.items()}
-        return finer if len(order) in (len({*colours.values()}), len(colours)) else refined(finer)
-
-    def search(colours: dict[Var, int]) -> tuple:
-        ties = [c for c, d in pairwise(sorted(colours.values())) if c == d]
-        if ties:
-            tied = [v for v in colours if colours[v] == ties[0]]
-            own: dict = {w: (4, "", depth, k) for k, w in enumerate(colours)}
-            # Where exchanging the first with v or with w gives one picture, v and w are twins:
-            # a symmetry of the edges takes one to the other, and trying one of them is enough.
-            few = {
-                repr(sorted(freeze(e, own | {v: own[tied[0]], tied[0]: own[v]}) for e in edges)): v
-                for v in tied
-            }
-            return min(
-                search(refined({w: 2 * c + (w != v) for w, c in colours.items()}))
-                for v in few.values()
-            )
-        ranked = sorted(colours, key=lambda v: colours[v])
-        names = {v: (3, v.sort, depth, k) for k, v in enumerate(ranked)}
-        return (tuple(names.values()), tuple(sorted(freeze(e, names) for e in edges)))
-
-    sorts = sorted({v.sort for v in variables})
-    colours = {v: sorts.index(v.sort) for v in variables}
-    return search(colours if len(sorts) == len(variables) else refined(colours))
+    # The proposal may look as often as it likes: each look has a budget of its own.
+    near = [(free(edge) & variables, edge) for edge in edges]
+    order = propose({v: v.sort for v in variables}, near, picture)
+    require(in_order(order) == in_order(variables), "each bound index needs one number.")
+    names = {v: ("bound", v.sort, scope.depth, k) for k, v in enumerate(order)}
+    seen = sorted(picture(edge, names, budget=scope.budget) for edge in edges)
+    return tuple(names.values()), tuple(seen)
 
 
-def frozen(node, context: Context, labels: dict, depth: int, peel: Ix | None):
+def frozen(node: Any, scope: Scope) -> Any:
     """A factor or a limit as nested tuples: indices by their labels, arguments as normal forms."""
+    if node is None or isinstance(node, Var):
+        return label(node, scope.names)
+    if isinstance(node, Ix):
+        return tuple(sorted(label(v, scope.names) for v in node.vars)), node.shift
+    if isinstance(node, Lam):
+        deeper = scope.depth + 1
+        own = {v: Var(f"${scope.depth}_{k}_", v.sort) for k, v in enumerate(node.binders)}
+        labels = {w: ("argument", w.sort, deeper, k) for k, w in enumerate(own.values())}
+        body = substitute(node.body, {v: ix(w) for v, w in own.items()})
+        inner = replace(scope, names=scope.names | labels, depth=deeper)
+        return tuple(labels.values()), form(body, inner)
+    if isinstance(node, Node):
+        return (type(node).__name__, *(frozen(part, scope) for part in parts(node)))
+    return tuple(frozen(part, scope) for part in node) if isinstance(node, tuple) else node
 
-    def inner(node):
-        if node is None or isinstance(node, Var):
-            return labels.get(node) or (0, f"{node.name}:{node.sort}" if node else "", 0, 0)
-        if isinstance(node, Ix):
-            return (tuple(sorted(map(inner, node.vars))), node.shift)
-        if isinstance(node, Lam):
-            new = {v: Var(f"${depth}_{k}_", v.sort) for k, v in enumerate(node.binders)}
-            own = {w: (4, w.sort, depth, k) for k, w in enumerate(new.values())}
-            body = substitute(node.body, {v: ix(w) for v, w in new.items()})
-            return tuple(own.values()), normal_form(body, context, peel, labels | own, depth + 1)
-        if isinstance(node, Node):
-            return (type(node).__name__, *map(inner, parts(node)))
-        return tuple(map(inner, node)) if isinstance(node, tuple) else node
 
-    return inner(node)
+def label(var: Var | None, names: Names) -> Label:
+    """What a variable is called in a form: by its number where it is bound, else by its name."""
+    if var is None:
+        return ("zero", "", 0, 0)
+    return names.get(var) or ("free", f"{var.name}:{var.sort}", 0, 0)

@@ -8,15 +8,18 @@ proof, and in no other way.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .definitions import Block, Equation, admit
+from .definitions import Block, Define, DefineGradient, Equation, admit
 from .normal import Context, at_most, close, implied, limits, naturals, whole_form
-from .terms import TIME, Atom, Ix, CheckerError, Lam, Node, Sum, Term, Var
-from .terms import at, check, free, ix, rebuild, renamed, require, substitute
+from .terms import TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
+from .terms import at, binders, check, free, ix, parts, rebuild, renamed, require, substitute
+
+Definitions = dict[str, Define | DefineGradient]
 
 
+@dataclass(frozen=True, slots=True)
 class Sequent(Node):
     """What a step concludes: under the hypotheses, the equation."""
 
@@ -29,44 +32,48 @@ def united(sequents: Iterable[Sequent]) -> tuple[Equation, ...]:
     return tuple(dict.fromkeys(h for s in sequents for h in s.hypotheses))
 
 
+@dataclass(frozen=True, slots=True)
 class Definition(Node):
     """The equation that defines a symbol, or with `start` the one that starts it.
 
-    For a symbol defined as a gradient, its `entry`, which is checked by the
-    differential: it may mention the gradient's parameter, and is evaluated at its point.
+    For a symbol defined as a gradient, its `entry`, which is checked by the differential: it
+    may mention the gradient's parameter, and is evaluated at its point.
     """
 
     name: str
     entry: Lam | None = None
     start: bool = False
 
-    def conclude(self, definitions: dict[str, Any], _) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
         """The equation."""
         require(self.name in definitions, f"`{self.name}` must be a defined symbol.")
         return Sequent((), definitions[self.name].equation(self.entry, self.start))
 
 
+@dataclass(frozen=True, slots=True)
 class Assume(Node):
     """The equation, under itself as a hypothesis; induction discharges it."""
 
     equation: Equation
 
-    def conclude(self, *_) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
         """The equation, assumed."""
         return Sequent((self.equation,), self.equation)
 
 
+@dataclass(frozen=True, slots=True)
 class Reflexivity(Node):
     """A term equals itself, for all indices `every`: the start of a calculation."""
 
     every: tuple[Var, ...]
     term: Term
 
-    def conclude(self, *_) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
         """The term on both sides."""
         return Sequent((), Equation(self.every, self.term, self.term))
 
 
+@dataclass(frozen=True, slots=True)
 class Calculate(Node):
     """Use the equations `sources` on the target's right side, in turn; then any rearrangement.
 
@@ -78,18 +85,22 @@ class Calculate(Node):
     term: Term
     peel: Ix | None = None
 
-    def conclude(self, _, premises: Sequence[Sequent]) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
         """The first premise with the new right side, under the hypotheses of all."""
         require(premises, "a calculation must have a target.")
-        (target, *sources), sides = premises, (premises[0].equation.right, self.term)
+        target, *sources = premises
+        old, new = target.equation.right, self.term
         for source in sources:
-            sides = replaced(sides, source.equation, naturals(free(sides)))
-        known = naturals(free((sides, self.term)))
-        forms = (whole_form(s, known, self.peel) for s in (sides[0], self.term, sides[1]))
-        require(next(forms) in forms, "the two sides must have one normal form; they differ.")
+            known = naturals(free((old, new)))
+            old, new = (replaced(side, source.equation, known) for side in (old, new))
+        known = naturals(free((old, new, self.term)))
+        reached = whole_form(old, known, self.peel)
+        alike = any(whole_form(side, known, self.peel) == reached for side in (self.term, new))
+        require(alike, "the two sides must have one normal form; they differ.")
         return Sequent(united(premises), replace(target.equation, right=self.term))
 
 
+@dataclass(frozen=True, slots=True)
 class Induction(Node):
     """From P(0), and P(time + 1) under P(time), conclude part `pick` of P for every time.
 
@@ -101,14 +112,16 @@ class Induction(Node):
     predicate: tuple[Equation, ...]
     pick: int
 
-    def conclude(self, _, premises: Sequence[Sequent]) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
         """The picked equation for every time; only the predicate itself is discharged."""
         n, time = len(self.predicate), self.time
         fits = time.sort == TIME and 0 <= self.pick < n and len(premises) == 2 * n
         require(fits, f"induction on {n} equations needs a time and {2 * n} premises.")
         goals = [part.put({time: now}) for now in (at(0), ix(time, 1)) for part in self.predicate]
-        require([p.equation for p in premises] == goals, "premises must be P(0) and P(t + 1).")
-        others = [h for h in united(premises[n:]) if h not in self.predicate]
+        reached = zip(premises, goals, strict=True)
+        fits = all(same(premise.equation, goal) for premise, goal in reached)
+        require(fits, "premises must be P(0) and P(t + 1).")
+        others = (h for h in united(premises[n:]) if h not in self.predicate)
         kept = tuple(dict.fromkeys((*united(premises[:n]), *others)))
         require(all(time not in h.free() for h in kept), f"`{time.name}` must be fixed nowhere.")
         e = self.predicate[self.pick]
@@ -118,6 +131,7 @@ class Induction(Node):
 Rule = Definition | Assume | Reflexivity | Calculate | Induction
 
 
+@dataclass(frozen=True, slots=True)
 class Step(Node):
     """One application of a rule, with what it is said to conclude."""
 
@@ -126,6 +140,7 @@ class Step(Node):
     conclusion: Sequent
 
 
+@dataclass(frozen=True, slots=True)
 class Proof(Node):
     """Definitions and steps; the last step's conclusion is what is proved."""
 
@@ -133,6 +148,7 @@ class Proof(Node):
     steps: tuple[Step, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class Theorem(Node):
     """A statement that holds for every time and every width: its proof was replayed."""
 
@@ -142,6 +158,10 @@ class Theorem(Node):
     def __post_init__(self) -> None:
         object.__setattr__(self, "statement", replay(self.proof))
 
+    def __reduce__(self) -> tuple:
+        """A copy or a pickle holds the proof alone, which is replayed."""
+        return Theorem, (self.proof,)
+
 
 def replay(proof: Proof) -> Sequent:
     """Check every step in order and return the last conclusion, or raise `CheckerError`."""
@@ -149,52 +169,83 @@ def replay(proof: Proof) -> Sequent:
         cached.cache_clear()
     check(proof, Proof)
     admit(proof.definitions)
-    definitions = {define.name: define for block in proof.definitions for define in block}
+    definitions: Definitions = {d.name: d for block in proof.definitions for d in block}
     shown: list[Sequent] = []
     for number, step in enumerate(proof.steps):
         try:
             require(all(0 <= k < number for k in step.premises), "premises must be earlier steps.")
             conclusion = infer(definitions, step.rule, [shown[k] for k in step.premises])
-            require(conclusion == step.conclusion, "the rule does not conclude what is recorded.")
+            require(same(conclusion, step.conclusion), "the rule concludes something else.")
+            stated(step.conclusion)
         except (CheckerError, RecursionError, ValueError) as error:
             raise CheckerError(f"step {number}, {type(step.rule).__name__}: {error}") from None
-        shown.append(conclusion)
+        shown.append(step.conclusion)
     require(shown, "a proof must have at least one step; got none.")
     return shown[-1]
 
 
-def infer(definitions: dict[str, Any], rule: Rule, premises: Sequence[Sequent]) -> Sequent:
+def infer(definitions: Definitions, rule: Rule, premises: Sequence[Sequent]) -> Sequent:
     """What the rule concludes from the premises."""
+    require(not premises or isinstance(rule, Calculate | Induction), "no premises are needed.")
     conclusion = rule.conclude(definitions, premises)
-    e, every = conclusion.equation, conclusion.equation.every
-    require(len({v.name for v in every}) == len(every), "quantified indices must differ.")
-    fixed = any(h.free() & set(every) for h in conclusion.hypotheses)
-    require(not fixed, "an index that a hypothesis fixes must not be quantified.")
-    loose = {v.name for v in free(e.right) - free((e.left, every)) if v.sort != TIME}
-    require(not loose, f"{loose} must occur on the left or be quantified: a width may be empty.")
+    stated(conclusion)
     return conclusion
+
+
+def stated(sequent: Sequent) -> None:
+    """Raise unless the sequent says something of every width, the empty one included."""
+    every = sequent.equation.every
+    require(len({v.name for v in every}) == len(every), "quantified indices must differ.")
+    fixed = any(h.free().intersection(every) for h in sequent.hypotheses)
+    require(not fixed, "an index that a hypothesis fixes must not be quantified.")
+    equations = (sequent.equation, *sequent.hypotheses)
+    loose = {v.name for e in equations for v in e.free() if v.sort != TIME}
+    require(not loose, f"{loose} must be quantified: a width may be empty.")
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two nodes differ at most by the names of their bound variables."""
+    return a == b or nameless(a, {}, 0) == nameless(b, {}, 0)
+
+
+def nameless(node: Any, numbers: dict[Var, tuple[int, str]], outside: int) -> Any:
+    """The node with a number in place of each bound variable, counted from the outside."""
+    if isinstance(node, Var):
+        return numbers.get(node, node)
+    if isinstance(node, Ix):
+        return sorted(repr(numbers.get(v, v)) for v in node.vars), node.shift
+    bound = node.every if isinstance(node, Equation) else binders(node)
+    inner = numbers | {v: (outside + k, v.sort) for k, v in enumerate(bound)}
+    if not isinstance(node, Node | tuple):
+        return node
+    return type(node), [nameless(part, inner, outside + len(bound)) for part in parts(node)]
 
 
 def match(equation: Equation, atom: Atom, known: Context) -> dict[Var, Ix] | None:
     """Values of the quantified indices, in range, that make the left side this atom, if any."""
     left = equation.left
-    pattern = left.ix if isinstance(left, Atom) and left.name == atom.name else ()
-    values = {
-        v: Ix(a.vars, a.shift - p.shift)
-        for p, a in zip(pattern, atom.ix, strict=False)
-        for v in equation.every
-        if p.vars == (v,)
-    }
+    if not isinstance(left, Atom) or left.name != atom.name or len(left.ix) != len(atom.ix):
+        return None
+    values = {}
+    for pattern, index in zip(left.ix, atom.ix, strict=True):
+        for v in equation.every:
+            if pattern.vars == (v,):
+                values[v] = Ix(index.vars, index.shift - pattern.shift)
     for v in equation.every:
-        value = values.get(v, Ix((v, v)))
-        sorts, at_zero = [w.sort for w in value.vars], value.shift == 0
-        natural = sorts in ([], [TIME]) and implied(known, at_most(at(0), value))
-        if not (natural if v.sort == TIME else sorts == [v.sort] and at_zero):
+        if v not in values or not in_range(v, values[v], known):
             return None
     return values if substitute(left, values) == atom else None
 
 
-def replaced(term, source: Equation, known: Context) -> Any:
+def in_range(v: Var, value: Ix, known: Context) -> bool:
+    """Whether a quantified index may take this value: a natural number, an element of its width."""
+    sorts = [w.sort for w in value.vars]
+    if v.sort == TIME:
+        return sorts in ([], [TIME]) and implied(known, at_most(at(0), value))
+    return sorts == [v.sort] and value.shift == 0
+
+
+def replaced(term: Any, source: Equation, known: Context) -> Any:
     """`term` with the instances of the source's left side replaced, scopes and ranges respected."""
     if isinstance(term, Atom):
         values = match(source, term, known)

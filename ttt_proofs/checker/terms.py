@@ -2,22 +2,27 @@
 
 A term denotes a real number once its free indices are given. Matrices are symbols
 with two indices, `W[h, c]`; a matrix product is a `Sum` over a shared index; a vector
-argument of an abstract function is a `Lam` that binds the vector's index. An index is
-either a *time* (an integer; free ones are natural numbers) or ranges over a *width*,
-a finite set of unknown size. Symbols are total functions of their indices.
+argument of an abstract function is a `Lam` that binds the vector's index.
 
-Everything here is frozen and made of tuples: a term cannot change after it was checked.
+A node is frozen, made of tuples, strings and integers, and has no attributes but its fields: a
+term cannot change after it was checked.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache
 from types import UnionType
-from typing import Any, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 TIME = "time"
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LARGEST_INTEGER = 2**53 - 1  # what every reader of JSON reads alike
+LARGEST_SHIFT = 100
+LARGEST_DEPTH = 100
 
 
 class CheckerError(Exception):
@@ -30,14 +35,13 @@ def require(condition: object, message: str) -> None:
         raise CheckerError(message)
 
 
-@dataclass_transform(frozen_default=True)
 class Node:
-    """A record: each subclass is a frozen dataclass of the fields it names."""
+    """A record; each subclass is a frozen dataclass with slots, and no other class."""
 
-    def __init_subclass__(cls) -> None:
-        dataclass(frozen=True)(cls)
+    __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True)
 class Var(Node):
     """An index variable; `sort` is `TIME` or the name of a width, for example `D_k`."""
 
@@ -45,19 +49,28 @@ class Var(Node):
     sort: str
 
 
+@dataclass(frozen=True, slots=True)
 class Ix(Node):
-    """An index: the sum of `vars`, plus `shift`."""
+    """An index: the sum of `vars`, sorted by name and sort, plus `shift`."""
 
     vars: tuple[Var, ...]
     shift: int = 0
 
 
+@dataclass(frozen=True, slots=True)
 class Num(Node):
-    """A rational constant."""
+    """The fraction `top / bottom`, `bottom >= 1`."""
 
-    value: Fraction
+    top: int
+    bottom: int = 1
+
+    @property
+    def value(self) -> Fraction:
+        """The fraction, as a number to calculate with."""
+        return Fraction(self.top, self.bottom)
 
 
+@dataclass(frozen=True, slots=True)
 class Atom(Node):
     """An indexed symbol, `name[ix...]`."""
 
@@ -65,6 +78,7 @@ class Atom(Node):
     ix: tuple[Ix, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class Lam(Node):
     """A vector, matrix, ... given entry by entry: `binders ↦ body`."""
 
@@ -72,6 +86,7 @@ class Lam(Node):
     body: Term
 
 
+@dataclass(frozen=True, slots=True)
 class App(Node):
     """`fn[ix](args)`, differentiated once for each slot `(argument, entry)` in `slots`."""
 
@@ -81,18 +96,21 @@ class App(Node):
     slots: tuple[tuple[int, tuple[Ix, ...]], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
 class Add(Node):
     """A sum of finitely many terms."""
 
     terms: tuple[Term, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class Mul(Node):
     """A product of finitely many terms."""
 
     factors: tuple[Term, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class Sum(Node):
     """`Σ body` over the times low..high inclusive, or (both None) over a width."""
 
@@ -102,6 +120,7 @@ class Sum(Node):
     body: Term
 
 
+@dataclass(frozen=True, slots=True)
 class Prod(Node):
     """The running product of `factor` over the times low..high; 1 where high < low."""
 
@@ -123,14 +142,14 @@ def at(shift: int) -> Ix:
     return Ix((), shift)
 
 
-def parts(node) -> tuple:
-    """The immediate parts of a node or tuple."""
+def parts(node: Any) -> tuple:
+    """The fields of a node, the items of a tuple; nothing for all else."""
     if isinstance(node, Node):
         return tuple(getattr(node, name) for name in type(node).__match_args__)  # pyright: ignore
     return node if isinstance(node, tuple) else ()
 
 
-def rebuild(node, change) -> Any:
+def rebuild(node: Any, change) -> Any:
     """`node` with `change` applied to each of its parts."""
     changed = (change(part) for part in parts(node))
     if isinstance(node, Node):
@@ -138,56 +157,69 @@ def rebuild(node, change) -> Any:
     return tuple(changed) if isinstance(node, tuple) else node
 
 
-def binders(node) -> tuple[Var, ...]:
+def binders(node: Any) -> tuple[Var, ...]:
     """The index variables that this node itself binds, in all of its parts."""
-    return (node.var,) if isinstance(node, Sum) else node.binders if isinstance(node, Lam) else ()
+    if isinstance(node, Sum):
+        return (node.var,)
+    return node.binders if isinstance(node, Lam) else ()
 
 
 @lru_cache(maxsize=200_000)
-def free(node) -> frozenset[Var]:
+def free(node: Any) -> frozenset[Var]:
     """The free index variables of a term (or tuple of terms)."""
-    return frozenset([node] * (type(node) is Var)).union(*map(free, parts(node))) - {*binders(node)}
+    if isinstance(node, Var):
+        return frozenset((node,))
+    return frozenset().union(*map(free, parts(node))).difference(binders(node))
 
 
-def inside(node, kind: type) -> list:
+def inside(node: Any, kind: Any) -> list:
     """All nodes of this kind in a term (or tuple of terms)."""
-    return [node] * isinstance(node, kind) + [n for part in parts(node) for n in inside(part, kind)]
+    found = [node] if isinstance(node, kind) else []
+    for part in parts(node):
+        found.extend(inside(part, kind))
+    return found
 
 
-def symbols(node) -> frozenset[str]:
+def symbols(node: Any) -> frozenset[str]:
     """The names of the symbols that occur in a term (or tuple of terms)."""
     return frozenset(atom.name for atom in inside(node, Atom))
 
 
-def put(index: Ix, subst: dict[Var, Ix]) -> Ix:
+def in_order(variables: Iterable[Var]) -> tuple[Var, ...]:
+    """The variables sorted by name, then sort."""
+    return tuple(sorted(variables, key=lambda v: (v.name, v.sort)))
+
+
+def put(index: Ix, values: dict[Var, Ix]) -> Ix:
     """`index` with its variables replaced."""
-    images = [subst.get(v, ix(v)) for v in index.vars]
-    merged = sorted((v for image in images for v in image.vars), key=lambda v: (v.name, v.sort))
-    return Ix(tuple(merged), index.shift + sum(image.shift for image in images))
+    images = [values.get(v, ix(v)) for v in index.vars]
+    variables = [v for image in images for v in image.vars]
+    return Ix(in_order(variables), index.shift + sum(image.shift for image in images))
 
 
-def renamed(node, avoid: frozenset[Var]) -> Any:
+def renamed(node: Any, avoid: frozenset[Var]) -> Any:
     """`node` with its own binders renamed if one of them shares its name with `avoid`."""
-    if not {v.name for v in avoid} & {v.name for v in binders(node)}:
+    if {v.name for v in avoid}.isdisjoint(v.name for v in binders(node)):
         return node
     tail = "_" * max(len(v.name) for v in avoid | free(parts(node)))  # longer, hence a new name
     new = {v: ix(Var(v.name + tail, v.sort)) for v in binders(node)}
     return rebuild(node, lambda part: substitute(part, new))
 
 
-def substitute(node, subst: dict[Var, Ix]) -> Any:
+def substitute(node: Any, values: dict[Var, Ix]) -> Any:
     """Replace free index variables; bound ones are renamed where they would capture."""
-    if not isinstance(node, Node | tuple) or free(node).isdisjoint(subst):
+    if not isinstance(node, Node | tuple) or free(node).isdisjoint(values):
         return node
     if isinstance(node, Var):  # a binder that `renamed` renames
-        return subst[node].vars[0]
+        return values[node].vars[0]
     if isinstance(node, Ix):
-        return put(node, subst)
-    node = renamed(node, free(tuple(subst.values())) | frozenset(subst)) if binders(node) else node
-    return rebuild(node, lambda part: substitute(part, subst))
+        return put(node, values)
+    if binders(node):
+        node = renamed(node, free(tuple(values.values())).union(values))
+    return rebuild(node, lambda part: substitute(part, values))
 
 
-def put_symbol(node, name: str, value: Lam) -> Any:
+def put_symbol(node: Any, name: str, value: Lam) -> Any:
     """Replace the symbol `name` by `value`, entry by entry."""
     if isinstance(node, Atom) and node.name == name:
         require(len(node.ix) == len(value.binders), f"`{name}` has {len(value.binders)} indices.")
@@ -199,7 +231,7 @@ def put_symbol(node, name: str, value: Lam) -> Any:
 hints_of = cache(get_type_hints)
 
 
-def check(value: Any, hint: Any) -> None:
+def check(value: Any, hint: Any, depth: int = 0) -> None:
     """Raise unless `value` has exactly the declared type `hint`, all the way down.
 
     Subclasses are refused: one could change its mind between two looks.
@@ -209,25 +241,42 @@ def check(value: Any, hint: Any) -> None:
         hints = [items[0]] * len(value) if items[-1] is ... else items
         require(len(hints) == len(value), f"{hint} is required; got {len(value)} parts.")
         for part, expected in zip(value, hints, strict=True):
-            check(part, expected)
+            check(part, expected, depth)
     elif get_origin(hint) is UnionType and any(type(value) is item for item in items):
-        check(value, type(value))
+        check(value, type(value), depth)
     else:
         require(type(value) is hint, f"{hint} is required; got {type(value)}.")
-        require(hint is not str or value.isidentifier(), f"a name is required; got a {hint}.")
-        require(hint is not Fraction or {*map(type, value.as_integer_ratio())} == {int}, "inexact.")
-        for name, expected in hints_of(hint).items() if issubclass(hint, Node) else ():
-            check(getattr(value, name), expected)
+        if issubclass(hint, Node):
+            require(depth < LARGEST_DEPTH, f"at most {LARGEST_DEPTH} records may nest.")
+            for name, expected in hints_of(hint).items():
+                check(getattr(value, name, None), expected, depth + 1)
         well_formed(value)
 
 
-def well_formed(node) -> None:
-    """Raise unless sums have bounds exactly over times, and nothing is bound twice."""
+def well_formed(node: Any) -> None:
+    """Raise unless this value, apart from its parts, is one that the page of meaning allows."""
     names = {v.name for v in binders(node)}
     require(len(names) == len(binders(node)), f"indices bound together must differ; got {names}.")
+    if isinstance(node, str):
+        require(NAME.fullmatch(node), f"a name of letters, digits and _ is required; got {node!r}.")
+    if isinstance(node, int):
+        require(abs(node) <= LARGEST_INTEGER, f"at most {LARGEST_INTEGER} is allowed; got {node}.")
+    if isinstance(node, Ix):
+        require(node.vars == in_order(node.vars), "an index must have its variables in order.")
+        require(abs(node.shift) <= LARGEST_SHIFT, f"a shift is at most {LARGEST_SHIFT}.")
+    if isinstance(node, Num):
+        require(node.bottom >= 1, f"a denominator must be at least 1; got {node.bottom}.")
     if isinstance(node, Prod):
         require([v.sort for v in node.factor.binders] == [TIME], "a product must bind one time.")
-    if isinstance(node, Sum):
-        bounds = tuple(index for index in (node.low, node.high) if index)
-        fits = len(bounds) == 2 * (node.var.sort == TIME) and node.var not in free(bounds)
-        require(fits, f"`{node.var.name}` must have bounds exactly if it is a time.")
+        bounded_by(node.low, node.high)
+    if isinstance(node, Sum) and node.var.sort == TIME:
+        bounded_by(node.low, node.high)
+        require(node.var not in free((node.low, node.high)), "a sum must not bind its own bounds.")
+    elif isinstance(node, Sum):
+        require(node.low is node.high is None, f"the width `{node.var.sort}` has no bounds.")
+
+
+def bounded_by(*bounds: Ix | None) -> None:
+    """Raise unless each bound is there: a constant, or one time variable plus a constant."""
+    plain = all(b and [v.sort for v in b.vars] in ([], [TIME]) for b in bounds)
+    require(plain, "a bound of a time range must be at most one time variable plus a constant.")

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from ..checker.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term
 
-ZERO, MINUS_ONE = (Num(Fraction(n)) for n in (0, -1))
+ZERO, MINUS_ONE = Num(0), Num(-1)
 
 # `x · f(x)` has a name of its own. `$` keeps it apart from functions that a loop may name.
 GATED = {"sigmoid": "$silu", "step": "$relu"}
@@ -46,7 +46,7 @@ def split(term: Term) -> tuple[bool, Term]:
     first = term.factors[0] if isinstance(term, Mul) else term
     if not isinstance(first, Num) or first.value >= 0:
         return False, term
-    number = Num(-first.value)
+    number = Num(-first.top, first.bottom)
     if not isinstance(term, Mul):
         return True, number
     return True, rebuilt(number.value, term.factors[1:])
@@ -55,7 +55,7 @@ def split(term: Term) -> tuple[bool, Term]:
 def rebuilt(number: Fraction, factors: Iterable[Term]) -> Term:
     """`number · factors`, without a needless 1."""
     kept = tuple(factors)
-    every = kept if number == 1 and kept else (Num(number), *kept)
+    every = kept if number == 1 and kept else (Num(*number.as_integer_ratio()), *kept)
     return every[0] if len(every) == 1 else Mul(every)
 
 

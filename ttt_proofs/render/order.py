@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..checker.definitions import Block, Define, DefineGradient, lead
+from ..checker.definitions import Block, Define, DefineGradient, leading_times
 from ..checker.terms import Atom, Ix, inside
 
 
@@ -15,7 +15,7 @@ def needs(define: Define | DefineGradient, carried: dict[str, int]) -> set[str]:
         return {atom.name for atom in inside((define.loss, define.at), Atom)} - set(carried)
     if define.start is None:
         return {atom.name for atom in inside(define.term, Atom)}
-    now = {Ix((v,)) for v in define.every[: lead(define.every)]}
+    now = {Ix((v,)) for v in leading_times(define.every)}
     return {
         atom.name
         for atom in inside(define.term, Atom)
@@ -25,7 +25,9 @@ def needs(define: Define | DefineGradient, carried: dict[str, int]) -> set[str]:
 
 def in_order(block: Block) -> Block:
     """Gradients, gates, accumulators, weights: each after what it uses, otherwise as they stand."""
-    carried = {d.name: lead(d.every) - 1 for d in block if isinstance(d, Define) and d.start}
+    carried = {
+        d.name: len(leading_times(d.every)) - 1 for d in block if isinstance(d, Define) and d.start
+    }
     left, done = list(block), []
     while left:
         waiting = {d.name for d in left}

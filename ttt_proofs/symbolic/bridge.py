@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 import sympy as sp
@@ -105,7 +104,9 @@ def contraction(matrix: sp.MatMul, row: Place, col: Place, scope: Scope) -> Term
     terms = [
         entry(factor, a, b, scope) for factor, a, b in zip(factors, ends, ends[1:], strict=False)
     ]
-    return sum_over([v for found in inner for v in found], product([scalar(coefficient), *terms]))
+    return sum_over(
+        tuple(v for found in inner for v in found), product([scalar(coefficient), *terms])
+    )
 
 
 def row_of(matrix: sp.MatrixExpr, row: Place, scope: Scope) -> Lam:
@@ -219,7 +220,7 @@ def scalar(expression: sp.Expr, env: Mapping[sp.Basic, Any] | None = None) -> Te
     if e in env:
         return env[e]
     if e.is_Rational:
-        return Num(Fraction(int(e.p), int(e.q)))
+        return Num(int(e.p), int(e.q))
     if e.is_Symbol:
         return Atom(e.name, ())
     if isinstance(e, sp.Indexed) and e.base in env:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import fields, is_dataclass
-from fractions import Fraction
 from types import UnionType
 from typing import Any, get_args, get_origin
 
@@ -17,8 +16,6 @@ def encode(value: Any) -> Any:
     """Lists, strings, integers, booleans and null; a record is `[its type, its fields...]`."""
     if isinstance(value, tuple):
         return [encode(part) for part in value]
-    if isinstance(value, Fraction):
-        return f"{value.numerator}/{value.denominator}"
     if is_dataclass(value):
         return [type(value).__name__, *(encode(getattr(value, f.name)) for f in fields(value))]
     return value
@@ -36,10 +33,6 @@ def decode(data: Any, hint: Any) -> Any:
         for item in items:
             if item.__name__ == tag:
                 return decode(data, item)
-    elif hint is Fraction and type(data) is str:
-        top, _, bottom = data.partition("/")
-        if top.removeprefix("-").isdecimal() and bottom.isdecimal() and int(bottom):
-            return Fraction(int(top), int(bottom))
     elif is_dataclass(hint) and isinstance(hint, type) and type(data) is list:
         hints = hints_of(hint)
         if len(data) == len(hints) + 1 and data[0] == hint.__name__:

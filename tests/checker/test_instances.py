@@ -1,0 +1,93 @@
+"""Nodes are closed: no attribute beside the fields, no change, no theorem but by replay."""
+
+import copy
+import pickle
+
+import pytest
+
+from tests.checker.build import Script, atom, forall, num
+from ttt_proofs.checker import definitions, proof, terms
+from ttt_proofs.checker.proof import Proof, Reflexivity, Sequent, Step, Theorem
+from ttt_proofs.checker.terms import Node
+
+FALSE = Sequent((), forall((), num(0), num(1)))
+NODES = [
+    kind
+    for module in (terms, definitions, proof)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Node) and kind is not Node
+]
+
+
+def zero_is_zero() -> Theorem:
+    """A true theorem."""
+    script = Script()
+    script.begin((), num(0))
+    return script.theorem()
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(NODES), ids=lambda kind: kind.__name__)
+def test_nodes_have_their_fields_and_nothing_else(kind):
+    bare = kind.__new__(kind)
+    assert not hasattr(bare, "__dict__")
+    for name in ("conclude", "equation", "anything"):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(bare, name, lambda *_: FALSE)
+    for name in kind.__slots__:
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(bare, name, 0)
+
+
+def test_a_rule_cannot_be_shadowed():
+    rule = Reflexivity((), num(0))
+    with pytest.raises(TypeError):
+        vars(rule)["conclude"] = lambda *_: FALSE
+    with pytest.raises(terms.CheckerError):
+        Theorem(Proof((), (Step(rule, (), FALSE),)))
+
+
+def forged() -> Theorem:
+    """An object that says of itself that 0 = 1 was proved."""
+    fake = Theorem.__new__(Theorem)
+    object.__setattr__(fake, "proof", zero_is_zero().proof)
+    object.__setattr__(fake, "statement", FALSE)
+    return fake
+
+
+@pytest.mark.parametrize(
+    "carry", [lambda x: pickle.loads(pickle.dumps(x)), copy.copy, copy.deepcopy]
+)
+def test_a_copy_of_a_theorem_is_replayed(carry):
+    assert carry(zero_is_zero()) == zero_is_zero()
+    assert carry(forged()).statement == zero_is_zero().statement
+
+
+def test_a_pickled_proof_that_does_not_hold_makes_no_theorem():
+    fake = forged()
+    object.__setattr__(fake, "proof", Proof((), (Step(Reflexivity((), num(0)), (), FALSE),)))
+    with pytest.raises(terms.CheckerError):
+        pickle.loads(pickle.dumps(fake))
+
+
+def test_numbers_cannot_change():
+    number = zero_is_zero().statement.equation.right
+    for name in ("top", "bottom", "_numerator", "numerator"):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(number, name, 1)
+    number.value._numerator = 1  # a fraction made for whoever asked
+    assert zero_is_zero().statement.equation.right == num(0) == number
+
+
+def test_a_recorded_conclusion_may_name_its_bound_indices_otherwise():
+    h, g = terms.Var("h", "D"), terms.Var("g", "D")
+    x_h, x_g = atom("x", h), atom("x", g)
+    rule = Reflexivity((h,), x_h)
+    renamed = Sequent((), forall((g,), x_g, x_g))
+    assert Theorem(Proof((), (Step(rule, (), renamed),))).statement == renamed
+    for wrong in (forall((g,), x_g, x_h), forall((g,), x_h, x_h), forall((h, g), x_h, x_h)):
+        with pytest.raises(terms.CheckerError):
+            Theorem(Proof((), (Step(rule, (), Sequent((), wrong)),)))
+    other = terms.Var("h", "E")
+    wide = Sequent((), forall((other,), atom("x", other), atom("x", other)))
+    with pytest.raises(terms.CheckerError):
+        Theorem(Proof((), (Step(rule, (), wide),)))
