@@ -27,6 +27,7 @@ from ttt_proofs.checker.terms import (
     at,
     inside,
     ix,
+    parts,
     rebuild,
     symbols,
 )
@@ -118,11 +119,11 @@ def nothing_numeric(proof: Proof) -> None:
         assert index.vars or index.shift <= 0, "the only time with a number is the start"
     for number in inside(proof, Num):
         assert abs(number.value) <= 1 and number.value.denominator <= 2, "no other coefficient"
-    known = {Ix: "shift", Induction: "pick"}  # and the numbers of premises: all other integers
+    known = {(Ix, "shift"), (Induction, "pick"), (Num, "top"), (Num, "bottom")}
     for node in inside(proof, Node):
-        for field, value in vars(node).items():
+        for field, value in zip(type(node).__match_args__, parts(node), strict=True):
             if isinstance(value, int) and not isinstance(value, bool):
-                assert known[type(node)] == field
+                assert (type(node), field) in known, "premises are the only other integers"
 
 
 SIZES = [

@@ -1,15 +1,16 @@
 """The trusted checker: what its language means, and why each rule is sound.
 
 This page is complete. Whoever has it can write a second checker; `tools/replay.mjs` was written so.
-The files are best read in the order `terms`, `normal`, `definitions`, `proof`. One file, `naming`,
-is not trusted: it proposes, and `normal` checks.
+The files are best read in the order `terms`, `normal`, `definitions`, `proof`. One
+module that they use, `ttt_proofs.naming`, is not trusted: it proposes, and `normal` checks.
 
 # Terms
 
-A **name** is an ASCII letter or underscore, then ASCII letters, digits and underscores. An
-**integer** lies between -(2^53 - 1) and 2^53 - 1. An **index variable** `Var(name, sort)` is a
-*time* if its sort is "time"; otherwise the sort is the name of a *width*. Two variables are the
-same if both name and sort are. A list below is written `[...]`; it may be empty unless said.
+A **name** is a letter, then letters and digits 0-9; letters are A-Z, a-z, the underscore, and
+U+0391 to U+03A9 and U+03B1 to U+03C9 (Greek). An **integer** lies between -(2^53 - 1) and 2^53 - 1.
+An **index variable** `Var(name, sort)` is a *time* if its sort is "time"; otherwise the sort is the
+name of a *width*. Two variables are the same if both name and sort are. A list below is written
+`[...]`; it may be empty unless said.
 
 | term | fields | meaning |
 |---|---|---|

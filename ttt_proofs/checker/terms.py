@@ -19,7 +19,8 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 TIME = "time"
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LETTER = "A-Za-z_\u0391-\u03a9\u03b1-\u03c9"  # Latin, Greek, underscore
+NAME = re.compile(f"[{LETTER}][{LETTER}0-9]*")
 LARGEST_INTEGER = 2**53 - 1  # what every reader of JSON reads alike
 LARGEST_SHIFT = 100
 LARGEST_DEPTH = 100
