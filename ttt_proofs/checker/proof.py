@@ -175,7 +175,9 @@ def replay(proof: Proof) -> Sequent:
         try:
             require(all(0 <= k < number for k in step.premises), "premises must be earlier steps.")
             conclusion = infer(definitions, step.rule, [shown[k] for k in step.premises])
-            require(same(conclusion, step.conclusion), "the rule does not conclude what is recorded.")
+            require(
+                same(conclusion, step.conclusion), "the rule does not conclude what is recorded."
+            )
             stated(step.conclusion)
         except (CheckerError, RecursionError, ValueError) as error:
             raise CheckerError(f"step {number}, {type(step.rule).__name__}: {error}") from None
