@@ -97,7 +97,7 @@ def test_planted_fault_is_seen(module, old, new, mode, tmp_path):
 
 def test_copy_without_a_fault_passes(tmp_path):
     with faulty(tmp_path, "gated", "rows >= columns", "rows >= columns") as planted:
-        assert planted.__name__ == "planted"
+        assert planted.__name__ == "ttt_proofs.planted"
         assert failures(planted, Case("decay", 130, 8, 8, segments=2, H=1)) == {}
 
 

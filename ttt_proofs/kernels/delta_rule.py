@@ -19,6 +19,7 @@ from ..parallel.once import once
 from . import arguments
 from .delta_rule_backward import delta_rule_inputs, delta_rule_reverse
 from .delta_rule_forward import couple_tiles, delta_rule_forward
+from .empty import untouched
 from .tiles import MIN_BLOCK, Tiling, launch, padded
 
 # A tile has 16 tokens at least. Where their keys have fewer than 8 dimensions, what is rounded in
@@ -237,10 +238,9 @@ def delta_rule(
     scale = arguments.check_scale(scale)
     numbers = arguments.numbers("beta", beta, q)
     initial = arguments.state("initial_state", initial_state, q, v)
-    if q.numel() == 0:  # nothing to launch; the product ties the empty outputs to their inputs
-        B, _, H, K = k.shape
-        final = numbers.new_zeros(B, H, K, v.shape[3]) if initial is None else initial.clone()
-        return v * (q * k).sum(-1, keepdim=True), final if output_final_state else None
+    if q.numel() == 0:
+        o, (final,) = untouched(q, k, v, [numbers], [initial])
+        return o, final if output_final_state else None
     if k.shape[3] < LEAST_WIDTH and k.dtype in WIDER:
         wide = WIDER[k.dtype]
         o, final = delta_rule(

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..parallel.once import once
-from .arguments import MAX_WIDTH, accumulator
+from .arguments import MAX_WIDTH
+from .empty import untouched
 from .launches import Call, Gates, States, segments_for, tiling
 
 
@@ -148,18 +149,9 @@ def attention(
         return torch.cat([o for o, _ in parts], dim=-1), last
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     first = [None if x is None else x.contiguous() for x in initial]
-    if q.numel() == 0:  # nothing to launch; the product ties the empty outputs to their inputs
-        zero = torch.zeros(
-            q.shape[0],
-            q.shape[2],
-            q.shape[3],
-            v.shape[3],
-            device=q.device,
-            dtype=accumulator(q.dtype),
-        )
-        return v * q.sum(-1, keepdim=True), States(
-            *((zero if x is None else x).clone() for x in first)
-        )
+    if q.numel() == 0:
+        o, last = untouched(q, k, v, gates, first)
+        return o, States(*last)
     call = Call(mode, scale, int(exclusive), segments or segments_for(k, v, mode), Gates())
     o, w, m = Scan.apply(call, final, q, k, v, *gates, *first)  # type: ignore[misc]
     return o, States(w, m)
