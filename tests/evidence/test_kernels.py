@@ -172,7 +172,7 @@ def test_a_planted_error_does_not_agree(operator, module, old, new, monkeypatch,
 @pytest.mark.parametrize("operator", LOOPS)
 def test_a_copy_without_an_error_agrees(operator, monkeypatch, tmp_path):
     same = {
-        "delta_rule": ("delta_rule", "LEAST_WIDTH = 8"),
+        "delta_rule": ("delta", "LEAST_WIDTH = 8"),
         "swiglu_attention": ("swiglu", "MAX_FUSED = 128"),
         "swiglu_features": ("swiglu", "MAX_FUSED = 128"),
     }

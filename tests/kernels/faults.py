@@ -25,7 +25,7 @@ FILES = (
     "scan",
     "additive",
     "momentum",
-    "delta_rule",
+    "delta",
     "delta_rule_forward",
     "delta_rule_backward",
     "swiglu",
