@@ -145,6 +145,23 @@ def test_the_first_derivative_is_the_same_with_a_graph(name):
 
 
 @every_operator
+def test_autocast_around_a_call_or_its_gradients_changes_nothing(name):
+    operator = OPERATORS[name]
+    leaves = operator.leaves(torch.float32)
+
+    def found() -> Outputs:
+        outputs = operator.call(**leaves)
+        weights = [torch.ones_like(y) for y in outputs]
+        return *outputs, *torch.autograd.grad(outputs, list(leaves.values()), weights)
+
+    plain = found()
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        cast = found()
+    for a, b in zip(plain, cast, strict=True):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+
+
+@every_operator
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(("B", "T", "H"), [(0, 4, 2), (2, 0, 2), (2, 4, 0), (0, 0, 0)])
 def test_empty_inputs_all_have_gradients_of_zeros(name, dtype, B, T, H):

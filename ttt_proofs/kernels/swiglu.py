@@ -19,6 +19,7 @@ from .arguments import (
     DTYPES,
     INTERPRETED,
     accumulator,
+    check_device,
     check_scale,
     check_segments,
     check_tensor,
@@ -118,7 +119,7 @@ class _Features(torch.autograd.Function):
 
     The projections stay in one tensor, `[B, T, H, 2 D]`, as do their gradients: each matrix
     product is one call, which reads and writes tokens where they lie, and the sum over gate and
-    up in the gradient of x is its accumulator's.
+    up in the gradient of x is its accumulator's. With `out=`, autocast leaves it alone.
     """
 
     @staticmethod
@@ -151,7 +152,8 @@ class _Features(torch.autograd.Function):
             dx = torch.empty_like(x)
             torch.bmm(by_head(dprojected), weights.transpose(1, 2), out=by_head(dx))
         if ctx.needs_input_grad[1]:
-            dweights = torch.bmm(by_head(x).transpose(1, 2), by_head(dprojected))
+            dweights = torch.empty_like(weights)
+            torch.bmm(by_head(x).transpose(1, 2), by_head(dprojected), out=dweights)
         return dx, dweights
 
 
@@ -177,11 +179,7 @@ def swiglu_features(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
             f"shape {tuple(x.shape)}. Add the missing dimensions."
         )
     check_weights("x", x, gate, up)
-    if not x.is_cuda and not INTERPRETED:
-        raise RuntimeError(
-            f"`x` must be a CUDA tensor; got one on {x.device}. Pass CUDA tensors, "
-            "or set TRITON_INTERPRET=1 before the first import of triton."
-        )
+    check_device("x", x)
     return _Features.apply(x.contiguous(), torch.cat((gate, up), dim=-1))  # type: ignore
 
 
