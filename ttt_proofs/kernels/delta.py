@@ -227,9 +227,10 @@ def delta_rule(
     exclusive: read S_{t-1} in place of S_t.
     scale: a compile-time number of the kernels; each value is compiled once.
     Returns o `[B, T, H, V]` in the dtype of q, and the last S if `output_final_state`, else None.
-    NaN of a token reaches all later ones, and may reach those before it in its tile of <= 64.
+    NaN of a token reaches all later ones, and may reach those before it in its tile of <= 64; in
+    float16 states, and scores and their gradients, are infinite above 65504.
     Raises TypeError or ValueError for inputs that do not fit, RuntimeError where Triton has no
-    device.
+    device, and for a second derivative.
     Source: arXiv 2602.21204, Theorem 5.1 with the squared error and eta = beta_t; by tiles, Yang
     et al., arXiv 2406.06484, Section 3. With k = q = 1, beta = 1/2 and v = (4, 4, 4), o = (2, 3,
     3.5), and exclusive (0, 2, 3).

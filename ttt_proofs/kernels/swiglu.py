@@ -162,9 +162,10 @@ def swiglu_features(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
 
     x: `[B, T, H, K]`; gate, up: `[H, K, D]`, LaCT's W0 and W2; one dtype of float32, bfloat16,
     float16 and float64, any widths. Matrix products are PyTorch's, under its precision settings,
-    and round to this dtype; silu and the product after them are float32 (float64 for float64).
+    and round to this dtype, in which a gate of minus infinity is closed; silu and the product
+    after them are float32 (float64 for float64).
     Raises TypeError or ValueError for inputs that do not fit, RuntimeError where Triton has no
-    device.
+    device, and for a second derivative.
     Source: arXiv 2602.21204, Section 5.3 and Appendix E; at widths 1 and weights 1,
     x = 2 has the feature 4 / (1 + exp(-2)).
     """
@@ -355,12 +356,13 @@ def swiglu_attention(
     most 128, any V and T. Features are rounded to this dtype; in bfloat16 and float16 the forward
     pass keeps them in its kernel and, unlike `swiglu_features`, does not round the two products
     that they are made of.
+    In float16 features, states, and scores and their gradients, are infinite above 65504.
     initial_state: S before the first token, `[B, H, D, V]`, LaCT's W1; zero where None.
     exclusive: read S_{t-1} in place of S_t.
     segments: into how many parts time is cut to fill the device; None chooses.
     Returns o `[B, T, H, V]` in the dtype of q, and the last S if `output_final_state`, else None.
     Raises TypeError or ValueError for inputs that do not fit, RuntimeError where Triton has no
-    device.
+    device, and for a second derivative.
     Source: arXiv 2602.21204, Section 6.1, variant V2 with Theta fixed, without momentum and
     orthogonalisation; features from Section 5.3. One token of widths 1, all of it 1: o is the
     square of 1 / (1 + exp(-1)).

@@ -49,7 +49,8 @@ def once(name: str) -> Callable[[type[Function]], type[Function]]:
     name: what the error names, such as "`delta_rule`". `backward` runs without a graph; under
     `create_graph=True` the gradients that it returns depend on all tensors that `forward` was
     given as arguments of its own, and on the gradients that `backward` was given, through a node
-    that raises. Nothing is saved for it, and without `create_graph=True` no node is run.
+    that raises. Nothing is saved for it, and without `create_graph=True` no node is run. Under
+    `torch.compile` the function is a break of the graph, which `fullgraph=True` does not allow.
     """
 
     def decorate(function: type[Function]) -> type[Function]:
