@@ -215,6 +215,16 @@ def test_without_a_gpu_a_full_run_is_said_not_to_be():
     assert len(rows) == 3 * len(OPERATORS) and all("not_run" in row for row in rows)
 
 
+def test_an_interpreter_that_cannot_run_is_said_to_be_why(monkeypatch):
+    from ttt_proofs.kernels import arguments
+
+    monkeypatch.setattr(arguments, "INTERPRETED", True)
+    monkeypatch.setattr(arguments.triton, "__version__", "3.6.0")
+    monkeypatch.setattr(arguments.numpy, "__version__", "2.4.0")
+    with pytest.raises(NotRunError, match=r"got Triton 3\.6\.0 and NumPy 2\.4\.0"):
+        operators.require_device(QUICK)
+
+
 def test_compiled_functions_are_compared_with_gradients():
     operator = OPERATORS["swiglu_features"]
     (row,) = compiled_as(operator.plain, operator, SMALL, "cpu", backend="eager")

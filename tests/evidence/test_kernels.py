@@ -172,7 +172,7 @@ def test_a_planted_error_does_not_agree(operator, module, old, new, monkeypatch,
 @pytest.mark.parametrize("operator", LOOPS)
 def test_a_copy_without_an_error_agrees(operator, monkeypatch, tmp_path):
     same = {
-        "delta_rule": ("delta_rule", "LEAST_WIDTH = 8"),
+        "delta_rule": ("delta", "LEAST_WIDTH = 8"),
         "swiglu_attention": ("swiglu", "MAX_FUSED = 128"),
         "swiglu_features": ("swiglu", "MAX_FUSED = 128"),
     }
@@ -208,6 +208,11 @@ def test_loops_without_a_kernel_are_told_why(monkeypatch):
     ):
         loop = InnerLoop(SwiGLU("silu"), Frobenius(), rule)
         assert "enlarge rounding" in str(without_kernel(loop, DEVICE))
+    with monkeypatch.context() as patch:
+        patch.setattr(arguments, "INTERPRETED", True)
+        patch.setattr(arguments.triton, "__version__", "3.6.0")
+        patch.setattr(arguments.numpy, "__version__", "2.4.0")
+        assert "got Triton 3.6.0 and NumPy 2.4.0" in str(without_kernel(LOOPS["delta_rule"], "cpu"))
     monkeypatch.setattr(arguments, "INTERPRETED", False)
     assert "before its interpreter" in str(without_kernel(LOOPS["delta_rule"], "cpu"))
     assert without_kernel(LOOPS["delta_rule"], "cuda") is None

@@ -4,7 +4,8 @@
 registers, spilled bytes, shared memory and warps of each launch; arguments such as
 `momentum/bf16/128`, and `momentum/bf16/128/1` for one segment, pick some, and `--fullest` takes,
 of each kernel, only the launch with the most tensors. Operators run on tensors without data, and
-each launch is compiled, by Triton's own command line for ptxas, instead of run.
+each launch is compiled, by Triton's own command line for ptxas, instead of run. With `--races`
+launches are compiled only as far as GPU code, and what `races` finds in it is printed.
 """
 
 from __future__ import annotations
@@ -95,6 +96,30 @@ def compiled(launch: Launch) -> dict[str, Any]:
     }
 
 
+def raced(launch: Launch) -> dict[str, Any]:
+    """The races of one launch, by its GPU code for sm_90; ptxas is not run."""
+    from triton._C.libtriton import ir
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, make_backend
+
+    from tests.kernels.races import races
+
+    kernel, _, options = launch
+    source, target = ASTSource(kernel, *signature_of(launch)), GPUTarget("cuda", 90, 32)
+    backend = make_backend(target)
+    run = {name: options[name] for name in ("num_warps", "num_stages")}
+    parsed, stages, metadata = backend.parse_options(run | source.parse_options()), {}, {}
+    backend.add_stages(stages, parsed, source.language)
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    makers = backend.get_codegen_implementation(parsed), backend.get_module_map()
+    module = source.make_ir(target, parsed, *makers, context)
+    for name in ("ttir", "ttgir"):
+        module = stages[name](module, metadata)
+    return {"kernel": kernel.fn.__name__, "races": list(races(str(module)))}
+
+
 @contextmanager
 def recorded() -> Iterator[list[Launch]]:
     """The launches, in order, none of which runs; operators take tensors without data."""
@@ -107,11 +132,10 @@ def recorded() -> Iterator[list[Launch]]:
     def record(kernel: Any, *given: Any, grid: Any, warmup: bool, **options: Any) -> None:
         found.append((kernel, given, options))
 
-    # `swiglu_features` asks the module's INTERPRETED for a device, and `fuses` for the dtype.
     changes = {
         (JITFunction, "run"): record,
-        (arguments, "check_device"): lambda q: None,
-        (swiglu, "INTERPRETED"): True,
+        (arguments, "check_device"): lambda name, x: None,
+        (swiglu, "check_device"): lambda name, x: None,
         (swiglu, "fuses"): lambda q: q.element_size() == 2,
     }
     before = {(home, name): getattr(home, name) for home, name in changes}
@@ -170,17 +194,21 @@ def main(words: list[str]) -> None:
     warnings.simplefilter("ignore")
     picked = [word.split("/") for word in words if not word.startswith("--")]
     choose = fullest if "--fullest" in words else list
+    look = raced if "--races" in words else compiled
     for operator, dtype, width, *segments in picked or product(OPERATORS, DTYPES, (64, 128)):
         for launch in choose(launches(operator, dtype, int(width), *map(int, segments))):
             of = {"operator": operator, "dtype": dtype, "width": int(width)}
-            print(json.dumps(of | compiled(launch)), flush=True)
+            print(json.dumps(of | look(launch)), flush=True)
 
 
-def subprocess_lines(*words: str) -> list[dict[str, Any]]:
-    """What `main` prints, from a Python whose Triton compiles, not interprets."""
+def subprocess_lines(*words: str, script: str | Path = __file__) -> list[dict[str, Any]]:
+    """What `main` prints, from a Python whose Triton compiles, not interprets.
+
+    script: this file, or that of another tree, whose package is then the one compiled.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, __file__, *words], env=environment, text=True, capture_output=True
+        [sys.executable, script, *words], env=environment, text=True, capture_output=True
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])

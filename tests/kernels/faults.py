@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ttt_proofs
 from ttt_proofs import kernels
 
 HOME = Path(kernels.__file__).parent
 FILES = (
     "__init__",
     "arguments",
+    "empty",
     "tiles",
     "gated",
     "gated_backward",
@@ -23,7 +25,7 @@ FILES = (
     "scan",
     "additive",
     "momentum",
-    "delta_rule",
+    "delta",
     "delta_rule_forward",
     "delta_rule_backward",
     "swiglu",
@@ -43,10 +45,11 @@ def faulty(folder: Path, module: str, old: str, new: str) -> Iterator[Any]:
                 raise ValueError(f"{old!r} occurs {text.count(old)} times in {module}")
             text = text.replace(old, new)
         (package / f"{name}.py").write_text(text, "utf-8")
-    sys.path.insert(0, str(folder))
+    ttt_proofs.__path__.append(str(folder))  # beside `parallel`, which the kernels import
     try:
-        yield importlib.import_module("planted")
+        yield importlib.import_module("ttt_proofs.planted")
     finally:
-        sys.path.remove(str(folder))
-        for name in [name for name in sys.modules if name.split(".")[0] == "planted"]:
+        ttt_proofs.__path__.remove(str(folder))
+        for name in [name for name in sys.modules if name.startswith("ttt_proofs.planted")]:
             del sys.modules[name]
+        vars(ttt_proofs).pop("planted", None)

@@ -2,14 +2,18 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 from tests.kernels.faults import faulty
 from tests.kernels.oracles import DEVICE, Case, error, failures, poisoned, run, with_gradients
 from ttt_proofs import kernels
-from ttt_proofs.kernels import linear_attention
+from ttt_proofs.kernels import arguments, linear_attention
 from ttt_proofs.kernels.launches import segments_for, tiling
 
 BF16, FP16, FP64 = torch.bfloat16, torch.float16, torch.float64
@@ -97,7 +101,7 @@ def test_planted_fault_is_seen(module, old, new, mode, tmp_path):
 
 def test_copy_without_a_fault_passes(tmp_path):
     with faulty(tmp_path, "gated", "rows >= columns", "rows >= columns") as planted:
-        assert planted.__name__ == "planted"
+        assert planted.__name__ == "ttt_proofs.planted"
         assert failures(planted, Case("decay", 130, 8, 8, segments=2, H=1)) == {}
 
 
@@ -267,6 +271,75 @@ def test_without_triton_or_device(way, words):
     assert done.stdout.count(words) == 5, done.stdout
 
 
+VERSIONS = [
+    ("3.6.0", "2.4.0", False),
+    ("3.6.0+git1", "2.4.6", False),
+    ("3.6.0", "3.0.1", False),
+    ("3.6.0", "2.3.5", True),
+    ("3.6.0", "1.26.4", True),
+    ("3.7.0", "2.4.6", True),
+    ("3.10.0", "2.10.0", True),
+    ("4.0.0", "2.4.6", True),
+]
+
+
+@pytest.mark.parametrize(("of_triton", "of_numpy", "runs"), VERSIONS)
+def test_an_interpreter_that_numpy_breaks_is_told_before_it_runs(
+    of_triton, of_numpy, runs, monkeypatch
+):
+    monkeypatch.setattr(arguments.triton, "__version__", of_triton)
+    monkeypatch.setattr(arguments.numpy, "__version__", of_numpy)
+    monkeypatch.setattr(arguments, "INTERPRETED", True)
+    x, weight = Q.new_ones(1, 2, 1, 4), Q.new_ones(1, 4, 4)
+    calls = [
+        lambda: linear_attention(x, x, x)[0],
+        lambda: kernels.delta_rule(x, x, x, x[..., 0])[0],
+        lambda: kernels.momentum_attention(x, x, x, x[..., 0], x[..., 0])[0],
+        lambda: kernels.swiglu_features(x, weight, weight),
+        lambda: kernels.swiglu_attention(x, x, x, weight, weight)[0],
+    ]
+    assert (arguments.interpreter_fault() is None) == runs
+    for call in calls:
+        if runs:
+            assert call().isfinite().all()
+            continue
+        with pytest.raises(RuntimeError) as raised:
+            call()
+        for words in (f"Triton {of_triton} and NumPy {of_numpy}", "`triton>=3.7` or `numpy<2.4`"):
+            assert words in str(raised.value)
+    monkeypatch.setattr(arguments, "INTERPRETED", False)
+    arguments.check_device("q", SimpleNamespace(is_cuda=True))  # compiled kernels do not care
+
+
+def test_the_extra_for_the_interpreter_leaves_out_the_triton_that_numpy_breaks():
+    text = Path(__file__).parents[2].joinpath("pyproject.toml").read_text("utf-8")
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    (compiled,), (interpreted,) = extras["triton"], extras["interpreter"]
+    assert "3.6.0" in Requirement(compiled).specifier  # what images with a GPU have
+    assert "3.6.0" not in Requirement(interpreted).specifier
+    assert "3.7.0" in Requirement(interpreted).specifier
+    assert "ttt-proofs[interpreter]" in extras["notebooks"]
+
+
 def test_unknown_name():
     with pytest.raises(AttributeError, match="has no `softmax`; it has delta_rule"):
         kernels.softmax  # noqa: B018
+
+
+EVERY_MODULE = """
+import os, pkgutil
+from importlib import import_module
+os.environ["TRITON_INTERPRET"] = "1"
+from ttt_proofs import kernels
+for module in pkgutil.iter_modules(kernels.__path__):
+    import_module(f"{kernels.__name__}.{module.name}")
+for name in kernels.__all__:
+    operator = getattr(kernels, name)
+    print(name, callable(operator), operator.__name__ == name)
+"""
+
+
+def test_an_operators_name_is_the_operator_whatever_was_imported_before():
+    done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{name} True True" for name in kernels.__all__]

@@ -197,8 +197,8 @@ FAULTS = [
     ("weighed(values, own * moved)", "weighed(values, moved)", loop(update=step("per_token"))),
     ("weighed(values, own),\n", "values,\n", LOOPS["momentum"][4]),
     (
-        "numbers(moved, q), numbers(kept, q)",
-        "numbers(kept, q), numbers(moved, q)",
+        "numbers(moved, q),\n            numbers(kept, q),",
+        "numbers(kept, q),\n            numbers(moved, q),",
         LOOPS["momentum"][0],
     ),
     ("-values / slope", "values / slope", loop(loss=ERROR)),
@@ -227,8 +227,8 @@ FAULTS = [
     ),
     ("swiglu_attention(q, k, v, gate, up", "swiglu_attention(q, k, v, up, gate", loop(SILU)),
     (
-        "linear_attention(fused(loop, q, weights)",
-        "linear_attention(fused(loop, k, weights)",
+        "linear_attention(\n        fused(loop, q, weights)",
+        "linear_attention(\n        fused(loop, k, weights)",
         LOOPS["additive"][9],
     ),
     ("fused(loop, x.squeeze(2)", "fused(loop, -x.squeeze(2)", LOOPS["features"][0]),

@@ -421,7 +421,7 @@ FAULTS = [
     ("narrow(state, keys.dtype), phi_q", "narrow(0.0 * state, keys.dtype), phi_q", {"o"}),
 ]
 FAULTS_OF_FEATURES = [
-    ("return gate * tl.sigmoid(gate) * up", "return gate * up", {"o", "final"}),
+    ("return bounded(gate) * tl.sigmoid(gate) * up", "return gate * up", {"o", "final"}),
     ("load_rows(projected + D, first", "load_rows(projected, first", {"o", "final", "dq", "dgate"}),
     ("(1.0 + gate * (1.0 - s))", "1.0", {"dq", "dk", "dgate"}),
     ("outer * gate * s, first", "outer * gate, first", {"dq", "dk", "dup"}),

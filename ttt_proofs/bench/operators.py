@@ -95,12 +95,14 @@ def require_device(settings: Settings) -> None:
     kernels()
     if settings.device == "cuda":
         return
-    interpreted = import_module(f"{PACKAGE}.kernels.arguments").INTERPRETED
-    if not (settings.quick and interpreted):
+    arguments = import_module(f"{PACKAGE}.kernels.arguments")
+    if not (settings.quick and arguments.INTERPRETED):
         raise NotRunError(
             "the kernels need a GPU; only a quick run with TRITON_INTERPRET=1 goes "
             "through Triton's interpreter"
         )
+    if fault := arguments.interpreter_fault():
+        raise NotRunError(fault)
 
 
 def fla(module: str, name: str) -> Callable[[], Function]:

@@ -39,11 +39,13 @@ def without_kernel(loop: InnerLoop, device: str) -> str | None:
         return "Triton is not installed"
     if device == "cpu" and "triton" not in sys.modules:
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    from ..kernels.arguments import INTERPRETED
+    from ..kernels.arguments import INTERPRETED, interpreter_fault
     from ..kernels.run import obstacle
 
     if device == "cpu" and not INTERPRETED:
         return "Triton was imported before its interpreter was switched on"
+    if INTERPRETED and (fault := interpreter_fault()):
+        return fault
     if is_normalised(loop):
         return "norms and Muon enlarge rounding, so that short floats say nothing of it"
     return obstacle(loop)

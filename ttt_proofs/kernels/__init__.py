@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .additive import linear_attention
-    from .delta_rule import delta_rule
+    from .delta import delta_rule
     from .momentum import momentum_attention
     from .swiglu import swiglu_attention, swiglu_features
 
+# No module has an operator's name: once loaded it would be the attribute.
 _HOME = {
-    "delta_rule": "delta_rule",
+    "delta_rule": "delta",
     "linear_attention": "additive",
     "momentum_attention": "momentum",
     "swiglu_attention": "swiglu",
@@ -44,7 +45,6 @@ def __getattr__(name: str) -> Any:
         raise ImportError(
             f"`{name}` needs Triton, which is not installed. Install it with `pip install triton`."
         )
-    # A module of the same name is an attribute once loaded: the operator takes its place.
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value

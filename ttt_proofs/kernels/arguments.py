@@ -7,8 +7,11 @@ wait. So NaN and infinity pass through to the outputs.
 from __future__ import annotations
 
 import math
+import re
 
+import numpy
 import torch
+import triton
 from torch import Tensor
 from triton import knobs
 
@@ -34,13 +37,33 @@ def check_tensor(name: str, x: object, like: Tensor | None = None) -> Tensor:
     return x
 
 
-def check_device(q: Tensor) -> None:
+def interpreter_fault() -> str | None:
+    """Why Triton's interpreter fails beside the NumPy that is installed; None where it runs.
+
+    Before 3.7 it converts arrays of one entry to numbers, which NumPy refuses from 2.4 on.
+    """
+    old, new = (
+        tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+        for version in (triton.__version__, numpy.__version__)
+    )
+    if old >= (3, 7) or new < (2, 4):
+        return None
+    return (
+        "Triton's interpreter must be of Triton 3.7 or newer, or beside NumPy before 2.4; got "
+        f"Triton {triton.__version__} and NumPy {numpy.__version__}. Install `triton>=3.7` or "
+        "`numpy<2.4`."
+    )
+
+
+def check_device(name: str, x: Tensor) -> None:
     """Raise RuntimeError unless Triton can run on this tensor."""
-    if not q.is_cuda and not INTERPRETED:
+    if not x.is_cuda and not INTERPRETED:
         raise RuntimeError(
-            f"`q` must be a CUDA tensor; got one on {q.device}. Pass CUDA tensors, "
+            f"`{name}` must be a CUDA tensor; got one on {x.device}. Pass CUDA tensors, "
             "or set TRITON_INTERPRET=1 before the first import of triton."
         )
+    if INTERPRETED and (fault := interpreter_fault()):
+        raise RuntimeError(fault)
 
 
 def check_tokens(q: Tensor, k: Tensor, v: Tensor, max_key: int = MAX_WIDTH) -> None:
@@ -76,7 +99,7 @@ def check_tokens(q: Tensor, k: Tensor, v: Tensor, max_key: int = MAX_WIDTH) -> N
     check_width("k", k, max_key)
     if v.shape[3] == 0:
         raise ValueError("`v` must have a width of at least 1; got 0. Give it a column.")
-    check_device(q)
+    check_device("q", q)
 
 
 def check_width(name: str, x: Tensor, most: int) -> None:

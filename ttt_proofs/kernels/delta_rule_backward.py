@@ -133,7 +133,6 @@ def delta_rule_inputs(
     dqueries = tl.zeros([TOKENS, BK], dtype=numbers.dtype)
     scores = tl.zeros([TOKENS, TOKENS], dtype=numbers.dtype)
     dkeys, reads, earlier, later = dqueries, scores, scores, scores
-    total = tl.zeros([TOKENS], dtype=numbers.dtype)
     for column in range(0, V, BV):
         error = load_rows(errors + start * V, at, T, H * V, column, TOKENS, BV, V)
         outer = load_rows(do + start * V, at, T, H * V, column, TOKENS, BV, V)
@@ -149,7 +148,6 @@ def delta_rule_inputs(
             reads = dot(error, tl.trans(outer), reads)
             earlier = dot(gradient, tl.trans(error), earlier)
             later = dot(error, tl.trans(gradient), later)
-            total += tl.sum(gradient.to(total.dtype) * error.to(total.dtype), axis=1)
     keys = load_rows(k + start * K, at, T, H * K, 0, TOKENS, BK, K)
     if dq is not None:
         scores = tl.where(row > other if EXCLUSIVE else row >= other, scores, 0.0)
@@ -164,4 +162,7 @@ def delta_rule_inputs(
         dkeys = dot(narrow(shared * numbers[None, :], keys.dtype), keys, dkeys)
         dkeys *= -numbers[:, None]
         store_rows(dk + start * K, dkeys, at, T, H * K, 0, TOKENS, BK, K)
-        store_numbers(dbeta + start, total, at, T, H, TOKENS)
+        # A sum of g e in the loop would load both into registers: their buffers then get one slot,
+        # and the next copy into it may overtake the products that read it.
+        own = tl.sum(tl.where(row == other, earlier, 0.0), axis=1)
+        store_numbers(dbeta + start, own, at, T, H, TOKENS)

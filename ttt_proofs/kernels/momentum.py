@@ -36,11 +36,11 @@ def momentum_attention(
     scale: a compile-time number of the kernel; each value is compiled once.
     segments: into how many parts time is cut to fill the device; None chooses.
     NaN and infinity are not hidden, and may reach earlier tokens of their tile of up to 64; in
-    float16 a state above 65504 is infinite to the tokens that read it.
+    float16 states, and scores and their gradients, are infinite above 65504.
     Returns o `[B, T, H, V]` in the dtype of q, and the last (W, M) if `output_final_state`, else
     None.
     Raises TypeError or ValueError for inputs that do not fit, RuntimeError where Triton has no
-    device.
+    device, and for a second derivative.
     Source: arXiv 2602.21204, Theorem 5.3, and the parallel form of Section 6.2; at two tokens, with
     q = k = v = eta = 1 and alpha = 1/2, o = (1, 2.5), and exclusive (0, 1).
     """

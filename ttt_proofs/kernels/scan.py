@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .arguments import MAX_WIDTH, accumulator
+from ..parallel.once import once
+from .arguments import MAX_WIDTH
+from .empty import untouched
 from .launches import Call, Gates, States, segments_for, tiling
 
 
@@ -47,6 +48,7 @@ def combine(local: States, ends: Tensor, first: States, segments: int, *, revers
     return States(*(None if x is None else x.flatten(0, 1) for x in starts))
 
 
+@once("`linear_attention` or `momentum_attention`")
 class Scan(torch.autograd.Function):
     """`(o, W, M)` of q, k, v, eta, alpha and the initial W, M; final states None if not asked for.
 
@@ -78,7 +80,6 @@ class Scan(torch.autograd.Function):
         return o, last.w, last.m
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:  # type: ignore[override]
         """Run the forward kernel for q, and the reverse kernel for k and for v."""
         q, k, v, eta, alpha, w, m, ends = ctx.saved_tensors
@@ -148,18 +149,9 @@ def attention(
         return torch.cat([o for o, _ in parts], dim=-1), last
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     first = [None if x is None else x.contiguous() for x in initial]
-    if q.numel() == 0:  # nothing to launch; the product ties the empty outputs to their inputs
-        zero = torch.zeros(
-            q.shape[0],
-            q.shape[2],
-            q.shape[3],
-            v.shape[3],
-            device=q.device,
-            dtype=accumulator(q.dtype),
-        )
-        return v * q.sum(-1, keepdim=True), States(
-            *((zero if x is None else x).clone() for x in first)
-        )
+    if q.numel() == 0:
+        o, last = untouched(q, k, v, gates, first)
+        return o, States(*last)
     call = Call(mode, scale, int(exclusive), segments or segments_for(k, v, mode), Gates())
     o, w, m = Scan.apply(call, final, q, k, v, *gates, *first)  # type: ignore[misc]
     return o, States(w, m)

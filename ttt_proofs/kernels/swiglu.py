@@ -12,13 +12,14 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..parallel.once import once
 from .additive import linear_attention
 from .arguments import (
     DTYPES,
     INTERPRETED,
     accumulator,
+    check_device,
     check_scale,
     check_segments,
     check_tensor,
@@ -112,12 +113,13 @@ def _elementwise(kernel: Any, *tensors: Tensor, rows: int, width: int) -> None:
         )
 
 
+@once("`swiglu_features`")
 class _Features(torch.autograd.Function):
     """Features of x `[B, T, H, K]`, contiguous, and weights `[H, K, 2 D]`, gate before up.
 
     The projections stay in one tensor, `[B, T, H, 2 D]`, as do their gradients: each matrix
     product is one call, which reads and writes tokens where they lie, and the sum over gate and
-    up in the gradient of x is its accumulator's.
+    up in the gradient of x is its accumulator's. With `out=`, autocast leaves it alone.
     """
 
     @staticmethod
@@ -133,7 +135,6 @@ class _Features(torch.autograd.Function):
         return features
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dfeatures: Tensor) -> Any:  # type: ignore[override]
         """Gradients of the projections in one pass, then a matrix product each."""
         x, weights, projected = ctx.saved_tensors
@@ -151,7 +152,8 @@ class _Features(torch.autograd.Function):
             dx = torch.empty_like(x)
             torch.bmm(by_head(dprojected), weights.transpose(1, 2), out=by_head(dx))
         if ctx.needs_input_grad[1]:
-            dweights = torch.bmm(by_head(x).transpose(1, 2), by_head(dprojected))
+            dweights = torch.empty_like(weights)
+            torch.bmm(by_head(x).transpose(1, 2), by_head(dprojected), out=dweights)
         return dx, dweights
 
 
@@ -160,9 +162,10 @@ def swiglu_features(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
 
     x: `[B, T, H, K]`; gate, up: `[H, K, D]`, LaCT's W0 and W2; one dtype of float32, bfloat16,
     float16 and float64, any widths. Matrix products are PyTorch's, under its precision settings,
-    and round to this dtype; silu and the product after them are float32 (float64 for float64).
+    and round to this dtype, in which a gate of minus infinity is closed; silu and the product
+    after them are float32 (float64 for float64).
     Raises TypeError or ValueError for inputs that do not fit, RuntimeError where Triton has no
-    device.
+    device, and for a second derivative.
     Source: arXiv 2602.21204, Section 5.3 and Appendix E; at widths 1 and weights 1,
     x = 2 has the feature 4 / (1 + exp(-2)).
     """
@@ -177,11 +180,7 @@ def swiglu_features(x: Tensor, gate: Tensor, up: Tensor) -> Tensor:
             f"shape {tuple(x.shape)}. Add the missing dimensions."
         )
     check_weights("x", x, gate, up)
-    if not x.is_cuda and not INTERPRETED:
-        raise RuntimeError(
-            f"`x` must be a CUDA tensor; got one on {x.device}. Pass CUDA tensors, "
-            "or set TRITON_INTERPRET=1 before the first import of triton."
-        )
+    check_device("x", x)
     return _Features.apply(x.contiguous(), torch.cat((gate, up), dim=-1))  # type: ignore
 
 
@@ -255,6 +254,7 @@ def starting_states(local: Tensor, initial: Tensor | None) -> Tensor:
     return starts
 
 
+@once("`swiglu_attention`")
 class _Attention(torch.autograd.Function):
     """`(o, final_state)`. Tensors are contiguous, with at least one token and head.
 
@@ -292,7 +292,6 @@ class _Attention(torch.autograd.Function):
         return o, final
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, do: Any, dfinal: Any) -> Any:  # type: ignore[override]
         """Gradients of `linear_attention` of `swiglu_features`."""
         needs = ctx.needs_input_grad[:6]
@@ -357,12 +356,13 @@ def swiglu_attention(
     most 128, any V and T. Features are rounded to this dtype; in bfloat16 and float16 the forward
     pass keeps them in its kernel and, unlike `swiglu_features`, does not round the two products
     that they are made of.
+    In float16 features, states, and scores and their gradients, are infinite above 65504.
     initial_state: S before the first token, `[B, H, D, V]`, LaCT's W1; zero where None.
     exclusive: read S_{t-1} in place of S_t.
     segments: into how many parts time is cut to fill the device; None chooses.
     Returns o `[B, T, H, V]` in the dtype of q, and the last S if `output_final_state`, else None.
     Raises TypeError or ValueError for inputs that do not fit, RuntimeError where Triton has no
-    device.
+    device, and for a second derivative.
     Source: arXiv 2602.21204, Section 6.1, variant V2 with Theta fixed, without momentum and
     orthogonalisation; features from Section 5.3. One token of widths 1, all of it 1: o is the
     square of 1 / (1 + exp(-1)).

@@ -23,9 +23,18 @@ from .tiles import dot, load_rows, load_state, narrow, store_rows, store_state
 
 
 @triton.jit
+def bounded(gate):
+    """The gate, at least -65504, where its sigmoid has long been 0.
+
+    A gate below float16's least number is stored as minus infinity; so its silu is 0, not NaN.
+    """
+    return tl.maximum(gate, -65504.0)
+
+
+@triton.jit
 def gated(gate, up):
     """`silu(gate) * up`."""
-    return gate * tl.sigmoid(gate) * up
+    return bounded(gate) * tl.sigmoid(gate) * up
 
 
 @triton.jit(do_not_specialize=["N"])
@@ -69,6 +78,7 @@ def gated_gradient_kernel(
     up = load_rows(projected + D, first, N, 2 * D, column, ROWS, COLUMNS, D).to(ACC)
     outer = load_rows(dfeatures, first, N, D, column, ROWS, COLUMNS, D).to(ACC)
     s = tl.sigmoid(gate)
+    gate = bounded(gate)
     dgate = outer * up * s * (1.0 + gate * (1.0 - s))
     store_rows(dprojected, dgate, first, N, 2 * D, column, ROWS, COLUMNS, D)
     store_rows(dprojected + D, outer * gate * s, first, N, 2 * D, column, ROWS, COLUMNS, D)

@@ -73,7 +73,7 @@ def narrow(x, dtype: tl.constexpr):
     if WIDEN and dtype == tl.bfloat16:
         x = x.to(tl.float32)
         bits = x.to(tl.uint32, bitcast=True)
-        bits += 0x7FFF + ((bits >> 16) & 1)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000  # the rest makes 0 a subnormal
         x = tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
     return x.to(dtype)
 

@@ -17,7 +17,7 @@ pytest.importorskip("triton")
 
 from ttt_proofs.kernels import delta_rule
 
-MODULE = importlib.import_module("ttt_proofs.kernels.delta_rule")
+MODULE = importlib.import_module("ttt_proofs.kernels.delta")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ("o", "final", "dq", "dk", "dv", "dbeta", "dinitial")
 
@@ -252,9 +252,6 @@ def test_without_gradients_nothing_is_kept():
     x = [y.float().requires_grad_() for y in drawn(1, 3, 1, 8, 3, "random", torch.float32)[:5]]
     with torch.no_grad():
         assert kernels(*x)[0].grad_fn is None
-    (gradient,) = torch.autograd.grad(kernels(*x)[0].square().sum(), x[:1], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
 
 
 def test_wrong_inputs_are_told_in_one_sentence():
@@ -319,9 +316,9 @@ FAULTS = {
         ("shared * numbers[None, :]", "shared * numbers[:, None]"),
         ("tl.where(other < row, earlier, 0.0)", "0.0"),
         ("other > row, later", "other > row, earlier"),
-        ("total += tl.sum", "total = tl.sum"),
+        ("row == other, earlier", "row >= other, earlier"),
         ("dkeys *= -numbers[:, None]", "dkeys *= -1"),
-        ("(dbeta + start, total, at, T,", "(dbeta + start, total, at, T - 1,"),
+        ("(dbeta + start, own, at, T,", "(dbeta + start, own, at, T - 1,"),
     ],
 }
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..parallel.once import once
 from . import arguments
 from .delta_rule_backward import delta_rule_inputs, delta_rule_reverse
 from .delta_rule_forward import couple_tiles, delta_rule_forward
+from .empty import untouched
 from .tiles import MIN_BLOCK, Tiling, launch, padded
 
 # A tile has 16 tokens at least. Where their keys have fewer than 8 dimensions, what is rounded in
@@ -82,6 +83,7 @@ def _run(
     )
 
 
+@once("`delta_rule`")
 class _DeltaRule(torch.autograd.Function):
     """Where gradients may be asked, keeps each tile's coupling, first state and errors."""
 
@@ -152,7 +154,6 @@ class _DeltaRule(torch.autograd.Function):
         return o, final
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:  # type: ignore[override]
         """Run the reverse pass, then all tiles at once, as far as gradients are needed."""
         q, k, beta, coupling, states, errors = ctx.saved_tensors
@@ -226,9 +227,10 @@ def delta_rule(
     exclusive: read S_{t-1} in place of S_t.
     scale: a compile-time number of the kernels; each value is compiled once.
     Returns o `[B, T, H, V]` in the dtype of q, and the last S if `output_final_state`, else None.
-    NaN of a token reaches all later ones, and may reach those before it in its tile of <= 64.
+    NaN of a token reaches all later ones, and may reach those before it in its tile of <= 64; in
+    float16 states, and scores and their gradients, are infinite above 65504.
     Raises TypeError or ValueError for inputs that do not fit, RuntimeError where Triton has no
-    device.
+    device, and for a second derivative.
     Source: arXiv 2602.21204, Theorem 5.1 with the squared error and eta = beta_t; by tiles, Yang
     et al., arXiv 2406.06484, Section 3. With k = q = 1, beta = 1/2 and v = (4, 4, 4), o = (2, 3,
     3.5), and exclusive (0, 2, 3).
@@ -237,10 +239,9 @@ def delta_rule(
     scale = arguments.check_scale(scale)
     numbers = arguments.numbers("beta", beta, q)
     initial = arguments.state("initial_state", initial_state, q, v)
-    if q.numel() == 0:  # nothing to launch; the product ties the empty outputs to their inputs
-        B, _, H, K = k.shape
-        final = numbers.new_zeros(B, H, K, v.shape[3]) if initial is None else initial.clone()
-        return v * (q * k).sum(-1, keepdim=True), final if output_final_state else None
+    if q.numel() == 0:
+        o, (final,) = untouched(q, k, v, [numbers], [initial])
+        return o, final if output_final_state else None
     if k.shape[3] < LEAST_WIDTH and k.dtype in WIDER:
         wide = WIDER[k.dtype]
         o, final = delta_rule(
