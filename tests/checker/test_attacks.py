@@ -28,6 +28,7 @@ from tests.checker.build import (
     total,
     width,
 )
+from ttt_proofs.checker import proof as proof_module
 from ttt_proofs.checker.definitions import Define, DefineGradient, Equation
 from ttt_proofs.checker.normal import close, naturals, normal_form
 from ttt_proofs.checker.proof import (
@@ -40,6 +41,7 @@ from ttt_proofs.checker.proof import (
     Sequent,
     Step,
     Theorem,
+    replay,
 )
 from ttt_proofs.checker.terms import Atom, CheckerError, Ix, Lam, Num, Var, at, free, ix
 from ttt_proofs.symbolic.records import dumps, loads
@@ -925,3 +927,34 @@ def test_assuming_a_falsehood_says_so():
     script = Script()
     script.add(Assume(FALSE))
     assert script.theorem().statement == Sequent((FALSE,), FALSE)
+
+
+def renamed_away() -> Proof:
+    """x[0] = 0 and x[t + 1] = 1, and yet 0 = 1, if a recorded name may hide what is fixed.
+
+    Under P(t): x[t] = 0, a calculation for all t that uses P would conclude that x[t] = 0 for all
+    t; the record calls that t by another name, so that nothing is seen to be both.
+    """
+    part = forall((), x(t), num(0))
+    script = Script((Define("x", (t,), num(1), num(0)),))
+    assumed, begun = script.assume(part), script.begin((t,), x(t))
+    hidden = Sequent((part,), forall((s,), x(s), num(0)))
+    script.steps.append(Step(Calculate(num(0)), (begun, assumed), hidden))
+    all_zero, base = len(script.steps) - 1, script.define("x", start=True)
+    step = script.calculate(script.begin((), x(then)), num(0), all_zero)
+    zero = script.induct(t, [part], [base, step])
+    last = script.calculate(script.begin((), num(0)), x(1), zero)
+    script.calculate(last, num(1), script.define("x"))
+    return script.proof
+
+
+def test_a_recorded_name_hides_no_hypothesis():
+    with pytest.raises(CheckerError, match=r"step 2.*must not be quantified"):
+        replay(renamed_away())
+
+
+def test_that_attack_would_succeed(monkeypatch):
+    monkeypatch.setattr(
+        proof_module, "infer", lambda known, rule, given: rule.conclude(known, given)
+    )
+    assert replay(renamed_away()) == Sequent((), forall((), num(0), num(1)))

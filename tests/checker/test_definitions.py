@@ -510,3 +510,12 @@ def test_the_direction_cannot_be_named():
     with pytest.raises(CheckerError):
         script.define("G", entry)
         script.theorem()
+
+
+def test_a_parameter_is_used_up_by_its_gradient():
+    # Also where its loss does not mention it, so that no symbol of that name occurs.
+    still = DefineGradient("G", (), "X", num(1), Lam((), num(0)))
+    admit(((still,),))
+    for later in (Define("X", (), num(1)), DefineGradient("H", (), "X", num(1), Lam((), num(0)))):
+        with pytest.raises(CheckerError):
+            admit(((still,), (later,)))

@@ -213,3 +213,15 @@ def test_a_union_takes_each_of_its_types():
         check(1, Ix | None)
     with pytest.raises(CheckerError):
         check(index(1), Term)
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [((1, ()),), ((-1, ()),), ((0, (ix(Var("h", "D")),)),), ((0, ()), (2, ()))],
+    ids=["no such argument", "a negative number", "too many indices", "the second"],
+)
+def test_slots_are_entries_of_arguments(slots):
+    call_at = App("f", (), (Lam((), num(1)),), ((0, ()),))
+    check(call_at, App)
+    with pytest.raises(CheckerError, match="slot"):
+        check(App("f", (), call_at.args, slots), App)

@@ -14,11 +14,11 @@ name of a *width*. Two variables are the same if both name and sort are. A list 
 
 | term | fields | meaning |
 |---|---|---|
-| `Ix` | vars `[Var]`, shift integer | an index: the sum of `vars` plus `shift`, an integer. The variables come sorted by name, then sort; the shift lies between -100 and 100 |
+| `Ix` | vars `[Var]`, shift integer | an index: the sum of `vars` plus `shift`, an integer. The variables come sorted by name, then sort; in a record the shift lies between -100 and 100 |
 | `Num` | top, bottom integers | the fraction top/bottom; bottom >= 1 |
 | `Atom` | name, ix `[Ix]` | the value of a symbol at its indices |
 | `Lam` | binders `[Var]`, body term | an array given entry by entry; the binders have different names |
-| `App` | fn name, ix `[Ix]`, args `[Lam]`, slots | a function `fn[ix]` of arrays, differentiated once for each slot; slots: `[(argument number, [Ix])]`, numbered from 0 |
+| `App` | fn name, ix `[Ix]`, args `[Lam]`, slots | a function `fn[ix]` of arrays, differentiated once for each slot; slots: `[(argument number, [Ix])]`, numbered from 0, with an index for each binder of the argument. `fn` is no symbol, though it may have the name of one |
 | `Add` | terms `[term]` | their sum; 0 if there are none |
 | `Mul` | factors `[term]` | their product; 1 if there are none |
 | `Sum` | var Var, low, high Ix or null, body term | over a time: low and high are given and `var` is not free in them; the sum over low <= var <= high, 0 if high < low. Over a width: low and high are null; the sum over the width |
@@ -36,11 +36,14 @@ value also where an index is *out of range* (a negative time, an entry past its 
 function `fn`, for all integers `ix` and all shapes of its arguments, an infinitely differentiable
 function of their entries. A binder over a width makes an array with one entry for each element, a
 binder over a time an array with one entry for each integer. A slot is the partial derivative in the
-named entry, 0 if the array has no such entry; slots apply from left to right.
+named entry, 0 if the array has no such entry; slots apply from left to right, and no two orders are
+taken to be one.
 
 Three functions have a meaning when `ix` and `slots` are empty and the one argument binds nothing:
-`sigmoid` and `tanh` are functions y with y' = y (1 - y) and y' = 1 - y^2. `step` counts as constant
-in differentials (as in PyTorch); nothing else is assumed of it. All other names are free.
+`sigmoid` and `tanh` are functions y with y' = y (1 - y) and y' = 1 - y^2. `step` is any function;
+in a *derivative*, here and in the definition of gradients, it counts as constant (as in PyTorch),
+by convention. With slots all three are functions like others, of which nothing is assumed. All
+other names are free.
 
 A term then has a value once its free variables have: **free times are natural numbers, free widths
 are elements of their width**. An `Equation(every [Var], left, right)` says that left = right for
@@ -62,9 +65,10 @@ symbol.
   that recurs: `name[.., r + 1, rest] = term` and `name[.., 0, rest] = start`; r is not free in
   `start`.
 * `DefineGradient(name, every, param, loss, at)`: `name[every, entry]` is the derivative of `loss`
-  in the entry `entry` of the symbol `param`, taken with `param` equal to the array `at`. The
-  parameter is a variable of this loss alone: it occurs neither in `at` nor in any other definition
-  of the block, is defined nowhere in it, and occurs in no block before.
+  in the entry `entry` of the symbol `param`, taken where `param` is, for all integers in place of
+  its indices, what the formula `at` says. The parameter is a variable of this loss alone: it occurs
+  neither in `at` nor in any other definition of the block, is defined nowhere in it, and occurs in
+  no block before, nor as a parameter there; no later block defines it or has it as a parameter.
 
 In each definition the free variables of term, start, loss and `at` are among `every`. The names of
 `every` differ from one another and from all names that are bound inside the definition (the binders
@@ -106,7 +110,8 @@ With a *peel* `t + c` (one time variable plus a constant) ranges that reach it a
    bounds become limits.
 2. *Settle* each monomial; do the first of these that applies, until none does:
    a. If no integers satisfy context and limits, it is 0.
-   b. If these force a bound time to equal another variable plus a constant, or a constant, put that in.
+   b. If these force a bound time to equal a constant, or another variable plus a constant, put that in:
+      a constant if there is one, else the first free variable by name if there is one, else a bound one.
    c. If the largest constant that they force to be <= a bound time v is not 0, write v = w + that
       constant, w new and bound in place of v.
    d. If the tightest bound that they force on a bound time v in terms of the peel's variable is
@@ -128,11 +133,13 @@ context allows. Terms with one normal form are equal; the converse is not claime
 # Rules
 
 Each step of a proof names a rule, earlier steps as premises (by number, from 0; none but for
-*Calculate* and *Induction*), and its conclusion. The rule must conclude just that, up to a renaming
-of bound variables (those of `every` among them, by position). Wherever a substitution would capture
-a variable, bound ones are renamed first. Of each recorded conclusion it is asked besides that the
-names in `every` differ, that no variable of `every` is free in a hypothesis, and that only times
-are free in it, hypotheses included.
+*Calculate* and *Induction*), and its conclusion. Wherever a substitution would capture a variable,
+bound ones are renamed first. What the rule concludes must satisfy the following **before** it is
+compared with what is recorded: the names in `every` differ, no variable of `every` is free in a
+hypothesis (the equation would then speak of another variable than the hypothesis, by the same
+name), and only times are free in it, hypotheses included. What is recorded must be just that up to
+a renaming of bound variables (those of `every` among them, by position), and must satisfy the same.
+Later steps use what is recorded.
 
 **Definition** (name, entry, start). No hypotheses, and the defining equation. A `Define` takes no
 entry, and start says which equation: `name[every] = term`, or with a start `name[.., r + 1, rest] =
@@ -157,23 +164,25 @@ the source's left side is replaced by that instance of its right side (all at on
 is not searched again). The context, all free times of both as natural numbers, is fixed before that
 source is used. The normal forms in the context of the free times of all three, with the peel, of
 the target's side and `term`, or of the target's side and the `term` that the sources were used on,
-must agree. An instance gives to each quantified time an index that is a constant or one time plus a
-constant, and that context and enclosing sums over times (low <= var <= high) force to be >= 0; to
-each quantified width an index of that width, one variable without shift; and makes the left side,
-which must be an `Atom`, equal to the given one, each quantified variable standing alone, or with a
-shift, at some index of it. (A bound variable is not a free one of the source, though it may have
+must agree; they are compared in this order, and what exceeds a limit is refused. An instance gives
+to each quantified time an index that is a constant or one time plus a constant, and that context
+and enclosing sums over times (low <= var <= high) force to be >= 0; to each quantified width an
+index of that width, one variable without shift; and makes the left side equal to the given `Atom`,
+which is never so for a left side of another kind, each quantified variable standing alone, or with
+a shift, at some index of it. (A bound variable is not a free one of the source, though it may have
 its name.) *Sound*: a source holds for all values of `every`, and under the shared hypotheses for
 its free times, which it has in common with the target; an instance with an empty width would need
 an element of it, and there is none.
 
-**Induction** (time, predicate, pick). The predicate is a list P of equations in which `time` is
-free and not quantified. The premises are P at time = 0, each equation in order, then P at time + 1.
-Concludes the equation number `pick` for all (time, every), under the premises' hypotheses without,
-in the second half, those that are equations of P, name for name; `time` is free in none that is
-left. (Hypotheses are one only if they agree name for name.) *Sound*: induction on natural numbers;
-all of P together is the induction hypothesis.
+**Induction** (time, predicate, pick). The predicate is a list P of equations in which `time` may be
+free, and is not quantified. The premises are P at time = 0, each equation in order, then P at time
++ 1. Concludes the equation number `pick` for all (time, every), under the premises' hypotheses
+without, in the second half, those that are equations of P, name for name; `time` is free in none
+that is left. (Hypotheses are one only if they agree name for name.) *Sound*: induction on natural
+numbers; all of P together is the induction hypothesis.
 
-The last conclusion is what is proved. It is a **theorem** if it has no hypotheses.
+The last conclusion is what is proved. It is a **theorem** if it has no hypotheses. It speaks of the
+symbols that it names, through the definitions that they rest on: read those as well.
 
 # Limits on work
 
@@ -181,7 +190,8 @@ So that every checker agrees on what is too much: a record nests at most 100 of 
 (the `Proof` is the first, lists are not counted). Multiplying out gives at most 100 000 monomials
 at any subterm, and at any partial product of factors from the left; none has more than 32 bound
 variables, then or when settled. In one normal form at most 100 000 settled monomials arise, those
-of arguments included, each time that a settled monomial has them.
+of arguments included, each time that a settled monomial has them; one that is 0 for want of
+integers does not count, one with the coefficient 0 does.
 
 # Records
 
@@ -203,7 +213,7 @@ list, an absent field is null. A slot is `[integer, [Ix]]`.
 `Proof.definitions` is a list of blocks, a block a list of `Define` and `DefineGradient`. A proof
 has at least one step. Anything else in a record (another type, a missing field, `true` or `1.0` for
 1) is refused. A *file* holds one `Proof`, or an object with a list "parts" of objects, each with a
-"proof" and a "statement", an `Equation`, and whatever else. It is accepted if each proof is, and
-where a statement is given, if the proof's last conclusion has no hypotheses and that equation, name
-for name.
+"proof", a "statement", which is an `Equation` or null, and whatever else. It is accepted if it has
+a part, each proof is accepted, and where a statement is given, the proof's last conclusion has no
+hypotheses and is that equation, name for name.
 """

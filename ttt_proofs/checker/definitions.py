@@ -195,7 +195,12 @@ def admit(blocks: tuple[Block, ...]) -> None:
                 others = (d for d in (*block, define.at) if d is not define)
                 taken = used.union(names, *map(symbols, others))
                 require(define.param not in taken, f"`{define.param}` must occur in one loss only.")
-        used = used.union(names, symbols(block))
+        used = used.union(names, symbols(block), params(block))
+
+
+def params(block: Block) -> list[str]:
+    """The parameters of the gradients of a block."""
+    return [define.param for define in block if isinstance(define, DefineGradient)]
 
 
 def determined(block: Block, define: Define | DefineGradient, every, index, term) -> None:

@@ -267,6 +267,10 @@ def well_formed(node: Any) -> None:
         require(abs(node.shift) <= LARGEST_SHIFT, f"a shift is at most {LARGEST_SHIFT}.")
     if isinstance(node, Num):
         require(node.bottom >= 1, f"a denominator must be at least 1; got {node.bottom}.")
+    if isinstance(node, App):
+        fits = all(0 <= k < len(node.args) for k, _ in node.slots)
+        fits = fits and all(len(e) == len(node.args[k].binders) for k, e in node.slots)
+        require(fits, f"a slot of `{node.fn}` must be an entry of one of its arguments.")
     if isinstance(node, Prod):
         require([v.sort for v in node.factor.binders] == [TIME], "a product must bind one time.")
         bounded_by(node.low, node.high)
