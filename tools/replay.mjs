@@ -78,3 +78,73 @@ const GROUPS = {
   rule: ["Definition", "Assume", "Reflexivity", "Calculate", "Induction"],
   definition: ["Define", "DefineGradient"],
 };
+const NAME = /^[A-Za-z_\u0391-\u03A9\u03B1-\u03C9][A-Za-z0-9_\u0391-\u03A9\u03B1-\u03C9]*$/;
+
+/** What a record of each type must satisfy by itself. */
+const CONDITIONS = {
+  Ix(r, raw) {
+    const order = raw[1].map((v) => [v[1], v[2]]);
+    const sorted = order.every(
+      ([name, sort], n) => !n || (compare(order[n - 1][0], name) || compare(order[n - 1][1], sort)) <= 0,
+    );
+    demand(sorted, "the variables of an index are not sorted");
+  },
+  Num: (r) => demand(r.bottom >= 1, "a fraction with a bottom below 1"),
+  Lam: (r) => demand(distinct(r.binders.map(nameOf)), "two binders of one name"),
+  App(r) {
+    const fits = ([n, ix]) => n >= 0 && n < r.args.length && ix.length === r.args[n].binders.length;
+    demand(r.slots.every(fits), "a slot that fits no argument");
+  },
+  Sum(r) {
+    if (!isTime(r.v)) return demand(r.low === null && r.high === null, "a width with bounds");
+    demand(r.low && r.high && isBound(r.low) && isBound(r.high), "bad bounds of a sum over a time");
+    demand(![...r.low.vars, ...r.high.vars].includes(r.v), "a sum whose bounds have its variable");
+  },
+  Prod(r) {
+    demand(isBound(r.low) && isBound(r.high), "bad bounds of a product");
+    demand(r.factor.binders.length === 1 && isTime(r.factor.binders[0]), "a product not over a time");
+  },
+  Equation: (r) => demand(distinct(r.every.map(nameOf)), "two quantified variables of one name"),
+  Calculate: (r) => demand(!r.peel || (r.peel.vars.length && isBound(r.peel)), "a bad peel"),
+  Induction: (r) => demand(isTime(r.time), "induction on a width"),
+  Proof: (r) => demand(r.steps.length > 0, "a proof without steps"),
+};
+
+/** A JSON value as a record of the given kind; depth counts the records around it. */
+function read(kind, json, depth) {
+  if (kind.endsWith("?")) return json === null ? null : read(kind.slice(0, -1), json, depth);
+  if (kind.endsWith("*")) {
+    demand(Array.isArray(json), "no list where one belongs");
+    return json.map((item) => read(kind.slice(0, -1), item, depth));
+  }
+  if (kind === "name") return demand(typeof json === "string" && NAME.test(json), "a bad name") && json;
+  if (kind === "bool") return demand(typeof json === "boolean", "a bad truth value") && json;
+  if (kind === "int") return demand(Number.isSafeInteger(json), "a bad integer") && json + 0;
+  demand(Array.isArray(json), "no record where one belongs");
+  if (kind === "slot") {
+    demand(json.length === 2, "a bad slot");
+    return [read("int", json[0], depth), read("Ix*", json[1], depth)];
+  }
+  return readRecord(GROUPS[kind] ?? [kind], json, depth + 1);
+}
+
+function readRecord(types, json, depth) {
+  const [type, ...values] = json;
+  demand(typeof type === "string" && types.includes(type), `no ${types.join(" or ")} where one belongs`);
+  demand(depth <= MAX_DEPTH, "records nest too deep");
+  const fields = Object.entries(RECORDS[type]);
+  demand(values.length === fields.length, `a ${type} with a wrong number of fields`);
+  if (type === "Var") return `${read("name", values[0])}|${read("name", values[1])}`;
+  const record = { k: type };
+  fields.forEach(([field, kind], n) => (record[field] = read(kind, values[n], depth)));
+  CONDITIONS[type]?.(record, json);
+  return type === "Ix" ? makeIx(record.vars, record.shift) : record;
+}
+
+/** JSON in which a number not written as an integer becomes an object, which no field accepts. */
+function parse(text) {
+  JSON.parse(text); // first of all it must be JSON
+  const token = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+  return JSON.parse(text.replace(token, (s) => (s[0] !== '"' && /[.eE]/.test(s) ? "{}" : s)));
+}
+
