@@ -148,3 +148,125 @@ function parse(text) {
   return JSON.parse(text.replace(token, (s) => (s[0] !== '"' && /[.eE]/.test(s) ? "{}" : s)));
 }
 
+// ---------------------------------------------------------------- terms: variables, substitution
+
+const num = (top) => ({ k: "Num", top, bottom: 1 });
+const add = (terms) => ({ k: "Add", terms });
+const mul = (...factors) => ({ k: "Mul", factors });
+const atom = (name, ix) => ({ k: "Atom", name, ix });
+
+const app = (fn, ix, args, slots) => ({ k: "App", fn, ix, args, slots });
+
+const FREE = Symbol("free variables"); // a cache; symbols do not show in JSON
+
+/** The set of variables that are free in a term, an index, an array or an equation. */
+function free(t) {
+  return (t[FREE] ??= freeOf(t));
+}
+function freeOf(t) {
+  const union = (...lists) => new Set(lists.flat().flatMap((part) => [...free(part)]));
+  const without = (set, vars) => new Set([...set].filter((v) => !vars.includes(v)));
+  switch (t.k) {
+    case "Ix": return new Set(t.vars);
+    case "Num": return new Set();
+    case "Atom": return union(t.ix);
+    case "Lam": return without(free(t.body), t.binders);
+    case "App": return union(t.ix, t.args, t.slots.flatMap(([, ix]) => ix));
+    case "Add": return union(t.terms);
+    case "Mul": return union(t.factors);
+    case "Sum": return new Set([...without(free(t.body), [t.v]), ...(t.low ? union(t.low, t.high) : [])]);
+    case "Prod": return union(t.low, t.high, t.factor);
+    case "Equation": return without(union(t.left, t.right), t.every);
+    default: throw new Error(`no term: ${t.k}`);
+  }
+}
+const freeTimes = (...terms) => [...new Set(terms.flatMap((t) => [...free(t)]))].filter(isTime);
+
+/** The names of all variables bound inside a term, again and again if bound so. */
+function boundNames(t) {
+  switch (t.k) {
+    case "Lam": return [...t.binders.map(nameOf), ...boundNames(t.body)];
+    case "App": return t.args.flatMap(boundNames);
+    case "Add": return t.terms.flatMap(boundNames);
+    case "Mul": return t.factors.flatMap(boundNames);
+    case "Sum": return [nameOf(t.v), ...boundNames(t.body)];
+    case "Prod": return boundNames(t.factor);
+    default: return [];
+  }
+}
+
+/** All atoms inside a term. */
+function atoms(t) {
+  switch (t.k) {
+    case "Atom": return [t];
+    case "Lam": case "Sum": return atoms(t.body);
+    case "App": return t.args.flatMap(atoms);
+    case "Add": return t.terms.flatMap(atoms);
+    case "Mul": return t.factors.flatMap(atoms);
+    case "Prod": return atoms(t.factor);
+    default: return [];
+  }
+}
+
+function substIx(ix, map) {
+  if (!ix.vars.some((v) => map.has(v))) return ix;
+  const parts = ix.vars.map((v) => map.get(v) ?? single(v));
+  return makeIx(parts.flatMap((p) => p.vars), parts.reduce((sum, p) => sum + p.shift, ix.shift));
+}
+
+/** Substitute indices for variables; `always` gives each bound variable a fresh name. */
+function subst(t, map, always = false) {
+  if (!always && ![...map.keys()].some((v) => free(t).has(v))) return t;
+  const go = (part) => subst(part, map, always);
+  const ixs = (list) => list.map((ix) => substIx(ix, map));
+  switch (t.k) {
+    case "Num": return t;
+    case "Atom": return atom(t.name, ixs(t.ix));
+    case "Lam": return under(t.binders, map, always, (binders, inner) => (
+      { k: "Lam", binders, body: subst(t.body, inner, always) }));
+    case "App": return app(t.fn, ixs(t.ix), t.args.map(go), t.slots.map(([n, ix]) => [n, ixs(ix)]));
+    case "Add": return add(t.terms.map(go));
+    case "Mul": return mul(...t.factors.map(go));
+    case "Sum": return under([t.v], map, always, ([v], inner) => (
+      { k: "Sum", v, low: t.low && substIx(t.low, map), high: t.high && substIx(t.high, map),
+        body: subst(t.body, inner, always) }));
+    case "Prod": return { k: "Prod", low: substIx(t.low, map), high: substIx(t.high, map), factor: go(t.factor) };
+    case "Equation": return under(t.every, map, always, (every, inner) => (
+      { k: "Equation", every, left: subst(t.left, inner, always), right: subst(t.right, inner, always) }));
+    default: throw new Error(`no term: ${t.k}`);
+  }
+}
+
+/** Binders and substitution for what is inside: renamed where a value would be captured. */
+function under(binders, map, always, make) {
+  const inner = new Map([...map].filter(([v]) => !binders.includes(v)));
+  const captured = new Set([...inner.values()].flatMap((ix) => ix.vars));
+  const renamed = binders.map((v) => (always || captured.has(v) ? fresh(v) : v));
+  binders.forEach((v, n) => renamed[n] !== v && inner.set(v, single(renamed[n])));
+  return make(renamed, inner);
+}
+const freshen = (t) => subst(t, new Map(), true);
+
+/** A text that two terms share just if they are equal up to the names of bound variables. */
+function shape(t, names = new Map(), depth = 0) {
+  const ixShape = (ix) => `${ix.vars.map((v) => names.get(v) ?? v).sort(compare).join("+")}+${ix.shift}`;
+  const list = (items, show) => `[${items.map(show).join(",")}]`;
+  const go = (part) => shape(part, names, depth);
+  const within = (binders, parts) => {
+    const inner = new Map(names);
+    binders.forEach((v, n) => inner.set(v, `#${depth + n}`));
+    return `${list(binders, sortOf)}${list(parts, (part) => shape(part, inner, depth + binders.length))}`;
+  };
+  switch (t.k) {
+    case "Num": return `${t.top}/${t.bottom}`;
+    case "Atom": return `${t.name}${list(t.ix, ixShape)}`;
+    case "Lam": return `@Lam${within(t.binders, [t.body])}`;
+    case "App": return `@App ${t.fn}${list(t.ix, ixShape)}${list(t.args, go)}${list(t.slots, ([n, ix]) => n + list(ix, ixShape))}`;
+    case "Add": return `@Add${list(t.terms, go)}`;
+    case "Mul": return `@Mul${list(t.factors, go)}`;
+    case "Sum": return `@Sum${t.low ? list([t.low, t.high], ixShape) : ""}${within([t.v], [t.body])}`;
+    case "Prod": return `@Prod${list([t.low, t.high], ixShape)}${go(t.factor)}`;
+    case "Equation": return `@Equation${within(t.every, [t.left, t.right])}`;
+    default: throw new Error(`no term: ${t.k}`);
+  }
+}
