@@ -270,3 +270,78 @@ function shape(t, names = new Map(), depth = 0) {
     default: throw new Error(`no term: ${t.k}`);
   }
 }
+
+// ---------------------------------------------------------------- constraints on times
+// A limit [u, v, c] says u - v <= c, u and v times or ZERO. Bounds hold all limits that follow from
+// some, c least (shortest paths), and are never changed.
+
+const ZERO = "";
+const FAR = 1 << 28; // stands for "no limit"; true limits are far smaller
+
+class Bounds {
+  constructor(nodes, table) {
+    this.nodes = nodes;
+    this.index = new Map(nodes.map((v, n) => [v, n]));
+    this.table = table; // row u, column v: the least c
+  }
+
+  /** All these times are natural numbers. */
+  static natural(times) {
+    return new Bounds([ZERO], new Int32Array(1)).extend(times, times.map((v) => [ZERO, v, 0]));
+  }
+
+  /** The least c with u - v <= c, or FAR. */
+  get(u, v) {
+    if (u === v) return 0;
+    const [row, column] = [this.index.get(u), this.index.get(v)];
+    return row === undefined || column === undefined ? FAR : this.table[row * this.nodes.length + column];
+  }
+
+  /** With more times and more limits; null if no integers satisfy them. */
+  extend(times, limits) {
+    const nodes = [...new Set([...this.nodes, ...times, ...limits.flatMap(([u, v]) => [u, v])])];
+    const size = nodes.length;
+    const old = this.nodes.length;
+    const table = new Int32Array(size * size).fill(FAR);
+    for (let u = 0; u < old; u += 1) {
+      table.set(this.table.subarray(u * old, u * old + old), u * size);
+    }
+    for (let u = old; u < size; u += 1) table[u * size + u] = 0;
+    const result = new Bounds(nodes, table);
+    return limits.every((limit) => result.#add(limit)) ? result : null;
+  }
+
+  /** Put a limit into a closed table: a shortest path uses it at most once. */
+  #add([u, v, c]) {
+    const size = this.nodes.length;
+    const [from, to] = [this.index.get(u), this.index.get(v)];
+    if (this.get(v, u) + c < 0) return false;
+    if (c >= this.get(u, v)) return true;
+    for (let i = 0; i < size; i += 1) {
+      const head = this.table[i * size + from];
+      if (head === FAR) continue;
+      for (let j = 0; j < size; j += 1) {
+        const tail = this.table[to * size + j];
+        if (tail === FAR) continue;
+        this.table[i * size + j] = Math.min(this.table[i * size + j], head + c + tail);
+      }
+    }
+    return true;
+  }
+}
+
+/** The node and the shift of a bound: its value is node + shift. */
+const nodeOf = (ix) => [ix.vars[0] ?? ZERO, ix.shift];
+
+/** low <= v <= high. */
+function rangeLimits(v, low, high) {
+  const [[l, a], [h, b]] = [nodeOf(low), nodeOf(high)];
+  return [[l, v, -a], [v, h, b]];
+}
+/** The least c for which bounds force `left - right <= c`, of indices with one variable at most. */
+function gap(bounds, left, right) {
+  const [[u, a], [v, b]] = [nodeOf(left), nodeOf(right)];
+  const c = bounds.get(u, v);
+  return c === FAR ? FAR : c + a - b;
+}
+
