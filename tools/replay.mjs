@@ -345,3 +345,142 @@ function gap(bounds, left, right) {
   return c === FAR ? FAR : c + a - b;
 }
 
+// ---------------------------------------------------------------- multiplying out
+// A fraction is [top, bottom], BigInts in lowest terms. A monomial {coef, bound, limits, factors}
+// is coef * Sum over bound, within limits, of the product of factors (Atom, App, Prod).
+
+function fraction(top, bottom) {
+  let [a, b] = [top < 0n ? -top : top, bottom];
+  while (b) [a, b] = [b, a % b];
+  return [top / a, bottom / a];
+}
+const times = ([a, b], [c, d]) => fraction(a * c, b * d);
+const plus = ([a, b], [c, d]) => fraction(a * d + b * c, b * d);
+const ONE = [1n, 1n];
+
+const monomial = (factors, coef = ONE) => ({ coef, bound: [], limits: [], factors });
+
+function product(a, b) {
+  return withinLimit({
+    coef: times(a.coef, b.coef),
+    bound: [...a.bound, ...b.bound],
+    limits: [...a.limits, ...b.limits],
+    factors: [...a.factors, ...b.factors],
+  });
+}
+function withinLimit(m) {
+  demand(m.bound.length <= MAX_BOUND, "a monomial binds too many variables");
+  return m;
+}
+function checkedSize(count) {
+  demand(count <= MAX_MONOMIALS, "too many monomials");
+}
+function products(left, right) {
+  checkedSize(left.length * right.length);
+  return left.flatMap((a) => right.map((b) => product(a, b)));
+}
+
+/** The monomials of a term in which the indices of env stand for variables. Each expansion binds
+ * variables of its own, so that monomials may be multiplied. */
+function expand(t, env) {
+  switch (t.k) {
+    case "Num": return [monomial([], fraction(BigInt(t.top), BigInt(t.bottom)))];
+    case "Atom": case "App": case "Prod": return [monomial([subst(t, env)])];
+    case "Add": {
+      const lists = t.terms.map((part) => expand(part, env));
+      checkedSize(lists.reduce((sum, list) => sum + list.length, 0));
+      return lists.flat();
+    }
+    case "Mul": return t.factors.reduce((list, part) => products(list, expand(part, env)), [monomial([])]);
+    case "Sum": return expandSum(t, env);
+    default: throw new Error(`no term: ${t.k}`);
+  }
+}
+function expandSum(t, env) {
+  const v = fresh(t.v);
+  const limits = t.low ? rangeLimits(v, substIx(t.low, env), substIx(t.high, env)) : [];
+  const own = { coef: ONE, bound: [v], limits, factors: [] };
+  return expand(t.body, new Map(env).set(t.v, single(v))).map((m) => product(own, m));
+}
+
+// ---------------------------------------------------------------- settling
+
+/** Put the index `ix` (a constant, or one variable plus a constant) in place of the bound time v. */
+function putIn(m, v, ix) {
+  const [node, shift] = nodeOf(ix);
+  const map = new Map([[v, ix]]);
+  const limits = m.limits.map(([u, w, c]) => [
+    u === v ? node : u,
+    w === v ? node : w,
+    c - (u === v ? shift : 0) + (w === v ? shift : 0),
+  ]);
+  return { ...m, bound: m.bound.filter((w) => w !== v), limits, factors: m.factors.map((f) => subst(f, map)) };
+}
+const nodeIx = (node, shift) => makeIx(node === ZERO ? [] : [node], shift);
+
+/** Rule b: a bound time that must equal something; a constant first, then what is free here. */
+function forcedEqual(m, bounds) {
+  const others = [ZERO, ...bounds.nodes.filter((u) => u !== ZERO && !m.bound.includes(u)).sort(compare)];
+  for (const v of m.bound.filter(isTime)) {
+    for (const u of [...others, ...m.bound.filter(isTime)]) {
+      const [above, below] = [bounds.get(v, u), bounds.get(u, v)];
+      if (u !== v && above !== FAR && above + below === 0) return [putIn(m, v, nodeIx(u, above))];
+    }
+  }
+  return null;
+}
+
+/** Rule c: a bound time that does not begin at 0. */
+function forcedStart(m, bounds) {
+  for (const v of m.bound.filter(isTime)) {
+    const c = bounds.get(ZERO, v); // -c <= v
+    if (c === FAR || c === 0) continue;
+    const w = fresh(v);
+    const moved = putIn(m, v, nodeIx(w, -c));
+    return [{ ...moved, bound: [...moved.bound, w] }];
+  }
+  return null;
+}
+
+/** Rule d: a range that reaches the peel is cut there. */
+function cutAtPeel(m, bounds, peel) {
+  if (!peel) return null;
+  const [t, c] = nodeOf(peel);
+  for (const v of m.bound.filter(isTime)) {
+    const a = bounds.get(v, t);
+    if (a === FAR || a < c) continue;
+    return [{ ...m, limits: [...m.limits, [v, t, a - 1]] }, putIn(m, v, nodeIx(t, a))];
+  }
+  return null;
+}
+
+/** Rule e: a product that is empty, or whose last factor is taken out. */
+function openProduct(m, bounds, peel) {
+  for (const [n, f] of m.factors.entries()) {
+    if (f.k !== "Prod") continue;
+    const rest = { ...m, factors: m.factors.filter((_, other) => other !== n) };
+    if (gap(bounds, f.high, f.low) < 0) return [rest];
+    const [[l], [h, b]] = [nodeOf(f.low), nodeOf(f.high)];
+    const last = l === h || (peel && h === nodeOf(peel)[0] && b >= peel.shift);
+    if (!last || gap(bounds, f.low, f.high) > 0) continue;
+    const shorter = monomial([{ k: "Prod", low: f.low, high: shifted(f.high, -1), factor: f.factor }]);
+    const env = new Map([[f.factor.binders[0], f.high]]);
+    return products(products([rest], [shorter]), expand(f.factor.body, env));
+  }
+  return null;
+}
+
+/** The settled monomials that m comes to in a context, each with the bounds known in it. */
+function settle(m, context, peel) {
+  const [todo, settled] = [[m], []];
+  while (todo.length) {
+    const next = withinLimit(todo.pop());
+    const bounds = context.extend(next.bound.filter(isTime), next.limits);
+    if (!bounds) continue; // no integers satisfy the limits
+    const parts = forcedEqual(next, bounds) ?? forcedStart(next, bounds)
+      ?? cutAtPeel(next, bounds, peel) ?? openProduct(next, bounds, peel);
+    if (parts) todo.push(...parts);
+    else checkedSize(settled.push({ ...next, bounds }));
+  }
+  return settled;
+}
