@@ -484,3 +484,189 @@ function settle(m, context, peel) {
   }
   return settled;
 }
+
+// ---------------------------------------------------------------- normal form
+// A form {terms, free} lists [coefficient, monomial], no two alike. A monomial in it has what a text
+// of it needs: `rest`, what has no bound variable, and `groups`, its bound variables by what links
+// them. An array in it is {binders, form}.
+
+/** The normal form of a term, in which env gives indices to variables. `work` counts. */
+function normalForm(t, env, context, peel, work) {
+  const alike = new Map();
+  for (const m of expand(t, env).flatMap((part) => settle(part, context, peel))) {
+    checkedSize((work.count += 1));
+    const ready = withArguments(m, context, peel, work);
+    const text = monomialText(ready, new Map(), 0);
+    alike.set(text, [plus(alike.get(text)?.[0] ?? [0n, 1n], m.coef), ready]);
+  }
+  const terms = [...alike.values()].filter(([coef]) => coef[0] !== 0n);
+  return { terms, free: [...new Set(terms.flatMap(([, m]) => m.free))], texts: new Map() };
+}
+
+/** Whether two terms have one normal form in a context. */
+function sameForm(left, right, context, peel) {
+  const [a, b] = [left, right].map((t) => normalForm(t, new Map(), context, peel, { count: 0 }));
+  return formText(a, new Map(), 0) === formText(b, new Map(), 0);
+}
+
+function withArguments(m, context, peel, work) {
+  const array = ({ binders, body }) => {
+    const own = binders.map(fresh);
+    const env = new Map(binders.map((v, n) => [v, single(own[n])]));
+    return { binders: own, form: normalForm(body, env, m.bounds, peel, work) };
+  };
+  const outside = ({ binders, form }) => form.free.filter((v) => !binders.includes(v));
+  const factors = m.factors.map((f) => {
+    if (f.k === "Atom") return { ...f, free: [...free(f)] };
+    const arrays = (f.k === "App" ? f.args : [f.factor]).map(array);
+    const ixs = f.k === "App" ? [...f.ix, ...f.slots.flatMap(([, ix]) => ix)] : [f.low, f.high];
+    return { ...f, arrays, free: [...ixs.flatMap((ix) => ix.vars), ...arrays.flatMap(outside)] };
+  });
+  return grouped(m.bound, factors, limitsToCompare(m, context));
+}
+
+/** The limits that monomials are compared by, but for those that the others imply by way of ZERO or
+ * (between bound times) of a time free here: whoever has the others and the context has them. */
+function limitsToCompare({ bound, bounds }, context) {
+  const outer = bounds.nodes.filter((v) => !bound.includes(v));
+  const limits = [];
+  for (const u of bounds.nodes) {
+    for (const v of bounds.nodes) {
+      const c = bounds.get(u, v);
+      if (u === v || c === FAR) continue;
+      const inside = [u, v].filter((w) => bound.includes(w)).length;
+      if (inside === 0 && c >= context.get(u, v)) continue;
+      const by = (w) => w !== u && w !== v && bounds.get(u, w) !== FAR && bounds.get(w, v) !== FAR
+        && bounds.get(u, w) + bounds.get(w, v) <= c;
+      if (!(inside === 2 ? outer : [ZERO]).some(by)) limits.push([u, v, c]);
+    }
+  }
+  return limits;
+}
+
+/** Sort factors and limits by the bound variables that they link, directly or by way of others. */
+function grouped(bound, factors, limits) {
+  let groups = bound.map((v) => ({ vars: [v], factors: [], limits: [] }));
+  const rest = { vars: [], factors: [], limits: [] };
+  const place = (item, kind, vars) => {
+    const linked = groups.filter((g) => g.vars.some((v) => vars.includes(v)));
+    if (!linked.length) return rest[kind].push(item);
+    groups = groups.filter((g) => !linked.includes(g));
+    const merge = (field) => linked.flatMap((g) => g[field]);
+    const group = { vars: merge("vars"), factors: merge("factors"), limits: merge("limits") };
+    group[kind].push(item);
+    return groups.push(group);
+  };
+  factors.forEach((f) => place(f, "factors", f.free));
+  limits.forEach((limit) => place(limit, "limits", limit.slice(0, 2)));
+  const all = [...factors.flatMap((f) => f.free), ...limits.flatMap(([u, v]) => [u, v])];
+  return { groups, rest, free: all.filter((v) => v !== ZERO && !bound.includes(v)) };
+}
+
+// ---------------------------------------------------------------- texts of normal forms
+// Two monomials have one text just if they differ by a renaming of bound variables. `names` maps
+// variables bound further out to their names; where it gives two of them one name (a colour), the
+// text still does not depend on what they were called before. Names at one depth are "#depth.n".
+
+const nameIn = (names, v) => names.get(v) ?? v;
+const sortedText = (texts) => `(${texts.sort(compare).join(";")})`;
+
+function formText(form, names, depth) {
+  const key = `${depth} ${form.free.map((v) => nameIn(names, v)).join(" ")}`;
+  if (!form.texts.has(key)) {
+    const texts = form.terms.map(([[top, bottom], m]) => `${top}/${bottom}*${monomialText(m, names, depth)}`);
+    form.texts.set(key, sortedText(texts));
+  }
+  return form.texts.get(key);
+}
+
+function factorText(f, names, depth) {
+  const ixText = (ix) => `${ix.vars.map((v) => nameIn(names, v)).sort(compare).join("+")}+${ix.shift}`;
+  const ixTexts = (list) => `[${list.map(ixText).join(",")}]`;
+  const arrayText = ({ binders, form }) => {
+    const inner = new Map(names);
+    binders.forEach((v, n) => inner.set(v, `#${depth}.${n}`));
+    return `[${binders.map(sortOf).join(",")}]${formText(form, inner, depth + 1)}`;
+  };
+  if (f.k === "Atom") return `${f.name}${ixTexts(f.ix)}`;
+  const arrays = f.arrays.map(arrayText).join(",");
+  if (f.k === "Prod") return `@Prod${ixTexts([f.low, f.high])}${arrays}`;
+  const slots = f.slots.map(([n, ix]) => `${n}${ixTexts(ix)}`).join(",");
+  return `@App ${f.fn}${ixTexts(f.ix)}{${arrays}}{${slots}}`;
+}
+
+/** Factors and limits of a group, as a text. */
+function partsText({ factors, limits }, names, depth) {
+  const limitText = ([u, v, c]) => `${nameIn(names, u)}-${nameIn(names, v)}:${c}`;
+  const texts = factors.map((f) => factorText(f, names, depth));
+  return sortedText(texts) + sortedText(limits.map(limitText));
+}
+
+function monomialText(m, names, depth) {
+  const groups = m.groups.map((group) => groupText(group, names, depth));
+  return `<${sortedText(groups)}${partsText(m.rest, names, depth)}>`;
+}
+
+/** The least text of a group over all ways to number its variables that colours do not rule out:
+ * refine colours, and where some agree, try each variable of one colour as the first of them. */
+function groupText(group, names, depth) {
+  let leaves = 0;
+  const leaf = (colours) => {
+    demand((leaves += 1) <= MAX_LEAVES, "too many ways to name the variables of a monomial");
+    const order = [...group.vars].sort((u, v) => colours.get(u) - colours.get(v));
+    const inner = new Map(names);
+    order.forEach((v, n) => inner.set(v, `#${depth}.${n}`));
+    return `[${order.map(sortOf).join(",")}]${partsText(group, inner, depth + 1)}`;
+  };
+  const firstLeaf = (colours) => {
+    const cell = ambiguous(colours);
+    return cell ? firstLeaf(refine(group, apart(colours, cell[0]), names, depth)) : leaf(colours);
+  };
+  const least = (colours) => {
+    const cell = ambiguous(colours);
+    if (!cell) return leaf(colours);
+    const [texts, firsts] = [[], new Set()];
+    for (const v of cell) {
+      const child = refine(group, apart(colours, v), names, depth);
+      // Two equal leaves show a symmetry that takes one child to the other: one will do.
+      const first = firstLeaf(child);
+      if (!firsts.has(first)) texts.push(least(child));
+      firsts.add(first);
+    }
+    return texts.sort(compare)[0];
+  };
+  return least(refine(group, new Map(group.vars.map((v) => [v, 0])), names, depth));
+}
+
+/** The variables of the first of the smallest colours that several share, or undefined. */
+function ambiguous(colours) {
+  const cells = new Map();
+  for (const [v, colour] of colours) cells.set(colour, [...(cells.get(colour) ?? []), v]);
+  const shared = [...cells].filter(([, cell]) => cell.length > 1);
+  return shared.sort((a, b) => a[1].length - b[1].length || a[0] - b[0])[0]?.[1];
+}
+
+/** Colours with v before the others of its colour. */
+const apart = (colours, v) => new Map([...colours].map(([u, c]) => [u, 2 * c + (u === v ? 0 : 1)]));
+
+/** Split colours by what their variables occur in until that splits no more. The order of colours
+ * is kept, and nothing depends on what a variable is called. */
+function refine(group, colours, names, depth) {
+  const count = (map) => new Set(map.values()).size;
+  const has = (v) => ({
+    factors: group.factors.filter((f) => f.free.includes(v)),
+    limits: group.limits.filter(([u, w]) => u === v || w === v),
+  });
+  for (let last = 0; ; ) {
+    const inner = new Map(names);
+    for (const [v, colour] of colours) inner.set(v, `~${depth}.${colour}`);
+    const around = (v) => partsText(has(v), new Map(inner).set(v, "*"), depth + 1);
+    const alone = count(colours) === colours.size;
+    const seen = new Map([...colours].map(([v, colour]) => (
+      [v, `${String(colour).padStart(4, "0")} ${sortOf(v)} ${alone ? "" : around(v)}`])));
+    const ranks = new Map([...new Set(seen.values())].sort(compare).map((text, n) => [text, n]));
+    colours = new Map([...seen].map(([v, text]) => [v, ranks.get(text)]));
+    if (count(colours) === last || count(colours) === colours.size) return colours;
+    last = count(colours);
+  }
+}
