@@ -154,121 +154,95 @@ const num = (top) => ({ k: "Num", top, bottom: 1 });
 const add = (terms) => ({ k: "Add", terms });
 const mul = (...factors) => ({ k: "Mul", factors });
 const atom = (name, ix) => ({ k: "Atom", name, ix });
-
 const app = (fn, ix, args, slots) => ({ k: "App", fn, ix, args, slots });
+const lam = (binders, body) => ({ k: "Lam", binders, body });
+const sum = (v, low, high, body) => ({ k: "Sum", v, low, high, body });
+const prod = (low, high, factor) => ({ k: "Prod", low, high, factor });
+const equation = (every, left, right) => ({ k: "Equation", every, left, right });
 
-const FREE = Symbol("free variables"); // a cache; symbols do not show in JSON
-
-/** The set of variables that are free in a term, an index, an array or an equation. */
-function free(t) {
-  return (t[FREE] ??= freeOf(t));
-}
-function freeOf(t) {
-  const union = (...lists) => new Set(lists.flat().flatMap((part) => [...free(part)]));
-  const without = (set, vars) => new Set([...set].filter((v) => !vars.includes(v)));
+/** What a term, array or equation is made of: parts within its binders, indices outside of them,
+ * and a label with all else. */
+function anatomy(t) {
+  const made = (label, ixs, binders, parts) => ({ label: `@${t.k} ${label}`, ixs, binders, parts });
   switch (t.k) {
-    case "Ix": return new Set(t.vars);
-    case "Num": return new Set();
-    case "Atom": return union(t.ix);
-    case "Lam": return without(free(t.body), t.binders);
-    case "App": return union(t.ix, t.args, t.slots.flatMap(([, ix]) => ix));
-    case "Add": return union(t.terms);
-    case "Mul": return union(t.factors);
-    case "Sum": return new Set([...without(free(t.body), [t.v]), ...(t.low ? union(t.low, t.high) : [])]);
-    case "Prod": return union(t.low, t.high, t.factor);
-    case "Equation": return without(union(t.left, t.right), t.every);
+    case "Num": return made(`${t.top}/${t.bottom}`, [], [], []);
+    case "Atom": return made(t.name, t.ix, [], []);
+    case "Lam": return made("", [], t.binders, [t.body]);
+    case "App": {
+      const slots = t.slots.map(([n, ix]) => `${n}:${ix.length}`);
+      return made(`${t.fn} ${t.ix.length} ${slots}`, [...t.ix, ...t.slots.flatMap(([, ix]) => ix)], [], t.args);
+    }
+    case "Add": return made("", [], [], t.terms);
+    case "Mul": return made("", [], [], t.factors);
+    case "Sum": return made("", t.low ? [t.low, t.high] : [], [t.v], [t.body]);
+    case "Prod": return made("", [t.low, t.high], [], [t.factor]);
+    case "Equation": return made("", [], t.every, [t.left, t.right]);
     default: throw new Error(`no term: ${t.k}`);
   }
+}
+/** The same of other indices, binders and parts. */
+function rebuild(t, ixs, binders, parts) {
+  switch (t.k) {
+    case "Num": return t;
+    case "Atom": return atom(t.name, ixs);
+    case "Lam": return lam(binders, parts[0]);
+    case "App": {
+      let used = t.ix.length;
+      const slots = t.slots.map(([n, ix]) => [n, ixs.slice(used, (used += ix.length))]);
+      return app(t.fn, ixs.slice(0, t.ix.length), parts, slots);
+    }
+    case "Add": return add(parts);
+    case "Mul": return mul(...parts);
+    case "Sum": return sum(binders[0], ixs[0] ?? null, ixs[1] ?? null, parts[0]);
+    case "Prod": return prod(ixs[0], ixs[1], parts[0]);
+    case "Equation": return equation(binders, ...parts);
+    default: throw new Error(`no term: ${t.k}`);
+  }
+}
+
+const FREE = Symbol("free variables"); // a cache
+
+/** The set of variables that are free in a term, an array or an equation. */
+function free(t) {
+  if (!t[FREE]) {
+    const { ixs, binders, parts } = anatomy(t);
+    const inside = parts.flatMap((part) => [...free(part)]).filter((v) => !binders.includes(v));
+    t[FREE] = new Set([...ixs.flatMap((ix) => ix.vars), ...inside]);
+  }
+  return t[FREE];
 }
 const freeTimes = (...terms) => [...new Set(terms.flatMap((t) => [...free(t)]))].filter(isTime);
 
-/** The names of all variables bound inside a term, again and again if bound so. */
-function boundNames(t) {
-  switch (t.k) {
-    case "Lam": return [...t.binders.map(nameOf), ...boundNames(t.body)];
-    case "App": return t.args.flatMap(boundNames);
-    case "Add": return t.terms.flatMap(boundNames);
-    case "Mul": return t.factors.flatMap(boundNames);
-    case "Sum": return [nameOf(t.v), ...boundNames(t.body)];
-    case "Prod": return boundNames(t.factor);
-    default: return [];
-  }
-}
-
-/** All atoms inside a term. */
-function atoms(t) {
-  switch (t.k) {
-    case "Atom": return [t];
-    case "Lam": case "Sum": return atoms(t.body);
-    case "App": return t.args.flatMap(atoms);
-    case "Add": return t.terms.flatMap(atoms);
-    case "Mul": return t.factors.flatMap(atoms);
-    case "Prod": return atoms(t.factor);
-    default: return [];
-  }
-}
+/** The names bound inside a term, and all its atoms. */
+const boundNames = (t) => [...anatomy(t).binders.map(nameOf), ...anatomy(t).parts.flatMap(boundNames)];
+const atoms = (t) => (t.k === "Atom" ? [t] : anatomy(t).parts.flatMap(atoms));
 
 function substIx(ix, map) {
   if (!ix.vars.some((v) => map.has(v))) return ix;
-  const parts = ix.vars.map((v) => map.get(v) ?? single(v));
-  return makeIx(parts.flatMap((p) => p.vars), parts.reduce((sum, p) => sum + p.shift, ix.shift));
+  const values = ix.vars.map((v) => map.get(v) ?? single(v));
+  return makeIx(values.flatMap((x) => x.vars), values.reduce((total, x) => total + x.shift, ix.shift));
 }
 
-/** Substitute indices for variables; `always` gives each bound variable a fresh name. */
+/** Substitute indices for variables; a binder that would capture is renamed, `always` all are. */
 function subst(t, map, always = false) {
   if (!always && ![...map.keys()].some((v) => free(t).has(v))) return t;
-  const go = (part) => subst(part, map, always);
-  const ixs = (list) => list.map((ix) => substIx(ix, map));
-  switch (t.k) {
-    case "Num": return t;
-    case "Atom": return atom(t.name, ixs(t.ix));
-    case "Lam": return under(t.binders, map, always, (binders, inner) => (
-      { k: "Lam", binders, body: subst(t.body, inner, always) }));
-    case "App": return app(t.fn, ixs(t.ix), t.args.map(go), t.slots.map(([n, ix]) => [n, ixs(ix)]));
-    case "Add": return add(t.terms.map(go));
-    case "Mul": return mul(...t.factors.map(go));
-    case "Sum": return under([t.v], map, always, ([v], inner) => (
-      { k: "Sum", v, low: t.low && substIx(t.low, map), high: t.high && substIx(t.high, map),
-        body: subst(t.body, inner, always) }));
-    case "Prod": return { k: "Prod", low: substIx(t.low, map), high: substIx(t.high, map), factor: go(t.factor) };
-    case "Equation": return under(t.every, map, always, (every, inner) => (
-      { k: "Equation", every, left: subst(t.left, inner, always), right: subst(t.right, inner, always) }));
-    default: throw new Error(`no term: ${t.k}`);
-  }
-}
-
-/** Binders and substitution for what is inside: renamed where a value would be captured. */
-function under(binders, map, always, make) {
+  const { ixs, binders, parts } = anatomy(t);
   const inner = new Map([...map].filter(([v]) => !binders.includes(v)));
   const captured = new Set([...inner.values()].flatMap((ix) => ix.vars));
   const renamed = binders.map((v) => (always || captured.has(v) ? fresh(v) : v));
   binders.forEach((v, n) => renamed[n] !== v && inner.set(v, single(renamed[n])));
-  return make(renamed, inner);
+  return rebuild(t, ixs.map((ix) => substIx(ix, map)), renamed, parts.map((part) => subst(part, inner, always)));
 }
 const freshen = (t) => subst(t, new Map(), true);
 
 /** A text that two terms share just if they are equal up to the names of bound variables. */
 function shape(t, names = new Map(), depth = 0) {
-  const ixShape = (ix) => `${ix.vars.map((v) => names.get(v) ?? v).sort(compare).join("+")}+${ix.shift}`;
-  const list = (items, show) => `[${items.map(show).join(",")}]`;
-  const go = (part) => shape(part, names, depth);
-  const within = (binders, parts) => {
-    const inner = new Map(names);
-    binders.forEach((v, n) => inner.set(v, `#${depth + n}`));
-    return `${list(binders, sortOf)}${list(parts, (part) => shape(part, inner, depth + binders.length))}`;
-  };
-  switch (t.k) {
-    case "Num": return `${t.top}/${t.bottom}`;
-    case "Atom": return `${t.name}${list(t.ix, ixShape)}`;
-    case "Lam": return `@Lam${within(t.binders, [t.body])}`;
-    case "App": return `@App ${t.fn}${list(t.ix, ixShape)}${list(t.args, go)}${list(t.slots, ([n, ix]) => n + list(ix, ixShape))}`;
-    case "Add": return `@Add${list(t.terms, go)}`;
-    case "Mul": return `@Mul${list(t.factors, go)}`;
-    case "Sum": return `@Sum${t.low ? list([t.low, t.high], ixShape) : ""}${within([t.v], [t.body])}`;
-    case "Prod": return `@Prod${list([t.low, t.high], ixShape)}${go(t.factor)}`;
-    case "Equation": return `@Equation${within(t.every, [t.left, t.right])}`;
-    default: throw new Error(`no term: ${t.k}`);
-  }
+  const { label, ixs, binders, parts } = anatomy(t);
+  const ixText = (ix) => `${ix.vars.map((v) => names.get(v) ?? v).sort(compare).join("+")}+${ix.shift}`;
+  const inner = new Map(names);
+  binders.forEach((v, n) => inner.set(v, `#${depth + n}`));
+  const inside = parts.map((part) => shape(part, inner, depth + binders.length));
+  return `${label}[${ixs.map(ixText)}][${binders.map(sortOf)}][${inside}]`;
 }
 
 // ---------------------------------------------------------------- constraints on times
@@ -463,7 +437,7 @@ function openProduct(m, bounds, peel) {
     const [[l], [h, b]] = [nodeOf(f.low), nodeOf(f.high)];
     const last = l === h || (peel && h === nodeOf(peel)[0] && b >= peel.shift);
     if (!last || gap(bounds, f.low, f.high) > 0) continue;
-    const shorter = monomial([{ k: "Prod", low: f.low, high: shifted(f.high, -1), factor: f.factor }]);
+    const shorter = monomial([prod(f.low, shifted(f.high, -1), f.factor)]);
     const env = new Map([[f.factor.binders[0], f.high]]);
     return products(products([rest], [shorter]), expand(f.factor.body, env));
   }
