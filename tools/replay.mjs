@@ -644,3 +644,103 @@ function refine(group, colours, names, depth) {
     last = count(colours);
   }
 }
+
+// ---------------------------------------------------------------- differentials
+
+const DIRECTION = "$E"; // a symbol that no record has
+const hasSymbol = (t, name) => atoms(t).some((a) => a.name === name);
+
+/** d(t) when the symbol `param` moves in the DIRECTION. */
+function differential(t, param) {
+  if (!hasSymbol(t, param)) return add([]);
+  const d = (part) => differential(part, param);
+  switch (t.k) {
+    case "Atom": return atom(DIRECTION, t.ix);
+    case "Add": return add(t.terms.map(d));
+    case "Mul": return add(t.factors.map((f, n) => mul(...t.factors.map((g, m) => (m === n ? d(f) : g)))));
+    case "Sum": return sum(t.v, t.low, t.high, d(t.body));
+    case "App": return differentialOfApp(t, param);
+    default: return refuse("no differential: the parameter occurs in a product over times");
+  }
+}
+function differentialOfApp(t, param) {
+  const minus = (...factors) => mul(num(-1), ...factors);
+  if (!t.ix.length && !t.slots.length && t.args.length === 1 && !t.args[0].binders.length) {
+    const inner = differential(t.args[0].body, param); // for step as well: it may have to be refused
+    if (t.fn === "sigmoid") return mul(t, add([num(1), minus(t)]), inner);
+    if (t.fn === "tanh") return mul(add([num(1), minus(t, t)]), inner);
+    if (t.fn === "step") return add([]);
+  }
+  const moving = [...t.args.entries()].filter(([, arg]) => hasSymbol(arg, param));
+  return add(moving.map(([k, arg]) => {
+    demand(!arg.binders.some(isTime), "no differential: the parameter occurs in an array over times");
+    const own = arg.binders.map(fresh);
+    const entry = subst(arg.body, new Map(arg.binders.map((v, n) => [v, single(own[n])])));
+    const partial = app(t.fn, t.ix, t.args, [...t.slots, [k, own.map(single)]]);
+    return own.reduceRight((body, v) => sum(v, null, null, body), mul(partial, differential(entry, param)));
+  }));
+}
+
+// ---------------------------------------------------------------- definitions
+
+/** The leading times of a list of variables: at its front, two at most. */
+function leading(every) {
+  const count = every.findIndex((v) => !isTime(v));
+  return every.slice(0, Math.min(count < 0 ? every.length : count, 2));
+}
+const contents = (d) => (d.k === "Define" ? [d.term, ...(d.start ? [d.start] : [])] : [d.loss, d.at]);
+const symbols = (d) => [d.name, d.param ?? d.name, ...contents(d).flatMap(atoms).map((a) => a.name)];
+
+/** Check all blocks; the definitions by name. */
+function admit(blocks) {
+  const [defined, seen] = [new Map(), new Set()];
+  for (const block of blocks) {
+    demand(distinct(block.map((d) => d.name)), "a block defines a symbol twice");
+    for (const d of block) {
+      demand(!seen.has(d.name), `${d.name} occurs before it is defined`);
+      admitOne(d, block, seen);
+      defined.set(d.name, d);
+    }
+    block.flatMap(symbols).forEach((name) => seen.add(name));
+  }
+  return defined;
+}
+
+function admitOne(d, block, seen) {
+  const names = d.every.map(nameOf);
+  demand(distinct(names), `two variables of one name in the definition of ${d.name}`);
+  demand(!contents(d).flatMap(boundNames).some((name) => names.includes(name)), `${d.name} binds a name twice`);
+  const known = (t) => [...free(t)].every((v) => d.every.includes(v));
+  demand(contents(d).every(known), `a variable is free in the definition of ${d.name}`);
+  const level = leading(d.every).length;
+  if (d.k === "DefineGradient") {
+    const others = block.filter((other) => other !== d).flatMap(symbols);
+    const own = !seen.has(d.param) && !others.includes(d.param) && d.param !== d.name;
+    demand(own && !hasSymbol(d.at, d.param), `the parameter of ${d.name} occurs elsewhere`);
+    return contents(d).forEach((t) => checkDue(t, d, block, [0, level, 0]));
+  }
+  if (!d.start) return checkDue(d.term, d, block, [0, level, 0]);
+  demand(level > 0, `${d.name} recurs over no time`);
+  demand(!free(d.start).has(leading(d.every)[level - 1]), `the start of ${d.name} has its time`);
+  checkDue(d.term, d, block, level === 1 ? [1, 1, 0] : [0, 2, 1]);
+  return checkDue(d.start, d, block, [0, level, -FAR]);
+}
+
+/** Symbols of the block are used only where they are due before `due`, and at `due` if their
+ * definition comes before d: otherwise values would depend on themselves. */
+function checkDue(t, d, block, due) {
+  const times = leading(d.every);
+  for (const a of atoms(t)) {
+    const place = block.findIndex((other) => other.name === a.name);
+    if (place < 0) continue;
+    const level = leading(block[place].every).length;
+    const after = (n) => {
+      const ix = a.ix[n];
+      return n < level && ix?.vars.length === 1 && ix.vars[0] === times[n] ? ix.shift : FAR;
+    };
+    const used = [after(0), level, level < 2 ? 0 : after(1), place];
+    const limit = [...due, block.indexOf(d)];
+    const differ = used.findIndex((x, n) => x !== limit[n]);
+    demand(differ >= 0 && used[differ] < limit[differ], `${d.name} uses ${a.name} before it is due`);
+  }
+}
