@@ -477,10 +477,9 @@ function normalForm(t, env, context, peel, work) {
   return { terms, free: [...new Set(terms.flatMap(([, m]) => m.free))], texts: new Map() };
 }
 
-/** Whether two terms have one normal form in a context. */
-function sameForm(left, right, context, peel) {
-  const [a, b] = [left, right].map((t) => normalForm(t, new Map(), context, peel, { count: 0 }));
-  return formText(a, new Map(), 0) === formText(b, new Map(), 0);
+/** A text that terms share just if they have one normal form in the context. */
+function topForm(t, context, peel) {
+  return formText(normalForm(t, new Map(), context, peel, { count: 0 }), new Map(), 0);
 }
 
 function withArguments(m, context, peel, work) {
@@ -729,14 +728,14 @@ function admitOne(d, block, seen) {
 /** Symbols of the block are used only where they are due before `due`, and at `due` if their
  * definition comes before d: otherwise values would depend on themselves. */
 function checkDue(t, d, block, due) {
-  const times = leading(d.every);
+  const lead = leading(d.every);
   for (const a of atoms(t)) {
     const place = block.findIndex((other) => other.name === a.name);
     if (place < 0) continue;
     const level = leading(block[place].every).length;
     const after = (n) => {
       const ix = a.ix[n];
-      return n < level && ix?.vars.length === 1 && ix.vars[0] === times[n] ? ix.shift : FAR;
+      return n < level && ix?.vars.length === 1 && ix.vars[0] === lead[n] ? ix.shift : FAR;
     };
     const used = [after(0), level, level < 2 ? 0 : after(1), place];
     const limit = [...due, block.indexOf(d)];
@@ -744,3 +743,217 @@ function checkDue(t, d, block, due) {
     demand(differ >= 0 && used[differ] < limit[differ], `${d.name} uses ${a.name} before it is due`);
   }
 }
+
+// ---------------------------------------------------------------- rules
+
+const text = (t) => JSON.stringify(t); // "name for name": bound names included
+const once = (equations) => [...new Map(equations.map((e) => [text(e), e])).values()];
+
+/** Replace atoms by put(atom, bounds), bounds being what context and enclosing sums say (null if
+ * they cannot be). Bound variables of t must be fresh, lest they capture what is put in. */
+function replaceAtoms(t, bounds, put) {
+  if (t.k === "Atom") return put(t, bounds);
+  const { ixs, binders, parts } = anatomy(t);
+  const inner = t.k === "Sum" && t.low ? bounds && bounds.extend([t.v], rangeLimits(t.v, t.low, t.high)) : bounds;
+  return rebuild(t, ixs, binders, parts.map((part) => replaceAtoms(part, inner, put)));
+}
+
+/** What an equation's quantified variables must be for its left side to be the atom, or null. */
+function instance({ every, left }, a, bounds) {
+  if (left.name !== a.name || left.ix.length !== a.ix.length) return null;
+  const map = new Map();
+  left.ix.forEach((ix, n) => {
+    const alone = ix.vars.length === 1 && every.includes(ix.vars[0]);
+    if (alone) map.set(ix.vars[0], shifted(a.ix[n], -ix.shift));
+  });
+  const allowed = (v) => {
+    const ix = map.get(v);
+    if (!ix) return false;
+    // An equation speaks of natural numbers, and of elements that are there.
+    if (isTime(v)) return isBound(ix) && (!bounds || gap(bounds, makeIx([], 0), ix) <= 0);
+    return ix.vars.length === 1 && ix.shift === 0 && sortOf(ix.vars[0]) === sortOf(v);
+  };
+  return every.every(allowed) && shape(subst(left, map)) === shape(a) ? map : null;
+}
+
+function useSource(t, source, bounds) {
+  const right = freshen(source.right);
+  return replaceAtoms(t, bounds, (a, known) => {
+    const map = instance(source, a, known);
+    return map ? subst(right, map) : a;
+  });
+}
+
+const RULES = {
+  Definition(rule, premises, defined) {
+    demand(!premises.length, "a definition has no premises");
+    const d = defined.get(rule.name) ?? refuse(`no definition of ${rule.name}`);
+    if (d.k === "DefineGradient") return gradient(d, rule);
+    demand(!rule.entry && (d.start || !rule.start), "no such equation in the definition");
+    const r = leading(d.every).at(-1);
+    const first = rule.start ? makeIx([], 0) : r && shifted(single(r), 1);
+    const ix = d.every.map((v) => (d.start && v === r ? first : single(v)));
+    const every = rule.start ? d.every.filter((v) => v !== r) : d.every;
+    return { hypotheses: [], equation: equation(every, atom(d.name, ix), rule.start ? d.start : d.term) };
+  },
+  Assume(rule, premises) {
+    demand(!premises.length, "an assumption has no premises");
+    return { hypotheses: [rule.equation], equation: rule.equation };
+  },
+  Reflexivity(rule, premises) {
+    demand(!premises.length, "reflexivity has no premises");
+    return { hypotheses: [], equation: equation(rule.every, rule.term, rule.term) };
+  },
+  Calculate(rule, [target, ...sources]) {
+    demand(target, "a calculation without a target");
+    let [side, term] = [freshen(target.equation.right), freshen(rule.term)];
+    for (const { equation: source } of sources) {
+      demand(source.left.k === "Atom", "a source whose left side is no atom");
+      const bounds = Bounds.natural(freeTimes(side, term));
+      [side, term] = [useSource(side, source, bounds), useSource(term, source, bounds)];
+    }
+    const context = Bounds.natural(freeTimes(side, term, rule.term));
+    const form = (t) => topForm(t, context, rule.peel);
+    const wanted = form(side);
+    demand(wanted === form(rule.term) || wanted === form(term), "the normal forms differ");
+    const hypotheses = once([target, ...sources].flatMap((premise) => premise.hypotheses));
+    return { hypotheses, equation: equation(target.equation.every, target.equation.left, rule.term) };
+  },
+  Induction({ time, predicate, pick }, premises) {
+    const count = predicate.length;
+    demand(pick >= 0 && pick < count && premises.length === 2 * count, "wrong premises or pick of an induction");
+    demand(predicate.every((p) => free(p).has(time)), "the time of an induction is not free in the predicate");
+    const from = [makeIx([], 0), shifted(single(time), 1)];
+    premises.forEach((premise, n) => {
+      const due = subst(predicate[n % count], new Map([[time, from[n < count ? 0 : 1]]]));
+      demand(shape(premise.equation) === shape(due), `premise ${n} is not what the induction needs`);
+    });
+    const assumed = predicate.map(text);
+    const left = (premise, n) => premise.hypotheses.filter((h) => n < count || !assumed.includes(text(h)));
+    const hypotheses = once(premises.flatMap(left));
+    demand(!hypotheses.some((h) => free(h).has(time)), "a hypothesis speaks of the time of an induction");
+    const picked = predicate[pick];
+    return { hypotheses, equation: equation([time, ...picked.every], picked.left, picked.right) };
+  },
+};
+
+/** The equation of a gradient, if the entry is one: d(loss) = Sum of entry * DIRECTION. */
+function gradient(d, rule) {
+  demand(!rule.start, "a gradient has no start");
+  const entry = rule.entry ?? lam([], d.loss);
+  const sorts = (list) => list.map(sortOf).join(" ");
+  const fits = sorts(entry.binders) === sorts(d.at.binders) && !entry.binders.some(isTime);
+  demand(fits, "the entry has not the binders of the parameter");
+  const own = entry.binders.map(fresh);
+  const ix = own.map(single);
+  const body = freshen(subst(entry.body, new Map(entry.binders.map((v, n) => [v, ix[n]]))));
+  const moved = own.reduceRight((t, v) => sum(v, null, null, t), mul(body, atom(DIRECTION, ix)));
+  const change = differential(freshen(d.loss), d.param);
+  const context = Bounds.natural(freeTimes(change, moved));
+  demand(topForm(change, context, null) === topForm(moved, context, null), "the entry is not the gradient");
+  const at = freshen(d.at);
+  const value = replaceAtoms(body, null, (a) => {
+    if (a.name !== d.param) return a;
+    demand(a.ix.length === ix.length, "the parameter has a wrong number of indices");
+    return subst(at.body, new Map(at.binders.map((v, n) => [v, a.ix[n]])));
+  });
+  const left = atom(d.name, [...d.every.map(single), ...ix]);
+  return { hypotheses: [], equation: equation([...d.every, ...own], left, value) };
+}
+
+// ---------------------------------------------------------------- replay
+
+function checkStep({ rule, premises, conclusion }, before, defined) {
+  demand(premises.every((n) => n >= 0 && n < before.length), "a premise that is no earlier step");
+  const made = RULES[rule.k](rule, premises.map((n) => before[n]), defined);
+  const shapes = (sequent) => [...sequent.hypotheses, sequent.equation].map((e) => shape(e)).join("\n");
+  demand(shapes(made) === shapes(conclusion), `${rule.k} does not conclude this`);
+  const every = [...conclusion.equation.every];
+  demand(!conclusion.hypotheses.some((h) => every.some((v) => free(h).has(v))), "a hypothesis has a quantified variable");
+  const all = [...conclusion.hypotheses, conclusion.equation];
+  demand(all.every((e) => [...free(e)].every(isTime)), "a width is free");
+}
+
+/** Run a check; what it throws becomes a refusal that says where. No exception is acceptance. */
+function located(where, check) {
+  try {
+    return check();
+  } catch (error) {
+    throw new Refusal(`${where}${error instanceof Refusal ? "" : `${error.name}: `}${error.message}`);
+  }
+}
+
+/** Check a proof, and that it ends with the statement if one is given; the number of its steps. */
+function replayProof(json, statement, where) {
+  const { definitions, steps } = located(`${where}: `, () => read("Proof", json, 0));
+  const defined = located(`${where}, definitions: `, () => admit(definitions));
+  steps.forEach((step, n) => {
+    const before = steps.slice(0, n).map((earlier) => earlier.conclusion);
+    located(`${where}, step ${n}: `, () => checkStep(step, before, defined));
+  });
+  const last = steps.at(-1).conclusion;
+  located(`${where}, statement: `, () => {
+    if (statement === null) return;
+    demand(!last.hypotheses.length, "the last conclusion has hypotheses");
+    demand(text(read("Equation", statement, 0)) === text(last.equation), "another equation is proved");
+  });
+  return steps.length;
+}
+
+/** Check a record, a Proof or an object with parts; the numbers of its parts and steps. */
+function replay(json) {
+  if (Array.isArray(json)) return [1, replayProof(json, null, "part 1 ()")];
+  demand(json && typeof json === "object" && Array.isArray(json.parts) && json.parts.length, "no proof and no parts");
+  const steps = json.parts.map((part, n) => {
+    const where = `part ${n + 1} (${part?.label ?? ""})`;
+    const whole = part && Object.hasOwn(part, "proof") && Object.hasOwn(part, "statement");
+    demand(whole, `${where}: no proof or no statement`);
+    return replayProof(part.proof, part.statement, where);
+  });
+  return [steps.length, steps.reduce((a, b) => a + b, 0)];
+}
+
+/** [accepted, what to say] of the text of a record. */
+function verdict(source) {
+  try {
+    const [parts, steps] = replay(parse(source));
+    return [true, `${parts} parts, ${steps} steps`];
+  } catch (error) {
+    return [false, String(error.message).replace(/\s+/g, " ")];
+  }
+}
+
+function main(args) {
+  const lines = args[0] === "--lines";
+  const files = lines ? args.slice(1) : args;
+  if (!files.length || (lines && files.length > 1) || files.some((file) => file.startsWith("--"))) {
+    console.error("usage: replay.mjs FILE [FILE...] | --lines FILE");
+    return 2;
+  }
+  let code = 0;
+  for (const file of files) {
+    let source;
+    try {
+      source = readFileSync(file, "utf8");
+    } catch (error) {
+      console.error(`${file}: ${error.message}`);
+      code = 2;
+      continue;
+    }
+    if (lines) {
+      const records = source.split("\n");
+      if (records.at(-1) === "") records.pop();
+      for (const record of records) {
+        const [accepted, reason] = verdict(record);
+        console.log(accepted ? "accepted" : `refused\t${reason}`);
+      }
+      continue;
+    }
+    const [accepted, reason] = verdict(source);
+    console.log(`${accepted ? "accepted" : "refused"} ${file}: ${reason}`);
+    if (!accepted) code = Math.max(code, 1);
+  }
+  return code;
+}
+
+process.exitCode = main(process.argv.slice(2));
