@@ -160,42 +160,27 @@ const sum = (v, low, high, body) => ({ k: "Sum", v, low, high, body });
 const prod = (low, high, factor) => ({ k: "Prod", low, high, factor });
 const equation = (every, left, right) => ({ k: "Equation", every, left, right });
 
-/** What a term, array or equation is made of: parts within its binders, indices outside of them,
- * and a label with all else. */
+/** What a term, array or equation is made of: a label, indices, binders, and parts within the
+ * binders; and how to make the same of other indices, binders and parts. */
 function anatomy(t) {
-  const made = (label, ixs, binders, parts) => ({ label: `@${t.k} ${label}`, ixs, binders, parts });
+  const made = (label, ixs, binders, parts, make) => ({ label: `@${t.k} ${label}`, ixs, binders, parts, make });
   switch (t.k) {
-    case "Num": return made(`${t.top}/${t.bottom}`, [], [], []);
-    case "Atom": return made(t.name, t.ix, [], []);
-    case "Lam": return made("", [], t.binders, [t.body]);
+    case "Num": return made(`${t.top}/${t.bottom}`, [], [], [], () => t);
+    case "Atom": return made(t.name, t.ix, [], [], (ixs) => atom(t.name, ixs));
+    case "Lam": return made("", [], t.binders, [t.body], (_, binders, [body]) => lam(binders, body));
     case "App": {
-      const slots = t.slots.map(([n, ix]) => `${n}:${ix.length}`);
-      return made(`${t.fn} ${t.ix.length} ${slots}`, [...t.ix, ...t.slots.flatMap(([, ix]) => ix)], [], t.args);
+      const label = `${t.fn} ${t.ix.length} ${t.slots.map(([n, ix]) => `${n}:${ix.length}`)}`;
+      return made(label, [...t.ix, ...t.slots.flatMap(([, ix]) => ix)], [], t.args, (ixs, _, args) => {
+        const rest = ixs.slice(t.ix.length);
+        return app(t.fn, ixs.slice(0, t.ix.length), args, t.slots.map(([n, ix]) => [n, rest.splice(0, ix.length)]));
+      });
     }
-    case "Add": return made("", [], [], t.terms);
-    case "Mul": return made("", [], [], t.factors);
-    case "Sum": return made("", t.low ? [t.low, t.high] : [], [t.v], [t.body]);
-    case "Prod": return made("", [t.low, t.high], [], [t.factor]);
-    case "Equation": return made("", [], t.every, [t.left, t.right]);
-    default: throw new Error(`no term: ${t.k}`);
-  }
-}
-/** The same of other indices, binders and parts. */
-function rebuild(t, ixs, binders, parts) {
-  switch (t.k) {
-    case "Num": return t;
-    case "Atom": return atom(t.name, ixs);
-    case "Lam": return lam(binders, parts[0]);
-    case "App": {
-      let used = t.ix.length;
-      const slots = t.slots.map(([n, ix]) => [n, ixs.slice(used, (used += ix.length))]);
-      return app(t.fn, ixs.slice(0, t.ix.length), parts, slots);
-    }
-    case "Add": return add(parts);
-    case "Mul": return mul(...parts);
-    case "Sum": return sum(binders[0], ixs[0] ?? null, ixs[1] ?? null, parts[0]);
-    case "Prod": return prod(ixs[0], ixs[1], parts[0]);
-    case "Equation": return equation(binders, ...parts);
+    case "Add": return made("", [], [], t.terms, (_, __, terms) => add(terms));
+    case "Mul": return made("", [], [], t.factors, (_, __, factors) => mul(...factors));
+    case "Sum": return made("", t.low ? [t.low, t.high] : [], [t.v], [t.body], (
+      ([low, high], [v], [body]) => sum(v, low ?? null, high ?? null, body)));
+    case "Prod": return made("", [t.low, t.high], [], [t.factor], ([low, high], _, [f]) => prod(low, high, f));
+    case "Equation": return made("", [], t.every, [t.left, t.right], (_, every, sides) => equation(every, ...sides));
     default: throw new Error(`no term: ${t.k}`);
   }
 }
@@ -226,12 +211,12 @@ function substIx(ix, map) {
 /** Substitute indices for variables; a binder that would capture is renamed, `always` all are. */
 function subst(t, map, always = false) {
   if (!always && ![...map.keys()].some((v) => free(t).has(v))) return t;
-  const { ixs, binders, parts } = anatomy(t);
+  const { ixs, binders, parts, make } = anatomy(t);
   const inner = new Map([...map].filter(([v]) => !binders.includes(v)));
   const captured = new Set([...inner.values()].flatMap((ix) => ix.vars));
   const renamed = binders.map((v) => (always || captured.has(v) ? fresh(v) : v));
   binders.forEach((v, n) => renamed[n] !== v && inner.set(v, single(renamed[n])));
-  return rebuild(t, ixs.map((ix) => substIx(ix, map)), renamed, parts.map((part) => subst(part, inner, always)));
+  return make(ixs.map((ix) => substIx(ix, map)), renamed, parts.map((part) => subst(part, inner, always)));
 }
 const freshen = (t) => subst(t, new Map(), true);
 
@@ -753,9 +738,9 @@ const once = (equations) => [...new Map(equations.map((e) => [text(e), e])).valu
  * they cannot be). Bound variables of t must be fresh, lest they capture what is put in. */
 function replaceAtoms(t, bounds, put) {
   if (t.k === "Atom") return put(t, bounds);
-  const { ixs, binders, parts } = anatomy(t);
+  const { ixs, binders, parts, make } = anatomy(t);
   const inner = t.k === "Sum" && t.low ? bounds && bounds.extend([t.v], rangeLimits(t.v, t.low, t.high)) : bounds;
-  return rebuild(t, ixs, binders, parts.map((part) => replaceAtoms(part, inner, put)));
+  return make(ixs, binders, parts.map((part) => replaceAtoms(part, inner, put)));
 }
 
 /** What an equation's quantified variables must be for its left side to be the atom, or null. */
@@ -905,7 +890,7 @@ function replay(json) {
   if (Array.isArray(json)) return [1, replayProof(json, null, "part 1 ()")];
   demand(json && typeof json === "object" && Array.isArray(json.parts) && json.parts.length, "no proof and no parts");
   const steps = json.parts.map((part, n) => {
-    const where = `part ${n + 1} (${part?.label ?? ""})`;
+    const where = `part ${n + 1} (${typeof part?.label === "string" ? part.label : ""})`;
     const whole = part && Object.hasOwn(part, "proof") && Object.hasOwn(part, "statement");
     demand(whole, `${where}: no proof or no statement`);
     return replayProof(part.proof, part.statement, where);
@@ -923,6 +908,19 @@ function verdict(source) {
   }
 }
 
+function judgeLines(source) {
+  for (const line of source.replace(/\n$/, "").split("\n")) {
+    const [accepted, reason] = verdict(line);
+    console.log(accepted ? "accepted" : `refused\t${reason}`);
+  }
+  return 0;
+}
+function judgeFile(file, source) {
+  const [accepted, reason] = verdict(source);
+  console.log(`${accepted ? "accepted" : "refused"} ${file}: ${reason}`);
+  return accepted ? 0 : 1;
+}
+
 function main(args) {
   const lines = args[0] === "--lines";
   const files = lines ? args.slice(1) : args;
@@ -930,30 +928,16 @@ function main(args) {
     console.error("usage: replay.mjs FILE [FILE...] | --lines FILE");
     return 2;
   }
-  let code = 0;
-  for (const file of files) {
-    let source;
+  const codes = files.map((file) => {
     try {
-      source = readFileSync(file, "utf8");
+      const source = readFileSync(file, "utf8");
+      return lines ? judgeLines(source) : judgeFile(file, source);
     } catch (error) {
       console.error(`${file}: ${error.message}`);
-      code = 2;
-      continue;
+      return 2;
     }
-    if (lines) {
-      const records = source.split("\n");
-      if (records.at(-1) === "") records.pop();
-      for (const record of records) {
-        const [accepted, reason] = verdict(record);
-        console.log(accepted ? "accepted" : `refused\t${reason}`);
-      }
-      continue;
-    }
-    const [accepted, reason] = verdict(source);
-    console.log(`${accepted ? "accepted" : "refused"} ${file}: ${reason}`);
-    if (!accepted) code = Math.max(code, 1);
-  }
-  return code;
+  });
+  return Math.max(...codes);
 }
 
 process.exitCode = main(process.argv.slice(2));
