@@ -235,57 +235,40 @@ function shape(t, names = new Map(), depth = 0) {
 // some, c least (shortest paths), and are never changed.
 
 const ZERO = "";
-const FAR = 1 << 28; // stands for "no limit"; true limits are far smaller
+const FAR = 2 ** 40; // stands for "no limit"; true limits are far smaller
 
 class Bounds {
-  constructor(nodes, table) {
-    this.nodes = nodes;
-    this.index = new Map(nodes.map((v, n) => [v, n]));
-    this.table = table; // row u, column v: the least c
+  /** rows: of each node u, a map from each v that limits it to the least c. */
+  constructor(rows = new Map([[ZERO, new Map([[ZERO, 0]])]])) {
+    this.rows = rows;
+    this.nodes = [...rows.keys()];
   }
 
-  /** All these times are natural numbers. */
-  static natural(times) {
-    return new Bounds([ZERO], new Int32Array(1)).extend(times, times.map((v) => [ZERO, v, 0]));
-  }
+  /** The bounds that say: all these times are natural numbers. */
+  static natural = (times) => new Bounds().extend(times, times.map((v) => [ZERO, v, 0]));
 
   /** The least c with u - v <= c, or FAR. */
   get(u, v) {
-    if (u === v) return 0;
-    const [row, column] = [this.index.get(u), this.index.get(v)];
-    return row === undefined || column === undefined ? FAR : this.table[row * this.nodes.length + column];
+    return u === v ? 0 : this.rows.get(u)?.get(v) ?? FAR;
   }
 
   /** With more times and more limits; null if no integers satisfy them. */
   extend(times, limits) {
-    const nodes = [...new Set([...this.nodes, ...times, ...limits.flatMap(([u, v]) => [u, v])])];
-    const size = nodes.length;
-    const old = this.nodes.length;
-    const table = new Int32Array(size * size).fill(FAR);
-    for (let u = 0; u < old; u += 1) {
-      table.set(this.table.subarray(u * old, u * old + old), u * size);
+    const rows = new Map([...this.rows].map(([u, row]) => [u, new Map(row)]));
+    for (const v of [...times, ...limits.flatMap(([u, w]) => [u, w])]) {
+      if (!rows.has(v)) rows.set(v, new Map([[v, 0]]));
     }
-    for (let u = old; u < size; u += 1) table[u * size + u] = 0;
-    const result = new Bounds(nodes, table);
-    return limits.every((limit) => result.#add(limit)) ? result : null;
-  }
-
-  /** Put a limit into a closed table: a shortest path uses it at most once. */
-  #add([u, v, c]) {
-    const size = this.nodes.length;
-    const [from, to] = [this.index.get(u), this.index.get(v)];
-    if (this.get(v, u) + c < 0) return false;
-    if (c >= this.get(u, v)) return true;
-    for (let i = 0; i < size; i += 1) {
-      const head = this.table[i * size + from];
-      if (head === FAR) continue;
-      for (let j = 0; j < size; j += 1) {
-        const tail = this.table[to * size + j];
-        if (tail === FAR) continue;
-        this.table[i * size + j] = Math.min(this.table[i * size + j], head + c + tail);
+    for (const [u, v, c] of limits) {
+      if ((rows.get(v).get(u) ?? FAR) + c < 0) return null;
+      if (c >= (rows.get(u).get(v) ?? FAR)) continue;
+      for (const row of rows.values()) {
+        const head = row.get(u) ?? FAR;
+        for (const [w, tail] of head === FAR ? [] : rows.get(v)) { // a shortest path uses a limit once
+          if (head + c + tail < (row.get(w) ?? FAR)) row.set(w, head + c + tail);
+        }
       }
     }
-    return true;
+    return new Bounds(rows);
   }
 }
 
