@@ -428,9 +428,8 @@ function settle(m, context, peel) {
 }
 
 // ---------------------------------------------------------------- normal form
-// A form {terms, free} lists [coefficient, monomial], no two alike. A monomial in it has what a text
-// of it needs: `rest`, what has no bound variable, and `groups`, its bound variables by what links
-// them. An array in it is {binders, form}.
+// A form {terms, free} lists [coefficient, monomial], no two monomials alike. An array in it is
+// {binders, form}. Forms, monomials and factors know their free variables.
 
 /** The normal form of a term, in which env gives indices to variables. `work` counts. */
 function normalForm(t, env, context, peel, work) {
@@ -463,7 +462,9 @@ function withArguments(m, context, peel, work) {
     const ixs = f.k === "App" ? [...f.ix, ...f.slots.flatMap(([, ix]) => ix)] : [f.low, f.high];
     return { ...f, arrays, free: [...ixs.flatMap((ix) => ix.vars), ...arrays.flatMap(outside)] };
   });
-  return grouped(m.bound, factors, limitsToCompare(m, context));
+  const limits = limitsToCompare(m, context);
+  const all = [...factors.flatMap((f) => f.free), ...limits.flatMap(([u, v]) => [u, v])];
+  return { bound: m.bound, factors, limits, free: all.filter((v) => v !== ZERO && !m.bound.includes(v)) };
 }
 
 /** The limits that monomials are compared by, but for those that the others imply by way of ZERO or
@@ -483,25 +484,6 @@ function limitsToCompare({ bound, bounds }, context) {
     }
   }
   return limits;
-}
-
-/** Sort factors and limits by the bound variables that they link, directly or by way of others. */
-function grouped(bound, factors, limits) {
-  let groups = bound.map((v) => ({ vars: [v], factors: [], limits: [] }));
-  const rest = { vars: [], factors: [], limits: [] };
-  const place = (item, kind, vars) => {
-    const linked = groups.filter((g) => g.vars.some((v) => vars.includes(v)));
-    if (!linked.length) return rest[kind].push(item);
-    groups = groups.filter((g) => !linked.includes(g));
-    const merge = (field) => linked.flatMap((g) => g[field]);
-    const group = { vars: merge("vars"), factors: merge("factors"), limits: merge("limits") };
-    group[kind].push(item);
-    return groups.push(group);
-  };
-  factors.forEach((f) => place(f, "factors", f.free));
-  limits.forEach((limit) => place(limit, "limits", limit.slice(0, 2)));
-  const all = [...factors.flatMap((f) => f.free), ...limits.flatMap(([u, v]) => [u, v])];
-  return { groups, rest, free: all.filter((v) => v !== ZERO && !bound.includes(v)) };
 }
 
 // ---------------------------------------------------------------- texts of normal forms
@@ -525,8 +507,7 @@ function factorText(f, names, depth) {
   const ixText = (ix) => `${ix.vars.map((v) => nameIn(names, v)).sort(compare).join("+")}+${ix.shift}`;
   const ixTexts = (list) => `[${list.map(ixText).join(",")}]`;
   const arrayText = ({ binders, form }) => {
-    const inner = new Map(names);
-    binders.forEach((v, n) => inner.set(v, `#${depth}.${n}`));
+    const inner = new Map([...names, ...binders.map((v, n) => [v, `#${depth}.${n}`])]);
     return `[${binders.map(sortOf).join(",")}]${formText(form, inner, depth + 1)}`;
   };
   if (f.k === "Atom") return `${f.name}${ixTexts(f.ix)}`;
@@ -536,47 +517,32 @@ function factorText(f, names, depth) {
   return `@App ${f.fn}${ixTexts(f.ix)}{${arrays}}{${slots}}`;
 }
 
-/** Factors and limits of a group, as a text. */
 function partsText({ factors, limits }, names, depth) {
   const limitText = ([u, v, c]) => `${nameIn(names, u)}-${nameIn(names, v)}:${c}`;
   const texts = factors.map((f) => factorText(f, names, depth));
   return sortedText(texts) + sortedText(limits.map(limitText));
 }
 
+/** The least text of a monomial over all ways to number its bound variables that colours do not
+ * rule out: refine colours, and where some agree, try each variable of one colour as its first. */
 function monomialText(m, names, depth) {
-  const groups = m.groups.map((group) => groupText(group, names, depth));
-  return `<${sortedText(groups)}${partsText(m.rest, names, depth)}>`;
-}
-
-/** The least text of a group over all ways to number its variables that colours do not rule out:
- * refine colours, and where some agree, try each variable of one colour as the first of them. */
-function groupText(group, names, depth) {
   let leaves = 0;
   const leaf = (colours) => {
     demand((leaves += 1) <= MAX_LEAVES, "too many ways to name the variables of a monomial");
-    const order = [...group.vars].sort((u, v) => colours.get(u) - colours.get(v));
-    const inner = new Map(names);
-    order.forEach((v, n) => inner.set(v, `#${depth}.${n}`));
-    return `[${order.map(sortOf).join(",")}]${partsText(group, inner, depth + 1)}`;
+    const order = [...m.bound].sort((u, v) => colours.get(u) - colours.get(v));
+    const inner = new Map([...names, ...order.map((v, n) => [v, `#${depth}.${n}`])]);
+    return `[${order.map(sortOf).join(",")}]${partsText(m, inner, depth + 1)}`;
   };
-  const firstLeaf = (colours) => {
-    const cell = ambiguous(colours);
-    return cell ? firstLeaf(refine(group, apart(colours, cell[0]), names, depth)) : leaf(colours);
-  };
-  const least = (colours) => {
+  const search = (colours, everywhere) => {
     const cell = ambiguous(colours);
     if (!cell) return leaf(colours);
-    const [texts, firsts] = [[], new Set()];
-    for (const v of cell) {
-      const child = refine(group, apart(colours, v), names, depth);
-      // Two equal leaves show a symmetry that takes one child to the other: one will do.
-      const first = firstLeaf(child);
-      if (!firsts.has(first)) texts.push(least(child));
-      firsts.add(first);
-    }
-    return texts.sort(compare)[0];
+    const child = (v, all) => search(refine(m, apart(colours, v), names, depth), all);
+    if (!everywhere) return child(cell[0], false);
+    // Two equal leaves show a symmetry that takes one child to the other: one of them will do.
+    const firsts = new Map(cell.map((v) => [child(v, false), v]));
+    return [...firsts.values()].map((v) => child(v, true)).sort(compare)[0];
   };
-  return least(refine(group, new Map(group.vars.map((v) => [v, 0])), names, depth));
+  return search(refine(m, new Map(m.bound.map((v) => [v, 0])), names, depth), true);
 }
 
 /** The variables of the first of the smallest colours that several share, or undefined. */
@@ -592,11 +558,11 @@ const apart = (colours, v) => new Map([...colours].map(([u, c]) => [u, 2 * c + (
 
 /** Split colours by what their variables occur in until that splits no more. The order of colours
  * is kept, and nothing depends on what a variable is called. */
-function refine(group, colours, names, depth) {
+function refine(m, colours, names, depth) {
   const count = (map) => new Set(map.values()).size;
   const has = (v) => ({
-    factors: group.factors.filter((f) => f.free.includes(v)),
-    limits: group.limits.filter(([u, w]) => u === v || w === v),
+    factors: m.factors.filter((f) => f.free.includes(v)),
+    limits: m.limits.filter(([u, w]) => u === v || w === v),
   });
   for (let last = 0; ; ) {
     const inner = new Map(names);
