@@ -21,19 +21,19 @@ const MAX_LEAVES = 100_000; // tries at naming the variables of one monomial
 
 /** The only verdict but acceptance; any other exception counts as one, too. */
 class Refusal extends Error {}
-const refuse = (reason) => {
+function refuse(reason) {
   throw new Refusal(reason);
-};
+}
 const demand = (condition, reason) => condition || refuse(reason);
 
 // ---------------------------------------------------------------- variables and indices
-// A variable is the string "name|sort": two are the same if both are. Fresh ones begin with "$",
-// which no recorded name does, and are never used twice.
+// A variable is the text "name sort"; such texts sort by name, then sort. Fresh ones begin with "$",
+// which no recorded name does, and are never made twice.
 
 let freshCount = 0;
-const fresh = (like) => `$${(freshCount += 1)}|${sortOf(like)}`;
-const nameOf = (v) => v.slice(0, v.indexOf("|"));
-const sortOf = (v) => v.slice(v.indexOf("|") + 1);
+const fresh = (like) => `$${(freshCount += 1)} ${sortOf(like)}`;
+const nameOf = (v) => v.slice(0, v.indexOf(" "));
+const sortOf = (v) => v.slice(v.indexOf(" ") + 1);
 const isTime = (v) => sortOf(v) === "time";
 const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 const distinct = (list) => new Set(list).size === list.length;
@@ -82,13 +82,7 @@ const NAME = /^[A-Za-z_\u0391-\u03A9\u03B1-\u03C9][A-Za-z0-9_\u0391-\u03A9\u03B1
 
 /** What a record of each type must satisfy by itself. */
 const CONDITIONS = {
-  Ix(r, raw) {
-    const order = raw[1].map((v) => [v[1], v[2]]);
-    const sorted = order.every(
-      ([name, sort], n) => !n || (compare(order[n - 1][0], name) || compare(order[n - 1][1], sort)) <= 0,
-    );
-    demand(sorted, "the variables of an index are not sorted");
-  },
+  Ix: (r) => demand(r.vars.every((v, n) => !n || r.vars[n - 1] <= v), "unsorted variables of an index"),
   Num: (r) => demand(r.bottom >= 1, "a fraction with a bottom below 1"),
   Lam: (r) => demand(distinct(r.binders.map(nameOf)), "two binders of one name"),
   App(r) {
@@ -113,18 +107,13 @@ const CONDITIONS = {
 /** A JSON value as a record of the given kind; depth counts the records around it. */
 function read(kind, json, depth) {
   if (kind.endsWith("?")) return json === null ? null : read(kind.slice(0, -1), json, depth);
-  if (kind.endsWith("*")) {
-    demand(Array.isArray(json), "no list where one belongs");
-    return json.map((item) => read(kind.slice(0, -1), item, depth));
-  }
+  const list = kind.endsWith("*");
+  if (list) return demand(Array.isArray(json), "no list") && json.map((item) => read(kind.slice(0, -1), item, depth));
   if (kind === "name") return demand(typeof json === "string" && NAME.test(json), "a bad name") && json;
   if (kind === "bool") return demand(typeof json === "boolean", "a bad truth value") && json;
   if (kind === "int") return demand(Number.isSafeInteger(json), "a bad integer") && json + 0;
-  demand(Array.isArray(json), "no record where one belongs");
-  if (kind === "slot") {
-    demand(json.length === 2, "a bad slot");
-    return [read("int", json[0], depth), read("Ix*", json[1], depth)];
-  }
+  demand(Array.isArray(json) && (kind !== "slot" || json.length === 2), "no record where one belongs");
+  if (kind === "slot") return [read("int", json[0], depth), read("Ix*", json[1], depth)];
   return readRecord(GROUPS[kind] ?? [kind], json, depth + 1);
 }
 
@@ -134,10 +123,10 @@ function readRecord(types, json, depth) {
   demand(depth <= MAX_DEPTH, "records nest too deep");
   const fields = Object.entries(RECORDS[type]);
   demand(values.length === fields.length, `a ${type} with a wrong number of fields`);
-  if (type === "Var") return `${read("name", values[0])}|${read("name", values[1])}`;
+  if (type === "Var") return `${read("name", values[0])} ${read("name", values[1])}`;
   const record = { k: type };
   fields.forEach(([field, kind], n) => (record[field] = read(kind, values[n], depth)));
-  CONDITIONS[type]?.(record, json);
+  CONDITIONS[type]?.(record);
   return type === "Ix" ? makeIx(record.vars, record.shift) : record;
 }
 
@@ -302,24 +291,19 @@ const ONE = [1n, 1n];
 
 const monomial = (factors, coef = ONE) => ({ coef, bound: [], limits: [], factors });
 
-function product(a, b) {
-  return withinLimit({
-    coef: times(a.coef, b.coef),
-    bound: [...a.bound, ...b.bound],
-    limits: [...a.limits, ...b.limits],
-    factors: [...a.factors, ...b.factors],
-  });
-}
 function withinLimit(m) {
   demand(m.bound.length <= MAX_BOUND, "a monomial binds too many variables");
   return m;
 }
-function checkedSize(count) {
-  demand(count <= MAX_MONOMIALS, "too many monomials");
-}
-function products(left, right) {
-  checkedSize(left.length * right.length);
-  return left.flatMap((a) => right.map((b) => product(a, b)));
+const checkedSize = (count) => demand(count <= MAX_MONOMIALS, "too many monomials");
+const product = (a, b) => withinLimit({ coef: times(a.coef, b.coef), bound: [...a.bound, ...b.bound],
+  limits: [...a.limits, ...b.limits], factors: [...a.factors, ...b.factors] });
+const products = (left, right) => checkedSize(left.length * right.length)
+  && left.flatMap((a) => right.map((b) => product(a, b)));
+
+function joined(list, more) {
+  checkedSize(list.length + more.length);
+  return list.concat(more);
 }
 
 /** The monomials of a term in which the indices of env stand for variables. Each expansion binds
@@ -328,11 +312,7 @@ function expand(t, env) {
   switch (t.k) {
     case "Num": return [monomial([], fraction(BigInt(t.top), BigInt(t.bottom)))];
     case "Atom": case "App": case "Prod": return [monomial([subst(t, env)])];
-    case "Add": {
-      const lists = t.terms.map((part) => expand(part, env));
-      checkedSize(lists.reduce((sum, list) => sum + list.length, 0));
-      return lists.flat();
-    }
+    case "Add": return t.terms.reduce((list, part) => joined(list, expand(part, env)), []);
     case "Mul": return t.factors.reduce((list, part) => products(list, expand(part, env)), [monomial([])]);
     case "Sum": return expandSum(t, env);
     default: throw new Error(`no term: ${t.k}`);
@@ -351,11 +331,8 @@ function expandSum(t, env) {
 function putIn(m, v, ix) {
   const [node, shift] = nodeOf(ix);
   const map = new Map([[v, ix]]);
-  const limits = m.limits.map(([u, w, c]) => [
-    u === v ? node : u,
-    w === v ? node : w,
-    c - (u === v ? shift : 0) + (w === v ? shift : 0),
-  ]);
+  const moved = (u) => (u === v ? [node, shift] : [u, 0]);
+  const limits = m.limits.map(([u, w, c]) => [moved(u)[0], moved(w)[0], c - moved(u)[1] + moved(w)[1]]);
   return { ...m, bound: m.bound.filter((w) => w !== v), limits, factors: m.factors.map((f) => subst(f, map)) };
 }
 const nodeIx = (node, shift) => makeIx(node === ZERO ? [] : [node], shift);
@@ -495,7 +472,7 @@ const nameIn = (names, v) => names.get(v) ?? v;
 const sortedText = (texts) => `(${texts.sort(compare).join(";")})`;
 
 function formText(form, names, depth) {
-  const key = `${depth} ${form.free.map((v) => nameIn(names, v)).join(" ")}`;
+  const key = `${depth} ${form.free.map((v) => nameIn(names, v))}`;
   if (!form.texts.has(key)) {
     const texts = form.terms.map(([[top, bottom], m]) => `${top}/${bottom}*${monomialText(m, names, depth)}`);
     form.texts.set(key, sortedText(texts));
