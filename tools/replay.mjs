@@ -296,15 +296,11 @@ function withinLimit(m) {
   return m;
 }
 const checkedSize = (count) => demand(count <= MAX_MONOMIALS, "too many monomials");
+const checked = (list) => checkedSize(list.length) && list;
 const product = (a, b) => withinLimit({ coef: times(a.coef, b.coef), bound: [...a.bound, ...b.bound],
   limits: [...a.limits, ...b.limits], factors: [...a.factors, ...b.factors] });
 const products = (left, right) => checkedSize(left.length * right.length)
   && left.flatMap((a) => right.map((b) => product(a, b)));
-
-function joined(list, more) {
-  checkedSize(list.length + more.length);
-  return list.concat(more);
-}
 
 /** The monomials of a term in which the indices of env stand for variables. Each expansion binds
  * variables of its own, so that monomials may be multiplied. */
@@ -312,7 +308,7 @@ function expand(t, env) {
   switch (t.k) {
     case "Num": return [monomial([], fraction(BigInt(t.top), BigInt(t.bottom)))];
     case "Atom": case "App": case "Prod": return [monomial([subst(t, env)])];
-    case "Add": return t.terms.reduce((list, part) => joined(list, expand(part, env)), []);
+    case "Add": return t.terms.reduce((list, part) => checked(list.concat(expand(part, env))), []);
     case "Mul": return t.factors.reduce((list, part) => products(list, expand(part, env)), [monomial([])]);
     case "Sum": return expandSum(t, env);
     default: throw new Error(`no term: ${t.k}`);
@@ -536,22 +532,20 @@ const apart = (colours, v) => new Map([...colours].map(([u, c]) => [u, 2 * c + (
 /** Split colours by what their variables occur in until that splits no more. The order of colours
  * is kept, and nothing depends on what a variable is called. */
 function refine(m, colours, names, depth) {
-  const count = (map) => new Set(map.values()).size;
-  const has = (v) => ({
-    factors: m.factors.filter((f) => f.free.includes(v)),
-    limits: m.limits.filter(([u, w]) => u === v || w === v),
-  });
-  for (let last = 0; ; ) {
-    const inner = new Map(names);
-    for (const [v, colour] of colours) inner.set(v, `~${depth}.${colour}`);
-    const around = (v) => partsText(has(v), new Map(inner).set(v, "*"), depth + 1);
-    const alone = count(colours) === colours.size;
-    const seen = new Map([...colours].map(([v, colour]) => (
-      [v, `${String(colour).padStart(4, "0")} ${sortOf(v)} ${alone ? "" : around(v)}`])));
+  const count = () => new Set(colours.values()).size;
+  for (let last = 0; ; last = count()) {
+    const seen = new Map();
+    for (const [v, colour] of colours) {
+      const inner = new Map([...names, ...[...colours].map(([u, c]) => [u, u === v ? "*" : `~${depth}.${c}`])]);
+      const limits = m.limits.filter(([u, w]) => u === v || w === v);
+      const around = { factors: m.factors.filter((f) => f.free.includes(v)), limits };
+      const apart = count() === colours.size; // no need to look around
+      const place = `${String(colour).padStart(4, "0")} ${sortOf(v)}`;
+      seen.set(v, apart ? place : `${place} ${partsText(around, inner, depth + 1)}`);
+    }
     const ranks = new Map([...new Set(seen.values())].sort(compare).map((text, n) => [text, n]));
     colours = new Map([...seen].map(([v, text]) => [v, ranks.get(text)]));
-    if (count(colours) === last || count(colours) === colours.size) return colours;
-    last = count(colours);
+    if (count() === last || count() === colours.size) return colours;
   }
 }
 
@@ -696,8 +690,7 @@ function useSource(t, source, bounds) {
 }
 
 const RULES = {
-  Definition(rule, premises, defined) {
-    demand(!premises.length, "a definition has no premises");
+  Definition(rule, _, defined) {
     const d = defined.get(rule.name) ?? refuse(`no definition of ${rule.name}`);
     if (d.k === "DefineGradient") return gradient(d, rule);
     demand(!rule.entry && (d.start || !rule.start), "no such equation in the definition");
@@ -707,14 +700,8 @@ const RULES = {
     const every = rule.start ? d.every.filter((v) => v !== r) : d.every;
     return { hypotheses: [], equation: equation(every, atom(d.name, ix), rule.start ? d.start : d.term) };
   },
-  Assume(rule, premises) {
-    demand(!premises.length, "an assumption has no premises");
-    return { hypotheses: [rule.equation], equation: rule.equation };
-  },
-  Reflexivity(rule, premises) {
-    demand(!premises.length, "reflexivity has no premises");
-    return { hypotheses: [], equation: equation(rule.every, rule.term, rule.term) };
-  },
+  Assume: (rule) => ({ hypotheses: [rule.equation], equation: rule.equation }),
+  Reflexivity: ({ every, term }) => ({ hypotheses: [], equation: equation(every, term, term) }),
   Calculate(rule, [target, ...sources]) {
     demand(target, "a calculation without a target");
     let [side, term] = [freshen(target.equation.right), freshen(rule.term)];
@@ -776,13 +763,14 @@ function gradient(d, rule) {
 
 function checkStep({ rule, premises, conclusion }, before, defined) {
   demand(premises.every((n) => n >= 0 && n < before.length), "a premise that is no earlier step");
+  demand(!premises.length || ["Calculate", "Induction"].includes(rule.k), `${rule.k} has no premises`);
   const made = RULES[rule.k](rule, premises.map((n) => before[n]), defined);
-  const shapes = (sequent) => [...sequent.hypotheses, sequent.equation].map((e) => shape(e)).join("\n");
+  const equations = (sequent) => [...sequent.hypotheses, sequent.equation];
+  const shapes = (sequent) => equations(sequent).map((e) => shape(e)).join("\n");
   demand(shapes(made) === shapes(conclusion), `${rule.k} does not conclude this`);
-  const every = [...conclusion.equation.every];
-  demand(!conclusion.hypotheses.some((h) => every.some((v) => free(h).has(v))), "a hypothesis has a quantified variable");
-  const all = [...conclusion.hypotheses, conclusion.equation];
-  demand(all.every((e) => [...free(e)].every(isTime)), "a width is free");
+  const quantified = (v) => conclusion.equation.every.includes(v);
+  demand(!conclusion.hypotheses.some((h) => [...free(h)].some(quantified)), "a hypothesis has a quantified variable");
+  demand(equations(conclusion).every((e) => [...free(e)].every(isTime)), "a width is free");
 }
 
 /** Run a check; what it throws becomes a refusal that says where. No exception is acceptance. */
@@ -834,36 +822,34 @@ function verdict(source) {
   }
 }
 
-function judgeLines(source) {
-  for (const line of source.replace(/\n$/, "").split("\n")) {
-    const [accepted, reason] = verdict(line);
-    console.log(accepted ? "accepted" : `refused\t${reason}`);
+function judge(file, byLines) {
+  const source = readFileSync(file, "utf8");
+  if (byLines) {
+    for (const line of source.replace(/\n$/, "").split("\n")) {
+      const [accepted, reason] = verdict(line);
+      console.log(accepted ? "accepted" : `refused\t${reason}`);
+    }
+    return 0;
   }
-  return 0;
-}
-function judgeFile(file, source) {
   const [accepted, reason] = verdict(source);
   console.log(`${accepted ? "accepted" : "refused"} ${file}: ${reason}`);
   return accepted ? 0 : 1;
 }
 
 function main(args) {
-  const lines = args[0] === "--lines";
-  const files = lines ? args.slice(1) : args;
-  if (!files.length || (lines && files.length > 1) || files.some((file) => file.startsWith("--"))) {
-    console.error("usage: replay.mjs FILE [FILE...] | --lines FILE");
-    return 2;
-  }
-  const codes = files.map((file) => {
+  const byLines = args[0] === "--lines";
+  const files = byLines ? args.slice(1) : args;
+  const usage = !files.length || (byLines && files.length > 1) || files.some((file) => file.startsWith("--"));
+  if (usage) console.error("usage: replay.mjs FILE [FILE...] | --lines FILE");
+  const code = (file) => {
     try {
-      const source = readFileSync(file, "utf8");
-      return lines ? judgeLines(source) : judgeFile(file, source);
+      return judge(file, byLines);
     } catch (error) {
       console.error(`${file}: ${error.message}`);
       return 2;
     }
-  });
-  return Math.max(...codes);
+  };
+  return usage ? 2 : Math.max(...files.map(code));
 }
 
 process.exitCode = main(process.argv.slice(2));
