@@ -138,7 +138,6 @@ function parse(text) {
 }
 
 // ---------------------------------------------------------------- terms: variables, substitution
-
 const num = (top) => ({ k: "Num", top, bottom: 1 });
 const add = (terms) => ({ k: "Add", terms });
 const mul = (...factors) => ({ k: "Mul", factors });
@@ -209,14 +208,17 @@ function subst(t, map, always = false) {
 }
 const freshen = (t) => subst(t, new Map(), true);
 
+/** Texts of variables and of indices, in which `names` gives names to variables. */
+const nameIn = (names, v) => names.get(v) ?? v;
+const ixText = (ix, names) => `${ix.vars.map((v) => nameIn(names, v)).sort(compare).join("+")}+${ix.shift}`;
+const ixTexts = (ixs, names) => `[${ixs.map((ix) => ixText(ix, names))}]`;
+
 /** A text that two terms share just if they are equal up to the names of bound variables. */
 function shape(t, names = new Map(), depth = 0) {
   const { label, ixs, binders, parts } = anatomy(t);
-  const ixText = (ix) => `${ix.vars.map((v) => names.get(v) ?? v).sort(compare).join("+")}+${ix.shift}`;
-  const inner = new Map(names);
-  binders.forEach((v, n) => inner.set(v, `#${depth + n}`));
+  const inner = new Map([...names, ...binders.map((v, n) => [v, `#${depth + n}`])]);
   const inside = parts.map((part) => shape(part, inner, depth + binders.length));
-  return `${label}[${ixs.map(ixText)}][${binders.map(sortOf)}][${inside}]`;
+  return `${label}${ixTexts(ixs, names)}[${binders.map(sortOf)}][${inside}]`;
 }
 
 // ---------------------------------------------------------------- constraints on times
@@ -269,11 +271,10 @@ function rangeLimits(v, low, high) {
   const [[l, a], [h, b]] = [nodeOf(low), nodeOf(high)];
   return [[l, v, -a], [v, h, b]];
 }
-/** The least c for which bounds force `left - right <= c`, of indices with one variable at most. */
+/** The least c for which bounds force `left - right <= c`, for indices as bounds are; or about FAR. */
 function gap(bounds, left, right) {
   const [[u, a], [v, b]] = [nodeOf(left), nodeOf(right)];
-  const c = bounds.get(u, v);
-  return c === FAR ? FAR : c + a - b;
+  return bounds.get(u, v) + a - b;
 }
 
 // ---------------------------------------------------------------- multiplying out
@@ -322,7 +323,6 @@ function expandSum(t, env) {
 }
 
 // ---------------------------------------------------------------- settling
-
 /** Put the index `ix` (a constant, or one variable plus a constant) in place of the bound time v. */
 function putIn(m, v, ix) {
   const [node, shift] = nodeOf(ix);
@@ -338,8 +338,8 @@ function forcedEqual(m, bounds) {
   const others = [ZERO, ...bounds.nodes.filter((u) => u !== ZERO && !m.bound.includes(u)).sort(compare)];
   for (const v of m.bound.filter(isTime)) {
     for (const u of [...others, ...m.bound.filter(isTime)]) {
-      const [above, below] = [bounds.get(v, u), bounds.get(u, v)];
-      if (u !== v && above !== FAR && above + below === 0) return [putIn(m, v, nodeIx(u, above))];
+      const above = bounds.get(v, u);
+      if (u !== v && above + bounds.get(u, v) === 0) return [putIn(m, v, nodeIx(u, above))];
     }
   }
   return null;
@@ -351,8 +351,7 @@ function forcedStart(m, bounds) {
     const c = bounds.get(ZERO, v); // -c <= v
     if (c === FAR || c === 0) continue;
     const w = fresh(v);
-    const moved = putIn(m, v, nodeIx(w, -c));
-    return [{ ...moved, bound: [...moved.bound, w] }];
+    return [putIn({ ...m, bound: [...m.bound, w] }, v, nodeIx(w, -c))];
   }
   return null;
 }
@@ -444,19 +443,13 @@ function withArguments(m, context, peel, work) {
  * (between bound times) of a time free here: whoever has the others and the context has them. */
 function limitsToCompare({ bound, bounds }, context) {
   const outer = bounds.nodes.filter((v) => !bound.includes(v));
-  const limits = [];
-  for (const u of bounds.nodes) {
-    for (const v of bounds.nodes) {
-      const c = bounds.get(u, v);
-      if (u === v || c === FAR) continue;
-      const inside = [u, v].filter((w) => bound.includes(w)).length;
-      if (inside === 0 && c >= context.get(u, v)) continue;
-      const by = (w) => w !== u && w !== v && bounds.get(u, w) !== FAR && bounds.get(w, v) !== FAR
-        && bounds.get(u, w) + bounds.get(w, v) <= c;
-      if (!(inside === 2 ? outer : [ZERO]).some(by)) limits.push([u, v, c]);
-    }
-  }
-  return limits;
+  const all = bounds.nodes.flatMap((u) => bounds.nodes.map((v) => [u, v, bounds.get(u, v)]));
+  return all.filter(([u, v, c]) => {
+    const inside = [u, v].filter((w) => bound.includes(w)).length;
+    if (u === v || c === FAR || (inside === 0 && c >= context.get(u, v))) return false;
+    const implied = (w) => w !== u && w !== v && bounds.get(u, w) + bounds.get(w, v) <= c;
+    return !(inside === 2 ? outer : [ZERO]).some(implied);
+  });
 }
 
 // ---------------------------------------------------------------- texts of normal forms
@@ -464,7 +457,6 @@ function limitsToCompare({ bound, bounds }, context) {
 // variables bound further out to their names; where it gives two of them one name (a colour), the
 // text still does not depend on what they were called before. Names at one depth are "#depth.n".
 
-const nameIn = (names, v) => names.get(v) ?? v;
 const sortedText = (texts) => `(${texts.sort(compare).join(";")})`;
 
 function formText(form, names, depth) {
@@ -477,17 +469,14 @@ function formText(form, names, depth) {
 }
 
 function factorText(f, names, depth) {
-  const ixText = (ix) => `${ix.vars.map((v) => nameIn(names, v)).sort(compare).join("+")}+${ix.shift}`;
-  const ixTexts = (list) => `[${list.map(ixText).join(",")}]`;
-  const arrayText = ({ binders, form }) => {
+  if (f.k === "Atom") return `${f.name}${ixTexts(f.ix, names)}`;
+  const arrays = f.arrays.map(({ binders, form }) => {
     const inner = new Map([...names, ...binders.map((v, n) => [v, `#${depth}.${n}`])]);
-    return `[${binders.map(sortOf).join(",")}]${formText(form, inner, depth + 1)}`;
-  };
-  if (f.k === "Atom") return `${f.name}${ixTexts(f.ix)}`;
-  const arrays = f.arrays.map(arrayText).join(",");
-  if (f.k === "Prod") return `@Prod${ixTexts([f.low, f.high])}${arrays}`;
-  const slots = f.slots.map(([n, ix]) => `${n}${ixTexts(ix)}`).join(",");
-  return `@App ${f.fn}${ixTexts(f.ix)}{${arrays}}{${slots}}`;
+    return `[${binders.map(sortOf)}]${formText(form, inner, depth + 1)}`;
+  });
+  if (f.k === "Prod") return `@Prod${ixTexts([f.low, f.high], names)}${arrays}`;
+  const slots = f.slots.map(([n, ix]) => `${n}${ixTexts(ix, names)}`);
+  return `@App ${f.fn}${ixTexts(f.ix, names)}{${arrays}}{${slots}}`;
 }
 
 function partsText({ factors, limits }, names, depth) {
@@ -504,7 +493,7 @@ function monomialText(m, names, depth) {
     demand((leaves += 1) <= MAX_LEAVES, "too many ways to name the variables of a monomial");
     const order = [...m.bound].sort((u, v) => colours.get(u) - colours.get(v));
     const inner = new Map([...names, ...order.map((v, n) => [v, `#${depth}.${n}`])]);
-    return `[${order.map(sortOf).join(",")}]${partsText(m, inner, depth + 1)}`;
+    return `[${order.map(sortOf)}]${partsText(m, inner, depth + 1)}`;
   };
   const search = (colours, everywhere) => {
     const cell = ambiguous(colours);
@@ -550,7 +539,6 @@ function refine(m, colours, names, depth) {
 }
 
 // ---------------------------------------------------------------- differentials
-
 const DIRECTION = "$E"; // a symbol that no record has
 const hasSymbol = (t, name) => atoms(t).some((a) => a.name === name);
 
@@ -586,7 +574,6 @@ function differentialOfApp(t, param) {
 }
 
 // ---------------------------------------------------------------- definitions
-
 /** The leading times of a list of variables: at its front, two at most. */
 function leading(every) {
   const count = every.findIndex((v) => !isTime(v));
@@ -650,7 +637,6 @@ function checkDue(t, d, block, due) {
 }
 
 // ---------------------------------------------------------------- rules
-
 const text = (t) => JSON.stringify(t); // "name for name": bound names included
 const once = (equations) => [...new Map(equations.map((e) => [text(e), e])).values()];
 
@@ -681,14 +667,6 @@ function instance({ every, left }, a, bounds) {
   return every.every(allowed) && shape(subst(left, map)) === shape(a) ? map : null;
 }
 
-function useSource(t, source, bounds) {
-  const right = freshen(source.right);
-  return replaceAtoms(t, bounds, (a, known) => {
-    const map = instance(source, a, known);
-    return map ? subst(right, map) : a;
-  });
-}
-
 const RULES = {
   Definition(rule, _, defined) {
     const d = defined.get(rule.name) ?? refuse(`no definition of ${rule.name}`);
@@ -708,7 +686,12 @@ const RULES = {
     for (const { equation: source } of sources) {
       demand(source.left.k === "Atom", "a source whose left side is no atom");
       const bounds = Bounds.natural(freeTimes(side, term));
-      [side, term] = [useSource(side, source, bounds), useSource(term, source, bounds)];
+      const right = freshen(source.right);
+      const put = (a, known) => {
+        const map = instance(source, a, known);
+        return map ? subst(right, map) : a;
+      };
+      [side, term] = [side, term].map((t) => replaceAtoms(t, bounds, put));
     }
     const context = Bounds.natural(freeTimes(side, term, rule.term));
     const form = (t) => topForm(t, context, rule.peel);
@@ -760,7 +743,6 @@ function gradient(d, rule) {
 }
 
 // ---------------------------------------------------------------- replay
-
 function checkStep({ rule, premises, conclusion }, before, defined) {
   demand(premises.every((n) => n >= 0 && n < before.length), "a premise that is no earlier step");
   demand(!premises.length || ["Calculate", "Induction"].includes(rule.k), `${rule.k} has no premises`);
