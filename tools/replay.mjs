@@ -51,24 +51,16 @@ const isBound = (ix) => ix.vars.length === 0 || (ix.vars.length === 1 && isTime(
 // Kinds: a type or group of types; X* a list of X; X? an X or null; name, int, bool, slot.
 
 const RECORDS = {
-  Var: { name: "name", sort: "name" },
-  Ix: { vars: "Var*", shift: "int" },
-  Num: { top: "int", bottom: "int" },
-  Atom: { name: "name", ix: "Ix*" },
-  Lam: { binders: "Var*", body: "term" },
-  App: { fn: "name", ix: "Ix*", args: "Lam*", slots: "slot*" },
-  Add: { terms: "term*" },
-  Mul: { factors: "term*" },
-  Sum: { v: "Var", low: "Ix?", high: "Ix?", body: "term" },
-  Prod: { low: "Ix", high: "Ix", factor: "Lam" },
-  Equation: { every: "Var*", left: "term", right: "term" },
+  Var: { name: "name", sort: "name" }, Ix: { vars: "Var*", shift: "int" }, Num: { top: "int", bottom: "int" },
+  Atom: { name: "name", ix: "Ix*" }, Lam: { binders: "Var*", body: "term" },
+  App: { fn: "name", ix: "Ix*", args: "Lam*", slots: "slot*" }, Add: { terms: "term*" },
+  Mul: { factors: "term*" }, Sum: { v: "Var", low: "Ix?", high: "Ix?", body: "term" },
+  Prod: { low: "Ix", high: "Ix", factor: "Lam" }, Equation: { every: "Var*", left: "term", right: "term" },
   Define: { name: "name", every: "Var*", term: "term", start: "term?" },
   DefineGradient: { name: "name", every: "Var*", param: "name", loss: "term", at: "Lam" },
   Sequent: { hypotheses: "Equation*", equation: "Equation" },
-  Definition: { name: "name", entry: "Lam?", start: "bool" },
-  Assume: { equation: "Equation" },
-  Reflexivity: { every: "Var*", term: "term" },
-  Calculate: { term: "term", peel: "Ix?" },
+  Definition: { name: "name", entry: "Lam?", start: "bool" }, Assume: { equation: "Equation" },
+  Reflexivity: { every: "Var*", term: "term" }, Calculate: { term: "term", peel: "Ix?" },
   Induction: { time: "Var", predicate: "Equation*", pick: "int" },
   Step: { rule: "rule", premises: "int*", conclusion: "Sequent" },
   Proof: { definitions: "definition**", steps: "Step*" },
@@ -289,7 +281,6 @@ function fraction(top, bottom) {
 const times = ([a, b], [c, d]) => fraction(a * c, b * d);
 const plus = ([a, b], [c, d]) => fraction(a * d + b * c, b * d);
 const ONE = [1n, 1n];
-
 const monomial = (factors, coef = ONE) => ({ coef, bound: [], limits: [], factors });
 
 function withinLimit(m) {
@@ -311,15 +302,14 @@ function expand(t, env) {
     case "Atom": case "App": case "Prod": return [monomial([subst(t, env)])];
     case "Add": return t.terms.reduce((list, part) => checked(list.concat(expand(part, env))), []);
     case "Mul": return t.factors.reduce((list, part) => products(list, expand(part, env)), [monomial([])]);
-    case "Sum": return expandSum(t, env);
+    case "Sum": {
+      const v = fresh(t.v);
+      const limits = t.low ? rangeLimits(v, substIx(t.low, env), substIx(t.high, env)) : [];
+      const own = { ...monomial([]), bound: [v], limits };
+      return expand(t.body, new Map(env).set(t.v, single(v))).map((m) => product(own, m));
+    }
     default: throw new Error(`no term: ${t.k}`);
   }
-}
-function expandSum(t, env) {
-  const v = fresh(t.v);
-  const limits = t.low ? rangeLimits(v, substIx(t.low, env), substIx(t.high, env)) : [];
-  const own = { coef: ONE, bound: [v], limits, factors: [] };
-  return expand(t.body, new Map(env).set(t.v, single(v))).map((m) => product(own, m));
 }
 
 // ---------------------------------------------------------------- settling
@@ -403,10 +393,10 @@ function settle(m, context, peel) {
 // A form {terms, free} lists [coefficient, monomial], no two monomials alike. An array in it is
 // {binders, form}. Forms, monomials and factors know their free variables.
 
-/** The normal form of a term, in which env gives indices to variables. `work` counts. */
-function normalForm(t, env, context, peel, work) {
+/** The normal form of a term. `work` counts settled monomials. */
+function normalForm(t, context, peel, work) {
   const alike = new Map();
-  for (const m of expand(t, env).flatMap((part) => settle(part, context, peel))) {
+  for (const m of expand(t, new Map()).flatMap((part) => settle(part, context, peel))) {
     checkedSize((work.count += 1));
     const ready = withArguments(m, context, peel, work);
     const text = monomialText(ready, new Map(), 0);
@@ -418,14 +408,13 @@ function normalForm(t, env, context, peel, work) {
 
 /** A text that terms share just if they have one normal form in the context. */
 function topForm(t, context, peel) {
-  return formText(normalForm(t, new Map(), context, peel, { count: 0 }), new Map(), 0);
+  return formText(normalForm(t, context, peel, { count: 0 }), new Map(), 0);
 }
 
 function withArguments(m, context, peel, work) {
-  const array = ({ binders, body }) => {
-    const own = binders.map(fresh);
-    const env = new Map(binders.map((v, n) => [v, single(own[n])]));
-    return { binders: own, form: normalForm(body, env, m.bounds, peel, work) };
+  const array = (given) => {
+    const { binders, body } = freshen(given);
+    return { binders, form: normalForm(body, m.bounds, peel, work) };
   };
   const outside = ({ binders, form }) => form.free.filter((v) => !binders.includes(v));
   const factors = m.factors.map((f) => {
@@ -540,6 +529,7 @@ function refine(m, colours, names, depth) {
 
 // ---------------------------------------------------------------- differentials
 const DIRECTION = "$E"; // a symbol that no record has
+const sumOver = (widths, t) => widths.reduceRight((body, v) => sum(v, null, null, body), t);
 const hasSymbol = (t, name) => atoms(t).some((a) => a.name === name);
 
 /** d(t) when the symbol `param` moves in the DIRECTION. */
@@ -563,13 +553,12 @@ function differentialOfApp(t, param) {
     if (t.fn === "tanh") return mul(add([num(1), minus(t, t)]), inner);
     if (t.fn === "step") return add([]);
   }
-  const moving = [...t.args.entries()].filter(([, arg]) => hasSymbol(arg, param));
-  return add(moving.map(([k, arg]) => {
+  return add(t.args.map((arg, k) => {
+    if (!hasSymbol(arg, param)) return add([]);
     demand(!arg.binders.some(isTime), "no differential: the parameter occurs in an array over times");
-    const own = arg.binders.map(fresh);
-    const entry = subst(arg.body, new Map(arg.binders.map((v, n) => [v, single(own[n])])));
-    const partial = app(t.fn, t.ix, t.args, [...t.slots, [k, own.map(single)]]);
-    return own.reduceRight((body, v) => sum(v, null, null, body), mul(partial, differential(entry, param)));
+    const { binders, body } = freshen(arg);
+    const partial = app(t.fn, t.ix, t.args, [...t.slots, [k, binders.map(single)]]);
+    return sumOver(binders, mul(partial, differential(body, param)));
   }));
 }
 
@@ -721,14 +710,11 @@ const RULES = {
 /** The equation of a gradient, if the entry is one: d(loss) = Sum of entry * DIRECTION. */
 function gradient(d, rule) {
   demand(!rule.start, "a gradient has no start");
-  const entry = rule.entry ?? lam([], d.loss);
-  const sorts = (list) => list.map(sortOf).join(" ");
-  const fits = sorts(entry.binders) === sorts(d.at.binders) && !entry.binders.some(isTime);
+  const { binders: own, body } = freshen(rule.entry ?? lam([], d.loss));
+  const fits = `${own.map(sortOf)}` === `${d.at.binders.map(sortOf)}` && !own.some(isTime);
   demand(fits, "the entry has not the binders of the parameter");
-  const own = entry.binders.map(fresh);
   const ix = own.map(single);
-  const body = freshen(subst(entry.body, new Map(entry.binders.map((v, n) => [v, ix[n]]))));
-  const moved = own.reduceRight((t, v) => sum(v, null, null, t), mul(body, atom(DIRECTION, ix)));
+  const moved = sumOver(own, mul(body, atom(DIRECTION, ix)));
   const change = differential(freshen(d.loss), d.param);
   const context = Bounds.natural(freeTimes(change, moved));
   demand(topForm(change, context, null) === topForm(moved, context, null), "the entry is not the gradient");
