@@ -226,15 +226,12 @@ class Bounds {
     this.rows = rows;
     this.nodes = [...rows.keys()];
   }
-
   /** The bounds that say: all these times are natural numbers. */
   static natural = (times) => new Bounds().extend(times, times.map((v) => [ZERO, v, 0]));
-
   /** The least c with u - v <= c, or FAR. */
   get(u, v) {
     return u === v ? 0 : this.rows.get(u)?.get(v) ?? FAR;
   }
-
   /** With more times and more limits; null if no integers satisfy them. */
   extend(times, limits) {
     const rows = new Map([...this.rows].map(([u, row]) => [u, new Map(row)]));
@@ -255,14 +252,11 @@ class Bounds {
   }
 }
 
-/** The node and the shift of a bound: its value is node + shift. */
+/** The node and the shift of a bound, its value being node + shift; and back. */
 const nodeOf = (ix) => [ix.vars[0] ?? ZERO, ix.shift];
-
+const nodeIx = (node, shift) => makeIx(node === ZERO ? [] : [node], shift);
 /** low <= v <= high. */
-function rangeLimits(v, low, high) {
-  const [[l, a], [h, b]] = [nodeOf(low), nodeOf(high)];
-  return [[l, v, -a], [v, h, b]];
-}
+const rangeLimits = (v, low, high) => [[nodeOf(low)[0], v, -low.shift], [v, ...nodeOf(high)]];
 /** The least c for which bounds force `left - right <= c`, for indices as bounds are; or about FAR. */
 function gap(bounds, left, right) {
   const [[u, a], [v, b]] = [nodeOf(left), nodeOf(right)];
@@ -321,7 +315,6 @@ function putIn(m, v, ix) {
   const limits = m.limits.map(([u, w, c]) => [moved(u)[0], moved(w)[0], c - moved(u)[1] + moved(w)[1]]);
   return { ...m, bound: m.bound.filter((w) => w !== v), limits, factors: m.factors.map((f) => subst(f, map)) };
 }
-const nodeIx = (node, shift) => makeIx(node === ZERO ? [] : [node], shift);
 
 /** Rule b: a bound time that must equal something; a constant first, then what is free here. */
 function forcedEqual(m, bounds) {
@@ -339,21 +332,18 @@ function forcedEqual(m, bounds) {
 function forcedStart(m, bounds) {
   for (const v of m.bound.filter(isTime)) {
     const c = bounds.get(ZERO, v); // -c <= v
-    if (c === FAR || c === 0) continue;
     const w = fresh(v);
-    return [putIn({ ...m, bound: [...m.bound, w] }, v, nodeIx(w, -c))];
+    if (c !== FAR && c !== 0) return [putIn({ ...m, bound: [...m.bound, w] }, v, nodeIx(w, -c))];
   }
   return null;
 }
 
 /** Rule d: a range that reaches the peel is cut there. */
 function cutAtPeel(m, bounds, peel) {
-  if (!peel) return null;
-  const [t, c] = nodeOf(peel);
+  const [t, c] = peel ? nodeOf(peel) : [null, 0];
   for (const v of m.bound.filter(isTime)) {
     const a = bounds.get(v, t);
-    if (a === FAR || a < c) continue;
-    return [{ ...m, limits: [...m.limits, [v, t, a - 1]] }, putIn(m, v, nodeIx(t, a))];
+    if (a !== FAR && a >= c) return [{ ...m, limits: [...m.limits, [v, t, a - 1]] }, putIn(m, v, nodeIx(t, a))];
   }
   return null;
 }
@@ -364,8 +354,8 @@ function openProduct(m, bounds, peel) {
     if (f.k !== "Prod") continue;
     const rest = { ...m, factors: m.factors.filter((_, other) => other !== n) };
     if (gap(bounds, f.high, f.low) < 0) return [rest];
-    const [[l], [h, b]] = [nodeOf(f.low), nodeOf(f.high)];
-    const last = l === h || (peel && h === nodeOf(peel)[0] && b >= peel.shift);
+    const h = nodeOf(f.high)[0];
+    const last = h === nodeOf(f.low)[0] || (peel && h === nodeOf(peel)[0] && f.high.shift >= peel.shift);
     if (!last || gap(bounds, f.low, f.high) > 0) continue;
     const shorter = monomial([prod(f.low, shifted(f.high, -1), f.factor)]);
     const env = new Map([[f.factor.binders[0], f.high]]);
@@ -448,13 +438,11 @@ function limitsToCompare({ bound, bounds }, context) {
 
 const sortedText = (texts) => `(${texts.sort(compare).join(";")})`;
 
-function formText(form, names, depth) {
-  const key = `${depth} ${form.free.map((v) => nameIn(names, v))}`;
-  if (!form.texts.has(key)) {
-    const texts = form.terms.map(([[top, bottom], m]) => `${top}/${bottom}*${monomialText(m, names, depth)}`);
-    form.texts.set(key, sortedText(texts));
-  }
-  return form.texts.get(key);
+function formText({ terms, free, texts }, names, depth) {
+  const key = `${depth} ${free.map((v) => nameIn(names, v))}`; // all that the text depends on
+  const termText = ([[top, bottom], m]) => `${top}/${bottom}*${monomialText(m, names, depth)}`;
+  if (!texts.has(key)) texts.set(key, sortedText(terms.map(termText)));
+  return texts.get(key);
 }
 
 function factorText(f, names, depth) {
@@ -469,9 +457,8 @@ function factorText(f, names, depth) {
 }
 
 function partsText({ factors, limits }, names, depth) {
-  const limitText = ([u, v, c]) => `${nameIn(names, u)}-${nameIn(names, v)}:${c}`;
-  const texts = factors.map((f) => factorText(f, names, depth));
-  return sortedText(texts) + sortedText(limits.map(limitText));
+  const limitTexts = limits.map(([u, v, c]) => `${nameIn(names, u)}-${nameIn(names, v)}:${c}`);
+  return sortedText(factors.map((f) => factorText(f, names, depth))) + sortedText(limitTexts);
 }
 
 /** The least text of a monomial over all ways to number its bound variables that colours do not
@@ -517,9 +504,8 @@ function refine(m, colours, names, depth) {
       const inner = new Map([...names, ...[...colours].map(([u, c]) => [u, u === v ? "*" : `~${depth}.${c}`])]);
       const limits = m.limits.filter(([u, w]) => u === v || w === v);
       const around = { factors: m.factors.filter((f) => f.free.includes(v)), limits };
-      const apart = count() === colours.size; // no need to look around
       const place = `${String(colour).padStart(4, "0")} ${sortOf(v)}`;
-      seen.set(v, apart ? place : `${place} ${partsText(around, inner, depth + 1)}`);
+      seen.set(v, count() === colours.size ? place : `${place} ${partsText(around, inner, depth + 1)}`);
     }
     const ranks = new Map([...new Set(seen.values())].sort(compare).map((text, n) => [text, n]));
     colours = new Map([...seen].map(([v, text]) => [v, ranks.get(text)]));
@@ -564,10 +550,7 @@ function differentialOfApp(t, param) {
 
 // ---------------------------------------------------------------- definitions
 /** The leading times of a list of variables: at its front, two at most. */
-function leading(every) {
-  const count = every.findIndex((v) => !isTime(v));
-  return every.slice(0, Math.min(count < 0 ? every.length : count, 2));
-}
+const leading = (every) => every.slice(0, 2).filter((_, n) => every.slice(0, n + 1).every(isTime));
 const contents = (d) => (d.k === "Define" ? [d.term, ...(d.start ? [d.start] : [])] : [d.loss, d.at]);
 const symbols = (d) => [d.name, d.param ?? d.name, ...contents(d).flatMap(atoms).map((a) => a.name)];
 
@@ -590,8 +573,7 @@ function admitOne(d, block, seen) {
   const names = d.every.map(nameOf);
   demand(distinct(names), `two variables of one name in the definition of ${d.name}`);
   demand(!contents(d).flatMap(boundNames).some((name) => names.includes(name)), `${d.name} binds a name twice`);
-  const known = (t) => [...free(t)].every((v) => d.every.includes(v));
-  demand(contents(d).every(known), `a variable is free in the definition of ${d.name}`);
+  demand(contents(d).flatMap((t) => [...free(t)]).every((v) => d.every.includes(v)), `a free variable in ${d.name}`);
   const level = leading(d.every).length;
   if (d.k === "DefineGradient") {
     const others = block.filter((other) => other !== d).flatMap(symbols);
@@ -642,14 +624,12 @@ function replaceAtoms(t, bounds, put) {
 function instance({ every, left }, a, bounds) {
   if (left.name !== a.name || left.ix.length !== a.ix.length) return null;
   const map = new Map();
-  left.ix.forEach((ix, n) => {
-    const alone = ix.vars.length === 1 && every.includes(ix.vars[0]);
-    if (alone) map.set(ix.vars[0], shifted(a.ix[n], -ix.shift));
-  });
+  for (const [n, { vars, shift }] of left.ix.entries()) {
+    if (vars.length === 1 && every.includes(vars[0])) map.set(vars[0], shifted(a.ix[n], -shift));
+  }
   const allowed = (v) => {
-    const ix = map.get(v);
+    const ix = map.get(v); // must be a natural number, or an element that is there
     if (!ix) return false;
-    // An equation speaks of natural numbers, and of elements that are there.
     if (isTime(v)) return isBound(ix) && (!bounds || gap(bounds, makeIx([], 0), ix) <= 0);
     return ix.vars.length === 1 && ix.shift === 0 && sortOf(ix.vars[0]) === sortOf(v);
   };
@@ -676,11 +656,9 @@ const RULES = {
       demand(source.left.k === "Atom", "a source whose left side is no atom");
       const bounds = Bounds.natural(freeTimes(side, term));
       const right = freshen(source.right);
-      const put = (a, known) => {
-        const map = instance(source, a, known);
-        return map ? subst(right, map) : a;
-      };
-      [side, term] = [side, term].map((t) => replaceAtoms(t, bounds, put));
+      const put = (a, map) => (map ? subst(right, map) : a);
+      const used = (t) => replaceAtoms(t, bounds, (a, known) => put(a, instance(source, a, known)));
+      [side, term] = [used(side), used(term)];
     }
     const context = Bounds.natural(freeTimes(side, term, rule.term));
     const form = (t) => topForm(t, context, rule.peel);
@@ -741,7 +719,7 @@ function checkStep({ rule, premises, conclusion }, before, defined) {
   demand(equations(conclusion).every((e) => [...free(e)].every(isTime)), "a width is free");
 }
 
-/** Run a check; what it throws becomes a refusal that says where. No exception is acceptance. */
+/** Run a check; whatever it throws becomes a refusal that says where. */
 function located(where, check) {
   try {
     return check();
@@ -759,11 +737,9 @@ function replayProof(json, statement, where) {
     located(`${where}, step ${n}: `, () => checkStep(step, before, defined));
   });
   const last = steps.at(-1).conclusion;
-  located(`${where}, statement: `, () => {
-    if (statement === null) return;
-    demand(!last.hypotheses.length, "the last conclusion has hypotheses");
-    demand(text(read("Equation", statement, 0)) === text(last.equation), "another equation is proved");
-  });
+  const proves = () => demand(!last.hypotheses.length && text(read("Equation", statement, 0)) === text(last.equation),
+    "another equation is proved, or under hypotheses");
+  if (statement !== null) located(`${where}, statement: `, proves);
   return steps.length;
 }
 
@@ -807,8 +783,8 @@ function judge(file, byLines) {
 function main(args) {
   const byLines = args[0] === "--lines";
   const files = byLines ? args.slice(1) : args;
-  const usage = !files.length || (byLines && files.length > 1) || files.some((file) => file.startsWith("--"));
-  if (usage) console.error("usage: replay.mjs FILE [FILE...] | --lines FILE");
+  const wrong = !files.length || (byLines && files.length > 1) || files.some((file) => file.startsWith("--"));
+  if (wrong) console.error("usage: replay.mjs FILE [FILE...] | --lines FILE");
   const code = (file) => {
     try {
       return judge(file, byLines);
@@ -817,7 +793,7 @@ function main(args) {
       return 2;
     }
   };
-  return usage ? 2 : Math.max(...files.map(code));
+  return wrong ? 2 : Math.max(...files.map(code));
 }
 
 process.exitCode = main(process.argv.slice(2));
