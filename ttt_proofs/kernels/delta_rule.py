@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..parallel.once import once
 from . import arguments
 from .delta_rule_backward import delta_rule_inputs, delta_rule_reverse
 from .delta_rule_forward import couple_tiles, delta_rule_forward
@@ -82,6 +82,7 @@ def _run(
     )
 
 
+@once("`delta_rule`")
 class _DeltaRule(torch.autograd.Function):
     """Where gradients may be asked, keeps each tile's coupling, first state and errors."""
 
@@ -152,7 +153,6 @@ class _DeltaRule(torch.autograd.Function):
         return o, final
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:  # type: ignore[override]
         """Run the reverse pass, then all tiles at once, as far as gradients are needed."""
         q, k, beta, coupling, states, errors = ctx.saved_tensors

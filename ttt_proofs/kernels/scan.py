@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..parallel.once import once
 from .arguments import MAX_WIDTH, accumulator
 from .launches import Call, Gates, States, segments_for, tiling
 
@@ -47,6 +47,7 @@ def combine(local: States, ends: Tensor, first: States, segments: int, *, revers
     return States(*(None if x is None else x.flatten(0, 1) for x in starts))
 
 
+@once("`linear_attention` or `momentum_attention`")
 class Scan(torch.autograd.Function):
     """`(o, W, M)` of q, k, v, eta, alpha and the initial W, M; final states None if not asked for.
 
@@ -78,7 +79,6 @@ class Scan(torch.autograd.Function):
         return o, last.w, last.m
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:  # type: ignore[override]
         """Run the forward kernel for q, and the reverse kernel for k and for v."""
         q, k, v, eta, alpha, w, m, ends = ctx.saved_tensors

@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..parallel.once import once
 from .additive import linear_attention
 from .arguments import (
     DTYPES,
@@ -112,6 +112,7 @@ def _elementwise(kernel: Any, *tensors: Tensor, rows: int, width: int) -> None:
         )
 
 
+@once("`swiglu_features`")
 class _Features(torch.autograd.Function):
     """Features of x `[B, T, H, K]`, contiguous, and weights `[H, K, 2 D]`, gate before up.
 
@@ -133,7 +134,6 @@ class _Features(torch.autograd.Function):
         return features
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dfeatures: Tensor) -> Any:  # type: ignore[override]
         """Gradients of the projections in one pass, then a matrix product each."""
         x, weights, projected = ctx.saved_tensors
@@ -255,6 +255,7 @@ def starting_states(local: Tensor, initial: Tensor | None) -> Tensor:
     return starts
 
 
+@once("`swiglu_attention`")
 class _Attention(torch.autograd.Function):
     """`(o, final_state)`. Tensors are contiguous, with at least one token and head.
 
@@ -292,7 +293,6 @@ class _Attention(torch.autograd.Function):
         return o, final
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, do: Any, dfinal: Any) -> Any:  # type: ignore[override]
         """Gradients of `linear_attention` of `swiglu_features`."""
         needs = ctx.needs_input_grad[:6]
