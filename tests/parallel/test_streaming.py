@@ -123,9 +123,9 @@ def test_a_chunk_that_is_needed_whole_is_not_cut(loop):
 
 
 FAULTS = [
-    ("torch.cat([x, y], dim=1)", "torch.cat([y, x], dim=1)"),
+    ("torch.cat([old, new], dim=1)", "torch.cat([new, old], dim=1)"),
     ("else piece.cut(whole,", "else piece.cut(whole + 1,"),
-    ("momentum=part.momentum, initial_state=state", "momentum=part.momentum, initial_state=None"),
+    ("initial_state=state,", "initial_state=None,"),
     ("state = after if stop == whole or last else state", "state = after"),
 ]
 
