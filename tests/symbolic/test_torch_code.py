@@ -318,9 +318,9 @@ def test_clip_operator_and_norm_are_the_rule(shape):
 
 FAULTS = {
     "no constant in the norm": ("(now + 1e-5)", "now"),
-    "norms of rows": ("(x, dim=-2, keepdim=True) for", "(x, dim=-1, keepdim=True) for"),
+    "norms of rows": ("(x, dim=-2", "(x, dim=-1"),
     "clipped by rows": ("(G, dim=-2", "(G, dim=-1"),
-    "clipped without the 1": (", keepdim=True) + 1)", ", keepdim=True))"),
+    "clipped without the 1": ("dtype=wide) + 1))", "dtype=wide)))"),
     "the rate left out": ("return column_norm((G * eta))", "return column_norm(G)"),
     "a step too few": ("        (2.8366, -3.0525, 1.2012),\n", ""),
     "another coefficient": ("2.9270", "2.9370"),
