@@ -329,6 +329,21 @@ def test_a_token_of_zeros_has_gradients_of_ordinary_size():
             assert torch.isfinite(x.grad).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_direction_of_a_query_does_not_hang_on_its_size(dtype):
+    """Down to where no square is left; such a token writes nothing."""
+    made, x = layer("momentum").to(dtype), tokens().to(dtype)
+    found = []
+    for size in (1e-6, 1e-15, 1e-30):
+        x[:, 5] = tokens()[:, 5].to(dtype) * size
+        found.append(made(x)[:, 5].detach().float())
+    assert found[0].abs().max() > 0.1
+    for other in found[1:]:
+        assert torch.allclose(
+            other, found[0], rtol=0.03, atol=0.03 if dtype != torch.float32 else 1e-4
+        )
+
+
 WIDTHS = (1, 16, 129, 256, 257)
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

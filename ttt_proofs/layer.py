@@ -149,7 +149,8 @@ class TTTLayer(nn.Module):
     ) -> tuple[Tensor, Stream]:
         """The next tokens x `[B, T, width]` of sequences: y, and the state to go on from.
 
-        The state has a constant size (`parallel.streaming.Stream`). Pieces may end anywhere where
+        The state has a constant size (`parallel.streaming.Stream`); its methods `detach`, `to` and
+        `reorder`, as a beam search asks, return another one. Pieces may end anywhere where
         a token's output needs no later one, else with a chunk or with the `last` token: see there,
         and the `ValueError`; a state is for the same batch. Single tokens go by the recurrence,
         in whatever mode. In a causal chunk each piece reads the chunk's tokens again.

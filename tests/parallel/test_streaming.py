@@ -294,6 +294,7 @@ def test_numbers_for_all_steps_are_those_of_the_call():
             rate=rate,
         )
         total = total + o.sum()
+        assert stream.open is None or stream.open.rate is None
     first, second = torch.autograd.grad(total, rates, allow_unused=True)
     assert (first is None or not first.any()) and second.abs() > 0
 

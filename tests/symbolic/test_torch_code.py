@@ -24,6 +24,7 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 from ttt_proofs.symbolic.torch_code import compiled, loop_code, matrix_code, scalar_code, torch_loop
+from ttt_proofs.symbolic.torch_functions import FUNCTIONS
 
 NETS = [Linear(), MLP(1), *(MLP(d, a) for d in (2, 3) for a in TORCH), *map(SwiGLU, TORCH)]
 LOSSES = {
@@ -421,3 +422,15 @@ def test_negated_values_are_minus_the_values(loss):
     )
     assert close(other.cotangent(f, v), code.cotangent(f, -v))
     assert not close(other.cotangent(f, v), code.cotangent(f, v))
+
+
+@pytest.mark.parametrize("scale", [6e4, 1.0, 1e-3, 1e-5])
+@pytest.mark.parametrize("name", ["column_norm", "initial_norm", "muon"])
+def test_norms_have_the_range_of_float32(name, scale):
+    """Of matrices whose norms leave float16, or whose squares do."""
+    function = FUNCTIONS[name][-1]
+    g = ((2 * torch.rand(2, 8, 5, dtype=torch.float64) - 1) * scale).half()
+    given = (g, g.flip(-1)) if name == "initial_norm" else (g,)
+    expected, found = function(*(x.double() for x in given)), function(*given)
+    assert found.dtype == torch.float16
+    assert torch.allclose(found.double(), expected, rtol=0.02, atol=0.02)
