@@ -2,7 +2,9 @@
 
 import copy
 import os
+import pickle
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -11,8 +13,11 @@ if "triton" not in sys.modules and not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from ttt_proofs import TTTLayer
+from ttt_proofs.kernels.run import kernel_form
+from ttt_proofs.layer import mode_for
 from ttt_proofs.loops import (
     GLU,
+    MLP,
     DepthwiseConv,
     Frobenius,
     GradientStep,
@@ -184,3 +189,224 @@ def test_a_state_is_of_the_same_sequences():
         made.step(tokens()[:1, 1], state)
     with pytest.raises(TypeError, match="`state` must be what step or feed has returned"):
         made.step(tokens()[:, 1], {"W": None})
+
+
+def hessian_times_one(made: TTTLayer, run, x: torch.Tensor, n: int) -> torch.Tensor:
+    """A second derivative in x or a parameter, which have another path to the total too."""
+    x = x.clone().requires_grad_()
+    asked = [x, *made.parameters()][n]
+    total = run(x).square().sum() + asked.pow(4).sum()
+    (slope,) = torch.autograd.grad(total, asked, create_graph=True)
+    return torch.autograd.grad(slope.sum(), asked)[0]
+
+
+def by_steps(made: TTTLayer, x: torch.Tensor) -> torch.Tensor:
+    """The outputs, token by token."""
+    found, state = [], None
+    for t in range(x.shape[1]):
+        y, state = made.step(x[:, t], state)
+        found.append(y)
+    return torch.stack(found, 1)
+
+
+def in_two(made: TTTLayer, x: torch.Tensor) -> torch.Tensor:
+    """The outputs in two pieces."""
+    at = 2 * made.loop.schedule.chunk
+    y, state = made.feed(x[:, :at])
+    z, _ = made.feed(x[:, at:], state, last=True)
+    return torch.cat([y, z], 1)
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_second_derivatives_are_right_or_refused(name):
+    """In x and each parameter; only kernels refuse, and they refuse in x, whatever hides it."""
+    made, x = layer(name), tokens(8 if LOOPS[name].schedule.chunk > 1 else 4)
+    every = range(1 + len([*made.parameters()]))
+    some = [0, 5, every[-1]]  # x, `out.weight`, a number or a fast weight: the interpreter is slow
+    made.mode = "recurrent"
+    expected = [hessian_times_one(made, made, x, n) for n in every]
+    runs = [(mode, run) for mode in modes(made) for run in (made, lambda x: in_two(made, x))]
+    if name not in ("after chunks", "images"):
+        runs.append(("auto", lambda x: by_steps(made, x)))
+    for mode, run in runs:
+        made.mode, refused = mode, set()
+        for n in some if mode == "kernel" else every:
+            try:
+                found = hessian_times_one(made, run, x, n)
+                assert torch.allclose(found, expected[n], rtol=1e-7, atol=1e-9), (mode, n)
+            except RuntimeError as error:
+                assert "must be differentiated once; got a second derivative" in str(error)
+                refused.add(n)
+        assert (0 in refused) == (mode == "kernel") and 5 not in refused, mode
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(("batch", "count"), [(0, 8), (2, 0), (0, 0)])
+def test_of_nothing_every_gradient_is_zero(name, batch, count):
+    made = layer(name)
+    x = torch.zeros(batch, count, 12, dtype=torch.float64, requires_grad=True)
+    asked = [x, *made.parameters()]
+    for mode in modes(made):
+        made.mode = mode
+        for run in (made, lambda x: made.feed(x, last=True)[0]):
+            y = run(x)
+            assert y.shape == x.shape
+            slopes = torch.autograd.grad(y.sum(), asked, allow_unused=True)
+            assert all(z is not None and not z.any() for z in slopes), mode
+
+
+def test_a_piece_of_no_tokens_changes_nothing_and_keeps_the_graph():
+    made, x = layer("causal chunks"), tokens(8)
+    y, state = made.feed(x[:, :4])
+    none, state = made.feed(x[:, :0], state)
+    slopes = torch.autograd.grad(none.sum(), [*made.parameters()], allow_unused=True)
+    assert all(z is not None and not z.any() for z in slopes)
+    z, _ = made.feed(x[:, 4:], state)
+    assert torch.allclose(torch.cat([y, z], 1), made(x), rtol=1e-9, atol=1e-11)
+
+
+TAIL = {"trained": "last", "rate": "per_step", "momentum": "per_step"}
+SHORT = {name: LOOPS[name] for name in ("momentum", "delta rule", "after chunks", "lact", "v2")} | {
+    "sum": InnerLoop(Linear(), Frobenius(), GradientStep("per_step")),
+    "clip": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm", **TAIL), EARLY),
+    "clip all": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm"), EARLY),
+    "norm": InnerLoop(SwiGLU(), Frobenius(), GradientStep(weight_norm="initial_norm", **TAIL)),
+    "Muon": InnerLoop(Linear(), Frobenius(), GradientStep(orthogonal="muon", **TAIL), EARLY),
+    "short Muon": InnerLoop(
+        Linear(), Frobenius(), GradientStep(orthogonal="muon_bfloat16", **TAIL), EARLY
+    ),
+    "deep": InnerLoop(MLP(3), SquaredError(), GradientStep(), EARLY),
+}
+
+
+SIZES_OF_TOKENS = {
+    "one of each": [1, 1, 1, 0, 1e-5, 1e-7, 1, 1e4, 1, 1, 0, 1],
+    "zero": [0] * 12,
+    "tiny": [1e-5] * 12,
+    "huge": [1e4] * 12,
+}
+
+
+def trained(made: TTTLayer, x: torch.Tensor, dtype: torch.dtype, mixed: bool = False):
+    """y and the parameters' gradients, in float64, of a layer run in a dtype."""
+    made = made.to(torch.float32 if mixed else dtype)
+    made.zero_grad()
+    with torch.autocast("cpu", dtype if mixed else torch.bfloat16, enabled=mixed):
+        y = made(x.to(made.out.weight.dtype))
+    y.double().mean().backward()
+    return [y.detach().double(), *(p.grad.double() for p in made.parameters())]
+
+
+@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("mixed", [False, True], ids=["half", "autocast"])
+def test_float16_is_finite_and_near_whatever_the_tokens_are(name, mixed):
+    """y, which is near that in float64, and all gradients."""
+    torch.manual_seed(0)
+    made = TTTLayer(SHORT[name], 12, heads=2, hidden_width=5, tile=6).half()
+    for sizes, factors in SIZES_OF_TOKENS.items():
+        x = (tokens() * torch.tensor(factors)[:, None]).half()
+        if (name, sizes) == ("deep", "huge"):  # this loop diverges there, in every dtype
+            continue
+        expected = trained(made.double(), x, torch.float64)
+        for mode in modes(made) if sizes == "one of each" else ("recurrent", "auto"):
+            made.mode = mode
+            found = trained(made, x, torch.float16, mixed)
+            assert all(torch.isfinite(z).all() for z in found), (sizes, mode)
+            y, short = expected[0], found[0]
+            assert (y - short).abs().max() <= 0.05 * y.abs().max() + 1e-3, (sizes, mode)
+
+
+def test_a_token_of_zeros_has_gradients_of_ordinary_size():
+    """Such as padding: its direction is none, and none is what it passes back to."""
+    for name in ("momentum", "delta rule", "v2"):
+        made = layer(name)
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            made = made.to(dtype)
+            x = tokens().to(dtype)
+            x[:, 4] = 0
+            x.requires_grad_()
+            made(x).sum().backward()
+            assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_direction_of_a_query_does_not_hang_on_its_size(dtype):
+    """Down to where no square is left; such a token writes nothing."""
+    made, x = layer("momentum").to(dtype), tokens().to(dtype)
+    found = []
+    for size in (1e-6, 1e-15, 1e-30):
+        x[:, 5] = tokens()[:, 5].to(dtype) * size
+        found.append(made(x)[:, 5].detach().float())
+    assert found[0].abs().max() > 0.1
+    for other in found[1:]:
+        assert torch.allclose(
+            other, found[0], rtol=0.03, atol=0.03 if dtype != torch.float32 else 1e-4
+        )
+
+
+WIDTHS = (1, 16, 129, 256, 257)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def cases():
+    """Loops of every kind, with sizes up to those that no kernel takes."""
+    wide = ("additive", "momentum", "delta rule", "v2")
+    for name, width in product(LOOPS, WIDTHS):
+        if name not in wide and width > 16:
+            continue
+        yield name, TTTLayer(LOOPS[name], 2 * width, heads=2, hidden_width=width)
+    for key, hidden in ((8, 300), (300, 8), (300, 300)):
+        for name in ("additive", "v2", "causal chunks", "delta rule"):
+            sizes = {"key_width": key, "value_width": 8, "hidden_width": hidden}
+            yield name, TTTLayer(LOOPS[name], 16, **sizes)
+
+
+def test_auto_names_a_form_that_runs():
+    """Whatever device is asked about, and here run in the interpreter where it is a kernel."""
+    seen = set()
+    for name, made in cases():
+        for dtype, device in product(DTYPES, ("cpu", "cuda", "mps")):
+            mode = mode_for(made.loop, made.sizes, dtype, device)
+            assert mode in ("recurrent", "parallel", "kernel")
+            assert mode != "kernel" or device == "cuda"
+            assert mode == mode_for(made.loop, made.sizes, dtype, device)  # nothing is kept
+            seen.add((name, mode))
+            made.mode = mode  # never refused
+        largest = max(made.sizes.values()) > 128
+        for dtype in DTYPES[1:2] if largest else DTYPES:
+            kernel = mode_for(made.loop, made.sizes, dtype, "cuda") == "kernel"
+            given = made.to(dtype).project(torch.randn(1, 4, made.width, dtype=dtype), 0)
+            q, k, v, rate, momentum = (y for y in given)
+            weights = made.initial(q.dtype)
+            try:
+                with torch.no_grad():
+                    kernel_form(made.loop, q, k, v, weights, rate, momentum)
+                assert kernel, (name, made.sizes, dtype)
+            except ValueError:
+                assert not kernel, (name, made.sizes, dtype)
+    assert {("delta rule", "kernel"), ("delta rule", "parallel"), ("v2", "kernel")} <= seen
+    assert {mode for name, mode in seen if name == "lact"} == {"recurrent"}
+
+
+def test_a_kernel_is_refused_for_widths_that_it_does_not_take():
+    with pytest.raises(ValueError, match="one block of a kernel, of at most 256"):
+        TTTLayer(LOOPS["momentum"], 257, mode="kernel")
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_copies_and_pickles_are_the_same_layer(name):
+    made, x = layer(name), tokens(8)
+    y = made(x)
+    y.sum().backward()  # a layer in use
+    shallow, deep, loaded = copy.copy(made), copy.deepcopy(made), pickle.loads(pickle.dumps(made))
+    for twin in (shallow, deep, loaded):
+        assert str(twin) == str(made) and twin.mode == made.mode and twin.loop == made.loop
+        assert torch.equal(twin(x), y)
+    anew = layer(name, seed=1)
+    assert not torch.equal(anew(x), y)
+    anew.load_state_dict(made.state_dict())
+    assert torch.equal(anew(x), y)
+    with torch.no_grad():
+        deep.out.weight.zero_()
+    assert torch.equal(made(x), y)
+    assert str(made.loop) in str(made) and f"mode='{made.mode}'" in str(made)

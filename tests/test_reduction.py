@@ -1,7 +1,9 @@
 """`reduce`: classes and reasons, what is refused, and 200 random loops against autograd."""
 
+import copy
 import doctest
 import importlib
+import pickle
 import pkgutil
 import random
 import types
@@ -434,3 +436,43 @@ def test_examples_in_docstrings_are_true():
 def test_a_false_example_would_be_seen():
     module = types.ModuleType("false", ">>> 1 + 1\n3\n")
     assert doctest.testmod(module, report=False, verbose=False).failed == 1
+
+
+COPIED = [
+    InnerLoop(Linear(), Frobenius()),
+    InnerLoop(SwiGLU(), SquaredError(), HEAVY),
+    InnerLoop(DepthwiseConv(), Frobenius(), CLIPPED, IMAGE),
+    InnerLoop(Features(), Frobenius(), GradientStep(momentum="per_token")),
+]
+
+
+@pytest.mark.parametrize("loop", COPIED, ids=str)
+def test_a_reduction_copies_pickles_and_prints(loop, monkeypatch):
+    """Its theorem is replayed when it is loaded."""
+    found = reduce(loop)
+    gates = found.gates
+    for twin in (copy.copy(found), copy.deepcopy(found)):
+        assert twin == found and str(twin) == str(found) and twin.gates == gates
+    replayed = []
+
+    def seen(proof):
+        replayed.append(proof)
+        return Theorem(proof)
+
+    kept = pickle.dumps(found)
+    monkeypatch.setattr("ttt_proofs.reduction.Theorem", seen)
+    loaded = pickle.loads(kept)
+    assert loaded == found and str(loaded) == str(found) and repr(loaded) == repr(found)
+    assert loaded.gates == gates and loaded.gradients == found.gradients
+    assert found.theorem.proof in replayed
+
+
+def test_nothing_of_a_reduction_can_be_changed():
+    """So that a copy may be the reduction itself."""
+    found = reduce(InnerLoop(Linear(), Frobenius(), HEAVY))
+    with pytest.raises(TypeError):
+        found.gates[0, 0] = 0
+    with pytest.raises(TypeError):
+        found.gradients["W"] = None
+    with pytest.raises(AttributeError):
+        found.loop = None

@@ -8,18 +8,21 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, silu
+from torch.func import functional_call
+from torch.nn.functional import rms_norm, silu
 
-from .kernels.run import kernel_form, obstacle
+from .kernels.run import Sizes, kernel_form, obstacle
 from .loops import DepthwiseConv, InnerLoop
 from .loops.update import Rate
 from .parallel import forms
+from .parallel.calls import roomy
 from .parallel.chunks import Outputs
 from .parallel.inputs import Number, Rates, check_state, wide
 from .parallel.streaming import Stream, feed
 from .reduction import NotParallelError, Reduction, reduce
 from .symbolic.torch_code import torch_loop
 
+Form = Literal["recurrent", "parallel", "kernel"]
 Mode = Literal["recurrent", "parallel", "kernel", "auto"]
 
 
@@ -37,11 +40,14 @@ class TTTLayer(nn.Module):
     value_width: K and V of a head, width / heads by default. hidden_width: of all hidden layers
     of the net, key_width by default. mode: "recurrent" takes one step after the other; "parallel"
     is the chunked form; "kernel" the Triton kernels, on CUDA or in the interpreter; "auto" the
-    kernels on CUDA where the loop has one, else the parallel form where it has one, else the
-    recurrence. The same parameters give the same outputs, to rounding, in every mode. `mode` may
-    be assigned at any time. tile: tokens that the parallel form treats at once.
+    form that `mode_for` names, which always runs. The same parameters give the same outputs, to
+    rounding, in every mode. `mode` may be assigned at any time. tile: tokens that the parallel
+    form treats at once.
     Parameters are float32; under `torch.autocast`, or with the layer in another dtype, tokens
-    have that one and states float32.
+    have that one and states float32. Norms are float32 at least, and so is all of the loop where
+    tokens would be float16, whose range is too small for sums. A key of zeros stays zero.
+    Second derivatives are right in the recurrent and the parallel form; through the kernels they
+    raise `RuntimeError`.
 
     Raises `ValueError` or `TypeError` for sizes or modes that cannot be, `NotParallelError` for
     mode "parallel" with a sequential loop, `NotCoveredError` as `reduce` does.
@@ -92,11 +98,13 @@ class TTTLayer(nn.Module):
         self.out = nn.Linear(heads * value, width, bias=False)
         sizes = {"D_k": key, "D_v": value, "D_w": getattr(loop.net, "size", 0) ** 2}
         self.weights = nn.ParameterDict()
+        self.sizes: dict[str, int] = {}  # of the net's widths, by name
         for weight in loop.net.weights:
             rows, cols = (
                 sizes.get(side.name, hidden_width or key) for side in (weight.rows, weight.cols)
             )
             self.weights[weight.name] = nn.Parameter(torch.randn(heads, rows, cols) * rows**-0.5)
+            self.sizes |= {weight.rows.name: rows, weight.cols.name: cols}
         kind, kinds = loop.update.rate, len(loop.trained)
         kinds = kinds if kind == "per_token" else 1
         self.rates = Numbers(kind, width, heads, kinds) if kind else None
@@ -123,7 +131,7 @@ class TTTLayer(nn.Module):
             )
         if mode == "parallel":
             self.reduction.must_be_parallel()
-        if mode == "kernel" and (reason := obstacle(self.loop)):
+        if mode == "kernel" and (reason := obstacle(self.loop, self.sizes)):
             raise NotParallelError(
                 f"a kernel is required; this loop has none: {reason}. Use mode='auto'."
             )
@@ -132,9 +140,8 @@ class TTTLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """y `[B, T, width]` of whole sequences x `[B, T, width]`."""
         q, k, v, rate, momentum = self.project(x, waiting=0)
-        form = self.form(x.is_cuda)
-        with torch.autocast(x.device.type, enabled=False):  # states stay as wide as they are
-            o, _ = form(self.loop, q, k, v, self.initial(q.dtype), rate, momentum)
+        form = self.form(x.is_cuda, q.dtype)
+        o, _ = form(self.loop, q, k, v, self.initial(q.dtype), rate, momentum)
         return self.read(o, x)
 
     def feed(
@@ -142,7 +149,8 @@ class TTTLayer(nn.Module):
     ) -> tuple[Tensor, Stream]:
         """The next tokens x `[B, T, width]` of sequences: y, and the state to go on from.
 
-        The state has a constant size (`parallel.streaming.Stream`). Pieces may end anywhere where
+        The state has a constant size (`parallel.streaming.Stream`); its methods `detach`, `to` and
+        `reorder`, as a beam search asks, return another one. Pieces may end anywhere where
         a token's output needs no later one, else with a chunk or with the `last` token: see there,
         and the `ValueError`; a state is for the same batch. Single tokens go by the recurrence,
         in whatever mode. In a causal chunk each piece reads the chunk's tokens again.
@@ -158,7 +166,7 @@ class TTTLayer(nn.Module):
             check_state(self.loop, stream.state, q, self.initial(q.dtype))
 
         def run(q: Tensor, k: Tensor, v: Tensor, **given) -> Outputs:
-            form = self.form(x.is_cuda) if q.shape[1] > 1 else forms.recurrent
+            form = self.form(x.is_cuda, q.dtype) if q.shape[1] > 1 else forms.recurrent
             return form(
                 self.loop,
                 q,
@@ -167,19 +175,18 @@ class TTTLayer(nn.Module):
                 *(given[name] for name in ("weights", "rate", "momentum", "initial_state")),
             )
 
-        with torch.autocast(x.device.type, enabled=False):
-            o, stream = feed(
-                self.loop,
-                run,
-                stream,
-                q,
-                k,
-                v,
-                weights=self.initial(q.dtype),
-                rate=rate,
-                momentum=momentum,
-                last=last,
-            )
+        o, stream = feed(
+            self.loop,
+            run,
+            stream,
+            q,
+            k,
+            v,
+            weights=self.initial(q.dtype),
+            rate=rate,
+            momentum=momentum,
+            last=last,
+        )
         return self.read(o, x), stream
 
     def step(self, x: Tensor, state: Stream | None = None) -> tuple[Tensor, Stream]:
@@ -187,13 +194,11 @@ class TTTLayer(nn.Module):
         y, state = self.feed(x[:, None], state)
         return y[:, 0], state
 
-    def form(self, cuda: bool) -> Callable[..., Outputs]:
-        """The form that the mode asks for, on that kind of device."""
+    def form(self, cuda: bool, dtype: torch.dtype = torch.float32) -> Callable[..., Outputs]:
+        """The form that the mode asks for, on that kind of device, for tokens of that dtype."""
         mode = self.mode
         if mode == "auto":
-            kernel = cuda and obstacle(self.loop) is None
-            parallel = self.reduction.parallel != "sequential"
-            mode = "kernel" if kernel else "parallel" if parallel else "recurrent"
+            mode = mode_for(self.loop, self.sizes, dtype, "cuda" if cuda else "cpu")
         if mode == "recurrent":
             return forms.recurrent
         if mode == "kernel":
@@ -223,10 +228,10 @@ class TTTLayer(nn.Module):
                 "tokens. Complete or drop the last image."
             )
         q, k, v = (
-            silu(each(x)).unflatten(-1, (self.heads, -1))
+            silu(roomily(each, x)).unflatten(-1, (self.heads, -1))
             for each in (self.queries, self.keys, self.values)
         )
-        q, k = (normalize(y, dim=-1).to(v.dtype) for y in (q, k))
+        q, k = (unit(y) for y in (q, k))
         chunk = self.loop.schedule.chunk
         rate: Rates = None
         if self.rates is not None:
@@ -243,12 +248,49 @@ class TTTLayer(nn.Module):
 
     def read(self, o: Tensor, x: Tensor) -> Tensor:
         """y of the loop's outputs `[B, T, H, V]`."""
-        normed = self.norm(o.to(self.norm.weight.dtype)).to(o.dtype)
+        dtype, weight = wide(o.dtype), self.norm.weight
+        normed = rms_norm(o.to(dtype), weight.shape, weight.to(dtype), self.norm.eps).to(x.dtype)
         return self.out(normed.flatten(-2)).to(x.dtype)
 
     def extra_repr(self) -> str:
         """What was chosen."""
         return f"{self.loop}, heads={self.heads}, mode={self.mode!r}, {self.reduction.parallel}"
+
+
+def mode_for(loop: InnerLoop, sizes: Sizes, dtype: torch.dtype, device: str) -> Form:
+    """The form that runs a loop best, of those that can: what mode "auto" is.
+
+    The kernels on CUDA where the loop has one for its widths and dtype, else the parallel form
+    where the loop has one, else the recurrence. sizes: of the net's widths, by name. device: a
+    device type, such as "cuda"; no such device is needed to ask. Raises as `reduce` does.
+    """
+    if device == "cuda" and obstacle(loop, sizes, dtype) is None:
+        return "kernel"
+    return "recurrent" if reduced(loop).parallel == "sequential" else "parallel"
+
+
+def unit(x: Tensor) -> Tensor:
+    """x over its norm along the last dimension, in its own dtype; 0 where x is 0.
+
+    Whatever the scale of x: neither its square nor an epsilon leaves the range of float32.
+    """
+    y = x.to(wide(x.dtype))
+    largest = y.detach().abs().amax(-1, keepdim=True)  # the direction does not depend on it
+    y = y / torch.where(largest > 0, largest, 1)
+    square = y.square().sum(-1, keepdim=True)
+    return (y / torch.where(largest > 0, square, 1).sqrt()).to(x.dtype)
+
+
+def roomily(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x); in float32 where it would be float16, in which a projection may overflow."""
+    device = x.device.type
+    mixed = torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if mixed else x.dtype
+    if roomy(dtype) == dtype:
+        return layer(x)
+    with torch.autocast(device, enabled=False):
+        parameters = {name: p.to(roomy(dtype)) for name, p in layer.named_parameters()}
+        return functional_call(layer, parameters, x.to(roomy(dtype)))
 
 
 @cache
@@ -287,5 +329,5 @@ class Numbers(nn.Module):
         if self.kind == "constant":
             return torch.sigmoid(self.number)
         x = x[:, -waiting % chunk :: chunk] if self.kind == "per_step" else x
-        found = self.projection(x).unflatten(-1, self.shape)
+        found = roomily(self.projection, x).unflatten(-1, self.shape)
         return torch.sigmoid(found.to(wide(found.dtype)))

@@ -9,7 +9,6 @@ from html import escape
 from types import MappingProxyType
 
 import sympy as sp
-import torch
 from torch import Tensor
 
 from .checker.definitions import ONE, sum_over
@@ -20,7 +19,7 @@ from .parallel import forms
 from .parallel.chunks import Outputs
 from .parallel.inputs import Number, Rates, Weights, check_inputs
 from .parallel.maps import Along, fold
-from .parallel.sharding import Group, across, agreed
+from .parallel.sharding import Given, Group, across, agreed, alike
 from .parallel.state import State
 from .parallel.tiles import TILE
 from .render import latex, text
@@ -46,7 +45,8 @@ class Reduction:
     same at all times. `gates` is the transition matrix of (accumulator, state), or of the
     state alone; `parallel` is the parallel class and `reason` says why it is that.
     `theorem` is what all this rests on; `gradients` are the theorems about each weight's
-    gradient, which the recurrence uses. Source: Section 5 of arXiv 2602.21204.
+    gradient, which the recurrence uses. A pickle holds the loop: when it is loaded, all of this
+    is derived and proved anew. Source: Section 5 of arXiv 2602.21204.
     """
 
     loop: InnerLoop
@@ -89,9 +89,18 @@ class Reduction:
         return tuple(dict.fromkeys(line for t in theorems for line in assumptions(t.proof)))
 
     @cached_property
-    def gates(self) -> sp.Matrix:
+    def gates(self) -> sp.ImmutableMatrix:
         """The 1×1 or 2×2 SymPy matrix that takes (accumulator, state) one step on, without G."""
-        return transition(self.loop)
+        return sp.ImmutableMatrix(transition(self.loop))
+
+    def __reduce__(self) -> tuple[Callable[[InnerLoop], Reduction], tuple[InnerLoop]]:
+        return reduce, (self.loop,)
+
+    def __copy__(self) -> Reduction:
+        return self  # nothing in it changes
+
+    def __deepcopy__(self, memo: object) -> Reduction:
+        return self
 
     def recurrent(
         self,
@@ -138,7 +147,6 @@ class Reduction:
         Raises `NotParallelError`, with the obstruction, for a sequential loop; otherwise as
         `recurrent`.
         """
-        self.must_be_parallel()
         self.check(q, k, v, weights, rate, momentum, initial_state, tile)
         return self.tiled(q, k, v, weights, rate, momentum, initial_state, tile=tile, along=along)
 
@@ -157,13 +165,13 @@ class Reduction:
         momentum: Number | None,
         initial_state: State | None,
         tile: int,
-    ) -> tuple[object, ...]:
-        """Tokens, then sizes, dtype and tile; raises as `parallel_form` does for wrong inputs."""
+    ) -> int:
+        """How many tokens there are; raises as `parallel_form` does."""
+        self.must_be_parallel()
         if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
             raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")
         check_inputs(self.loop, q, k, v, weights, rate, momentum, initial_state)
-        batch, tokens, heads, key = q.shape
-        return tokens, batch, heads, key, v.shape[-1], str(q.dtype), tile
+        return q.shape[1]
 
     def must_be_parallel(self) -> None:
         """Raise `NotParallelError`, with the obstruction, for a sequential loop."""
@@ -188,15 +196,22 @@ class Reduction:
     ) -> Outputs:
         """`parallel_form` of a sequence whose tokens lie, in order, on the ranks of a group.
 
-        Called by all ranks, each with its own tokens, numbers and the same weights; each has the
-        outputs of its tokens, the last rank the final state (`parallel.sharding.across`). Shards
-        may differ in length, and all but the last have whole chunks. Raises as `parallel_form`
-        does, on all ranks if on one. Needs `torch.distributed` to be initialised, and ends with
+        Called by all ranks, each with its own tokens and their numbers; loop, sizes, dtype, tile,
+        weights, numbers for all steps and initial state are the same on all, bit for bit. Each has
+        the outputs of its tokens, the last rank the final state (`parallel.sharding.across`).
+        Shards may differ in length, and all but the last have whole chunks. Raises as
+        `parallel_form` does, and `ValueError` where ranks differ, on all ranks if on one; a second
+        derivative raises `RuntimeError`. Needs `torch.distributed` to be initialised, and ends with
         its error when a rank dies or the group's time-out is over.
         """
-        self.must_be_parallel()
-        check = partial(self.check, q, k, v, weights, rate, momentum, initial_state, tile)
-        agreed(check, self.loop.schedule.chunk, getattr(q, "device", torch.device("cpu")), group)
+
+        def given() -> Given:
+            tokens = self.check(q, k, v, weights, rate, momentum, initial_state, tile)
+            sizes = {"batch": len(q), "heads": q.shape[2], "K": q.shape[3], "V": v.shape[3]}
+            of = {"loop": str(self.loop), "dtype": q.dtype, "device": q.device.type, "tile": tile}
+            return Given(tokens, of | sizes | alike(weights, rate, momentum, initial_state))
+
+        agreed(given, self.loop.schedule.chunk, group)
         return self.tiled(
             q, k, v, weights, rate, momentum, initial_state, tile=tile, along=across(group)
         )

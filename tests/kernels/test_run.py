@@ -196,11 +196,7 @@ FAULTS = [
     ("weighed(values, own * moved)", "weighed(values, own)", loop()),
     ("weighed(values, own * moved)", "weighed(values, moved)", loop(update=step("per_token"))),
     ("weighed(values, own),\n", "values,\n", LOOPS["momentum"][4]),
-    (
-        "numbers(moved, q),\n            numbers(kept, q),",
-        "numbers(kept, q),\n            numbers(moved, q),",
-        LOOPS["momentum"][0],
-    ),
+    ("numbers(moved, q),\n", "numbers(kept, q),\n", LOOPS["momentum"][0]),
     ("-values / slope", "values / slope", loop(loss=ERROR)),
     ("-numbers(own * moved, q)", "-numbers(moved, q)", LOOPS["delta"][3]),
     ("x.expand(like.shape[:3])", "x.detach().expand(like.shape[:3])", LOOPS["delta"][2]),
@@ -227,8 +223,8 @@ FAULTS = [
     ),
     ("swiglu_attention(q, k, v, gate, up", "swiglu_attention(q, k, v, up, gate", loop(SILU)),
     (
-        "linear_attention(\n        fused(loop, q, weights)",
-        "linear_attention(\n        fused(loop, k, weights)",
+        "fused(loop, q, weights), fused(loop, k, weights), v",
+        "fused(loop, k, weights), fused(loop, k, weights), v",
         LOOPS["additive"][9],
     ),
     ("fused(loop, x.squeeze(2)", "fused(loop, -x.squeeze(2)", LOOPS["features"][0]),

@@ -1,5 +1,6 @@
 """Loops: the update rule as written, what is trained, equality, and the errors."""
 
+import copy
 import pickle
 import re
 from dataclasses import replace
@@ -8,9 +9,12 @@ from itertools import product
 import pytest
 import sympy as sp
 
+from ttt_proofs import loops
 from ttt_proofs.loops import (
     GLU,
     MLP,
+    AbstractLoss,
+    AnyNet,
     DepthwiseConv,
     Features,
     Frobenius,
@@ -20,6 +24,7 @@ from ttt_proofs.loops import (
     Schedule,
     SquaredError,
     SwiGLU,
+    ladder,
 )
 from ttt_proofs.loops.update import NEXT_M, G, M, N, R, U, W, t
 
@@ -142,6 +147,23 @@ def test_loops_are_equal_by_value_and_can_be_keys():
     again = InnerLoop(MLP(2), SquaredError(), GradientStep(momentum="constant"), Schedule(3))
     assert again == LOOP and hash(again) == hash(LOOP) and len({again, LOOP}) == 1
     assert pickle.loads(pickle.dumps(LOOP)) == LOOP
+
+
+PARTS = [
+    *(Linear(), MLP(3, "tanh"), SwiGLU("gelu_tanh"), GLU(), DepthwiseConv(5, 2, 3)),
+    *(Features("psi"), AnyNet("g"), Frobenius(), SquaredError(), AbstractLoss("loss_of")),
+    GradientStep("per_token", "inside", "constant", True, "last", "column_norm", "muon"),
+    Schedule(4, "before_update", "key", True, 2),
+    LOOP,
+    *ladder().values(),
+]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=str)
+def test_each_part_copies_pickles_and_prints_what_makes_it(part):
+    for twin in (copy.copy(part), copy.deepcopy(part), pickle.loads(pickle.dumps(part))):
+        assert twin == part and hash(twin) == hash(part) and str(twin) == str(part)
+    assert eval(repr(part), vars(loops)) == part
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)

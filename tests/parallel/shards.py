@@ -1,6 +1,8 @@
 """What each rank runs, under `torchrun`: sequences in shards against a single process.
 
-`shards.py agree` prints the largest difference that rank 0 finds; `die` and `hang` are faults.
+`shards.py agree` prints the largest difference that rank 0 finds; `refuse` has one rank depart
+from the others in one thing after the other, and prints what each rank that was not told of it
+computed; `limits` takes second derivatives and gradients of nothing; `die` and `hang` are faults.
 """
 
 import os
@@ -9,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -116,16 +119,6 @@ def agree() -> None:
             for loop in LOOPS:
                 for seed in range(2):
                     worst = max(worst, difference(loop, group, seed))
-    loop = LOOPS[1]
-    x = random_inputs(loop, 0, sizes={"B": 1, "T": 6 + (rank == 1), "H": 1})
-    bad = replace(x, q=x.q * float("nan")) if rank == 2 else x
-    for inputs, told in ((x, "rank 1 has 7 tokens"), (bad, "rank 2 refused its own")):
-        try:
-            reduce(loop).sharded(**vars(inputs))
-        except ValueError as error:
-            if told in str(error) or rank == 2:
-                continue
-        raise SystemExit(f"rank {rank} was not told: {told}")
     reduction.across = lambda group: fold  # the fault that the comparison must see
     alone = max(difference(loop, None, seed) for loop in LOOPS for seed in range(2))
     if rank == 0:
@@ -133,11 +126,161 @@ def agree() -> None:
         print(f"largest difference {worst:.1e}", flush=True)
 
 
+SAME = InnerLoop(
+    SwiGLU(),
+    Frobenius(),
+    GradientStep("constant", momentum="constant", trained="last"),
+    Schedule(2, "before_update"),
+)
+SIZES = {"B": 2, "T": 6, "H": 2, "D_k": 3, "D_v": 3, "D_h": 5}
+
+
+def nudged(all_, name: str):
+    """Tensors by name, one of them with its last entry a little larger."""
+    new = {n: x.clone() for n, x in all_.items()}
+    new[name].flatten()[-1] += 1e-9
+    return new
+
+
+reduced = cache(reduce)
+
+
+def departures(x: dict) -> dict[str, tuple[str, InnerLoop, dict]]:
+    """What one rank may have that others have not: what it is told, and its loop and inputs."""
+    state = reduced(SAME).recurrent(**x)[1]
+    other = replace(state, accumulators=nudged(state.accumulators, "W1"))
+    cut = {n: y[:, :5] for n, y in x.items() if n in "qkv"}
+    fewer = {n: y[:1] for n, y in x.items() if n in "qkv"}
+    short = {n: y.float() for n, y in x.items() if n in "qkv"}
+    short["weights"] = {n: w.float() for n, w in x["weights"].items()}
+    update, schedule = SAME.update, SAME.schedule
+    no_weight = {n: w for n, w in x["weights"].items() if n != "W2"}
+    changes = {
+        "a rate": ("the same rate; got", {"rate": x["rate"] + 1e-9}),
+        "a momentum": ("the same momentum; got", {"momentum": torch.tensor(0.25)}),
+        "a last weight": ("weights['W1']; got", {"weights": nudged(x["weights"], "W1")}),
+        "a first weight": ("weights['W0']; got", {"weights": nudged(x["weights"], "W0")}),
+        "swapped weights": (
+            "weights['W0']; got",
+            {"weights": x["weights"] | {"W0": x["weights"]["W2"], "W2": x["weights"]["W0"]}},
+        ),
+        "a first state": ("the same initial_state", {"initial_state": state}),
+        "other tokens of a chunk": ("each rank but the last must have whole chunks of 2", cut),
+        "a batch": ("the same batch; got", fewer),
+        "a dtype": ("the same dtype; got", short),
+        "a tile": ("the same tile; got", {"tile": 5}),
+        "not a number": ("refused its own", {"q": x["q"] * float("nan")}),
+        "nothing": ("refused its own", {"k": None}),
+        "no weight": ("refused its own", {"weights": no_weight}),
+        "no mapping": ("refused its own", {"initial_state": dict(state)}),
+    }
+    loops = {
+        "a chunk": replace(SAME, schedule=replace(schedule, chunk=3)),
+        "a reading": replace(SAME, schedule=replace(schedule, read="causal")),
+        "a place": replace(SAME, update=replace(update, place="inside")),
+        "a way": replace(SAME, update=replace(update, ascent=True)),
+        "a loss": replace(SAME, loss=SquaredError()),
+    }
+    found = {name: (told, SAME, x | change) for name, (told, change) in changes.items()}
+    found |= {name: ("the same loop; got", loop, x) for name, loop in loops.items()}
+    norm = replace(SAME, update=replace(update, weight_norm="initial_norm"))
+    found["a sequential loop"] = ("refused its own", norm, x)
+    with_state = x | {"initial_state": state}
+    found["another first state"] = (
+        "initial_state.accumulators['W1']",
+        SAME,
+        with_state | {"initial_state": other},
+    )
+    return found
+
+
+def refuse() -> None:
+    """One rank departs from the others: all raise one sentence, and none waits."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    x = vars(random_inputs(SAME, 0, sizes=SIZES))
+    reduced(SAME).sharded(**x)  # alike
+    state = reduced(SAME).recurrent(**x)[1]
+    for number, (name, (told, loop, changed)) in enumerate(departures(x).items()):
+        odd = number % (world - 1)  # not the last, which may have part of a chunk
+        mine = changed if rank == odd else x
+        if name == "another first state" and rank != odd:
+            mine = x | {"initial_state": state}
+        try:
+            o, _ = reduced(loop if rank == odd else SAME).sharded(**mine)
+            print(f"{name}: rank {rank} of {world} was not told, and has {o.sum()}", flush=True)
+        except (TypeError, ValueError) as error:
+            own = rank == odd and told == "refused its own"
+            if not (own or told in str(error)) or "\n" in str(error):
+                print(f"{name}: rank {rank} was told: {error}", flush=True)
+    print(f"refused by {rank}", flush=True)
+
+
+def repeated(x: Inputs, times: int) -> Inputs:
+    """The same tokens again and again, with their numbers."""
+
+    def again(y):
+        if isinstance(y, dict):
+            return {name: again(z) for name, z in y.items()}
+        return torch.cat([y] * times, dim=1) if isinstance(y, torch.Tensor) and y.ndim else y
+
+    cut = (again(y) for y in (x.q, x.k, x.v))
+    return Inputs(*cut, x.weights, again(x.rate), again(x.momentum))
+
+
+def second(run, last: str, x: Inputs, n: int) -> torch.Tensor:
+    """A second derivative in the tensor n, which has another path to the total."""
+    asked = leaves(x)[n]
+    o, state = run(**vars(x))
+    total = o.square().sum() + state[last].square().sum() + asked.pow(4).sum()
+    (slope,) = torch.autograd.grad(total, asked, create_graph=True)
+    return torch.autograd.grad(slope.sum(), asked)[0]
+
+
+def silent(loop: InnerLoop, sizes: dict) -> list[int]:
+    """The tensors in which a second derivative over ranks is neither right nor refused here."""
+    rank, world, found = dist.get_rank(), dist.get_world_size(), []
+    reduced, last = reduce(loop), loop.net.last.name
+    for n in range(len(leaves(random_inputs(loop, 0, sizes=sizes)))):
+        x = random_inputs(loop, 0, sizes=sizes)
+        try:
+            mine = second(reduced.sharded, last, x, n)
+        except RuntimeError as error:
+            if "must be differentiated once; got a second derivative" not in str(error):
+                raise
+            continue
+        # The queries alone do not touch what the ranks exchange.
+        all_ = second(reduced.parallel_form, last, repeated(x, world), 0) if n == 0 else None
+        if all_ is None or not torch.allclose(mine, all_.chunk(world, dim=1)[rank]):
+            found.append(n)
+    return found
+
+
+def limits() -> None:
+    """Second derivatives are refused on every rank; of no sequences, all gradients are zeros."""
+    rank, kept = dist.get_rank(), True
+    for loop in LOOPS:
+        if wrong := silent(loop, {"B": 1, "T": 6, "H": 1}):
+            print(f"{loop}: silent second derivatives in {wrong} on rank {rank}", flush=True)
+            kept = False
+        for sizes in ({"B": 0, "T": 6}, {"B": 2, "T": 0}):
+            x = random_inputs(loop, 0, sizes=sizes | {"H": 1})
+            asked = leaves(x)
+            o, _ = reduce(loop).sharded(**vars(x))
+            slopes = torch.autograd.grad(o.sum(), asked, allow_unused=True)
+            wrong = [n for n, z in enumerate(slopes) if z is None or z.any()]
+            if wrong:
+                print(f"{loop} at {sizes}: no zeros for tensors {wrong}", flush=True)
+                kept = False
+    if kept:
+        print(f"limits kept by {rank}", flush=True)
+
+
 def main() -> None:
     """Run one of the programs above."""
     dist.init_process_group("gloo", timeout=timedelta(seconds=15 if sys.argv[1] == "hang" else 60))
-    if sys.argv[1] == "agree":
-        agree()
+    programs = {"agree": agree, "refuse": refuse, "limits": limits}
+    if sys.argv[1] in programs:
+        programs[sys.argv[1]]()
     elif dist.get_rank() == 2:
         if sys.argv[1] == "die":
             os._exit(3)

@@ -245,7 +245,7 @@ FAULTS = [
     (recurrent, LOOPS[0], forms, "for name, (_, m) in moved", "for name, (m, _) in moved"),
     (tiled, MASKED, tiles, "each.tril()", "each.tril(-1)"),
     (tiled, MASKED, tiles, "each.tril()", "each"),
-    (tiled, MASKED, tiles, "rows * values, slope, None", "values, slope, None"),
+    (tiled, MASKED, tiles, "rows * values,\n", "values,\n"),
     (masked, MASKED, forms, "*held, now = final[", "now, *held = final["),
     (tiled, MASKED, forms, "made = t.read(before)", "made = t.read(before.flip(2))"),
     (tiled, CONSTANT, tiles, "c.kept(short * each)", "c.kept(-1)"),

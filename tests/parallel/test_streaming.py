@@ -1,5 +1,7 @@
 """Fed in pieces, a sequence gives what it gives at once, wherever it is cut."""
 
+import copy
+import pickle
 import random
 from dataclasses import replace
 
@@ -56,11 +58,8 @@ def pieces(loop: InnerLoop, x: Inputs, cuts: list[int], run, last: bool = True):
         def cut(y, kind, start=start, stop=stop, steps=steps):
             if isinstance(y, dict):
                 return {name: z[:, start:stop] for name, z in y.items()}
-            return (
-                y[:, {"per_token": slice(start, stop), "per_step": steps}[kind]]
-                if isinstance(y, torch.Tensor)
-                else y
-            )
+            many = isinstance(y, torch.Tensor) and y.ndim
+            return y[:, {"per_token": slice(start, stop), "per_step": steps}[kind]] if many else y
 
         o, stream = feed(
             loop,
@@ -123,9 +122,9 @@ def test_a_chunk_that_is_needed_whole_is_not_cut(loop):
 
 
 FAULTS = [
-    ("torch.cat([x, y], dim=1)", "torch.cat([y, x], dim=1)"),
+    ("torch.cat([old, new], dim=1)", "torch.cat([new, old], dim=1)"),
     ("else piece.cut(whole,", "else piece.cut(whole + 1,"),
-    ("momentum=part.momentum, initial_state=state", "momentum=part.momentum, initial_state=None"),
+    ("initial_state=state,", "initial_state=None,"),
     ("state = after if stop == whole or last else state", "state = after"),
 ]
 
@@ -190,3 +189,181 @@ def test_a_stream_keeps_nothing_of_the_caller():
     for y in (x.k, *x.weights.values(), *x.rate.values()):
         y.zero_()
     assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
+
+
+def begun(loop: InnerLoop, batch: int = 3):
+    """A stream with an open chunk, the run and inputs that it came from."""
+    x = random_inputs(loop, 1, sizes={"B": batch, "H": 2, "T": 5})
+    run = next(iter(runs(loop)))
+    return pieces(loop, x, [], run, last=False)[1], run, x
+
+
+def held(stream: Stream) -> list[torch.Tensor]:
+    """Every tensor that a stream holds."""
+    found: list[torch.Tensor] = []
+    stream.map(lambda y: found.append(y) or y)
+    return found
+
+
+def equal(one: Stream, other: Stream) -> bool:
+    """Whether two streams hold the same tensors."""
+    pairs = zip(held(one), held(other), strict=True)
+    return one.closed == other.closed and all(torch.equal(a, b) for a, b in pairs)
+
+
+OPEN = [loop for loop in LOOPS if not must_be_whole(loop) and loop.schedule.chunk > 1]
+
+
+@pytest.mark.parametrize("loop", OPEN, ids=str)
+def test_a_reordered_stream_is_that_of_the_reordered_sequences(loop):
+    """As in a beam search: some sequences go on twice and some not at all."""
+    stream, run, x = begun(loop)
+    before = copy.deepcopy(stream)
+    for order in ([2, 0, 2, 1], [0], [1, 2, 0]):
+        index = torch.tensor(order)
+        alone = pieces(loop, picked(x, index), [], run, last=False)[1]
+        for moved in (stream.reorder(order), stream.reorder(index), stream.reorder(index.int())):
+            assert all(map(torch.allclose, held(moved), held(alone)))
+            assert len(held(moved)) == len(held(alone)) > 5
+    assert equal(stream, before)
+
+
+def picked(x: Inputs, index: torch.Tensor) -> Inputs:
+    """Some sequences of a batch."""
+
+    def at(y):
+        if isinstance(y, dict):
+            return {name: z[index] for name, z in y.items()}
+        return y[index] if isinstance(y, torch.Tensor) and y.ndim else y
+
+    return Inputs(*map(at, (x.q, x.k, x.v)), x.weights, at(x.rate), at(x.momentum))
+
+
+def test_indices_must_be_those_of_sequences():
+    stream, *_ = begun(OPEN[0])
+    for wrong in ([0.0, 1.0], [True, False, True], [[0, 1]], torch.tensor(1)):
+        with pytest.raises(TypeError, match=r"^`indices` must be a list of integers; got .*[.]$"):
+            stream.reorder(wrong)
+    for wrong in ([3], [-1], [0, 7]):
+        with pytest.raises(IndexError):
+            stream.reorder(wrong)
+    assert all(len(y) == 0 for y in held(stream.reorder([])))
+    assert held(Stream().reorder([0, 1])) == []
+
+
+@pytest.mark.parametrize("loop", OPEN, ids=str)
+def test_a_detached_stream_has_no_history(loop):
+    """Every tensor: numbers of an open chunk too, those for all steps included."""
+    x = random_inputs(loop, 1, sizes={"B": 2, "H": 2, "T": 5})
+    asked = [
+        y.requires_grad_()
+        for y in (*tensors(x), torch.tensor(0.5))
+        if isinstance(y, torch.Tensor) and y.is_floating_point()
+    ]
+    constant = loop.update.momentum == "constant"
+    x = replace(x, momentum=asked[-1]) if constant else x
+    _, stream = pieces(loop, x, [], next(iter(runs(loop))), last=False)
+    assert any(y.requires_grad for y in held(stream))
+    again = stream.detach()
+    assert not any(y.requires_grad for y in held(again))
+    assert any(y.requires_grad for y in held(stream)) and equal(again, stream)
+
+
+def tensors(x: Inputs) -> list[torch.Tensor]:
+    """Tokens, weights and numbers."""
+    numbers = [*x.rate.values()] if isinstance(x.rate, dict) else [x.rate]
+    return [x.q, x.k, x.v, *x.weights.values(), *numbers]
+
+
+def test_numbers_for_all_steps_are_those_of_the_call():
+    """They are not kept with an open chunk: their gradients are those of the call."""
+    loop = InnerLoop(Linear(), Frobenius(), GradientStep("constant"), Schedule(3, "before_update"))
+    x = random_inputs(loop, 1, sizes={"B": 1, "H": 1, "T": 7})
+    run = next(iter(runs(loop)))
+    rates = [torch.tensor(0.5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    stream, total = Stream(), 0.0
+    for rate, part in zip(rates, (slice(0, 2), slice(2, 7)), strict=True):
+        o, stream = feed(
+            loop,
+            run,
+            stream,
+            x.q[:, part],
+            x.k[:, part],
+            x.v[:, part],
+            weights=x.weights,
+            rate=rate,
+        )
+        total = total + o.sum()
+        assert stream.open is None or stream.open.rate is None
+    first, second = torch.autograd.grad(total, rates, allow_unused=True)
+    assert (first is None or not first.any()) and second.abs() > 0
+
+
+@pytest.mark.parametrize("loop", OPEN, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_stream_of_another_dtype_goes_on(loop, dtype):
+    """Tokens have it, and the state is as wide as a form asks."""
+    stream, run, x = begun(loop)
+    before = copy.deepcopy(stream)
+    for other in (
+        stream.to(dtype),
+        stream.to("cpu", dtype),
+        stream.to(torch.zeros(1, dtype=dtype)),
+    ):
+        assert other.open.q.dtype == other.open.v.dtype == dtype
+        assert {y.dtype for y in (*other.state.values(), *other.state.accumulators.values())} == {
+            torch.float32
+        }
+        tokens = (y[:, :1].to(dtype) for y in (x.q, x.k, x.v))
+        cast = {name: w.to(dtype) for name, w in x.weights.items()}
+        rate = cut_steps(x.rate, loop.update.rate, dtype)
+        momentum = cut_steps(x.momentum, loop.update.momentum, dtype)
+        o, _ = feed(loop, run, other, *tokens, weights=cast, rate=rate, momentum=momentum)
+        assert o.dtype == dtype and o.isfinite().all()
+    assert equal(stream, before)
+    with pytest.raises(TypeError, match=r"a stream must have a floating dtype; got torch.int32"):
+        stream.to(torch.int32)
+
+
+def cut_steps(y, kind, dtype):
+    """The numbers of one token that begins no chunk."""
+    if isinstance(y, dict):
+        return {name: z[:, :1].to(dtype) for name, z in y.items()}
+    if not isinstance(y, torch.Tensor) or not y.ndim:
+        return y
+    return y[:, :0].to(dtype) if kind == "per_step" else y[:, :1].to(dtype)
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_streams_and_states_copy_pickle_and_print(history):
+    loop = OPEN[0]
+    x = random_inputs(loop, 1, sizes={"B": 2, "H": 2, "T": 5})
+    for w in x.weights.values():
+        w.requires_grad_(history)
+    _, stream = pieces(loop, x, [], next(iter(runs(loop))), last=False)
+    assert any(y.requires_grad for y in held(stream)) == history
+    for twin in (copy.copy(stream), copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))):
+        assert equal(twin, stream) and str(twin) == str(stream)
+    deep, before = copy.deepcopy(stream), [y.clone() for y in held(stream)]
+    assert any(y.requires_grad for y in held(deep)) == history
+    with torch.no_grad():
+        for y in held(deep):
+            y.zero_()
+    assert all(torch.equal(a, b) for a, b in zip(held(stream), before, strict=True))
+    state = copy.deepcopy(stream.state)
+    assert all(torch.equal(state[n], stream.state[n]) for n in state)
+    assert str(state) == str(stream.state) and "W1 (2, 2, " in str(state)
+    assert str(stream).endswith("2 tokens in an open chunk)") and len(str(stream)) < 300
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=str)
+@pytest.mark.parametrize(("batch", "count"), [(0, 3), (2, 0)])
+def test_a_piece_of_nothing_keeps_the_graph(loop, batch, count):
+    x = random_inputs(loop, 1, sizes={"B": batch, "H": 2, "T": count})
+    asked = [y.requires_grad_() for y in tensors(x) if isinstance(y, torch.Tensor)]
+    for run in runs(loop):
+        o, _ = feed(
+            loop, run, Stream(), x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum
+        )
+        slopes = torch.autograd.grad(o.sum(), asked, allow_unused=True)
+        assert all(z is not None and not z.any() for z in slopes)

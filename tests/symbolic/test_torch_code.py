@@ -24,6 +24,7 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 from ttt_proofs.symbolic.torch_code import compiled, loop_code, matrix_code, scalar_code, torch_loop
+from ttt_proofs.symbolic.torch_functions import FUNCTIONS
 
 NETS = [Linear(), MLP(1), *(MLP(d, a) for d in (2, 3) for a in TORCH), *map(SwiGLU, TORCH)]
 LOSSES = {
@@ -318,9 +319,9 @@ def test_clip_operator_and_norm_are_the_rule(shape):
 
 FAULTS = {
     "no constant in the norm": ("(now + 1e-5)", "now"),
-    "norms of rows": ("(x, dim=-2, keepdim=True) for", "(x, dim=-1, keepdim=True) for"),
+    "norms of rows": ("(x, dim=-2", "(x, dim=-1"),
     "clipped by rows": ("(G, dim=-2", "(G, dim=-1"),
-    "clipped without the 1": (", keepdim=True) + 1)", ", keepdim=True))"),
+    "clipped without the 1": ("dtype=wide) + 1))", "dtype=wide)))"),
     "the rate left out": ("return column_norm((G * eta))", "return column_norm(G)"),
     "a step too few": ("        (2.8366, -3.0525, 1.2012),\n", ""),
     "another coefficient": ("2.9270", "2.9370"),
@@ -421,3 +422,15 @@ def test_negated_values_are_minus_the_values(loss):
     )
     assert close(other.cotangent(f, v), code.cotangent(f, -v))
     assert not close(other.cotangent(f, v), code.cotangent(f, v))
+
+
+@pytest.mark.parametrize("scale", [6e4, 1.0, 1e-3, 1e-5])
+@pytest.mark.parametrize("name", ["column_norm", "initial_norm", "muon"])
+def test_norms_have_the_range_of_float32(name, scale):
+    """Of matrices whose norms leave float16, or whose squares do."""
+    function = FUNCTIONS[name][-1]
+    g = ((2 * torch.rand(2, 8, 5, dtype=torch.float64) - 1) * scale).half()
+    given = (g, g.flip(-1)) if name == "initial_norm" else (g,)
+    expected, found = function(*(x.double() for x in given)), function(*given)
+    assert found.dtype == torch.float16
+    assert torch.allclose(found.double(), expected, rtol=0.02, atol=0.02)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..loops import InnerLoop, SwiGLU
 from ..parallel import forms
+from ..parallel.calls import form
 from ..parallel.chunks import Outputs
 from ..parallel.inputs import Number, Rates, Weights, wide
 from ..parallel.state import State
@@ -22,14 +23,29 @@ from ..parallel.tiles import TILE, is_affine
 from ..symbolic.torch_code import TorchLoop, torch_loop
 
 Operator = Literal["additive", "momentum", "delta", "features"]
+Sizes = Mapping[str, int]
 
 
-def obstacle(loop: InnerLoop) -> str | None:
-    """Why no kernel runs the loop, in words; None where one does."""
+def obstacle(
+    loop: InnerLoop, sizes: Sizes | None = None, dtype: torch.dtype | None = None
+) -> str | None:
+    """Why no kernel runs the loop, in words; None where one does.
+
+    sizes: of the net's widths, by name, and dtype: of the tokens; where None, of any.
+    """
     if find_spec("triton") is None:
         return "Triton is not installed"
+    from .arguments import DTYPES, MAX_WIDTH
+
     found = plan(loop)
-    return None if found in ("additive", "momentum", "delta", "features") else found
+    if found not in get_args(Operator):
+        return found
+    if dtype is not None and dtype not in DTYPES:
+        return f"kernels do not take {dtype}"
+    features = 0 if sizes is None else sizes[loop.net.last.rows.name]
+    if found != "features" and features > MAX_WIDTH:
+        return f"the features of a token are one block of a kernel, of at most {MAX_WIDTH}"
+    return None
 
 
 def plan(loop: InnerLoop) -> str:
@@ -71,6 +87,7 @@ def fused(loop: InnerLoop, x: Tensor, weights: Weights) -> Tensor:
     return torch_loop(loop).features(x.transpose(1, 2), **weights).transpose(1, 2)
 
 
+@form
 def kernel_form(
     loop: InnerLoop,
     q: Tensor,
@@ -86,8 +103,9 @@ def kernel_form(
     """Outputs `[B, T, H, V]` and the final state, as the forms of `parallel` have them.
 
     On CUDA, or in Triton's interpreter where TRITON_INTERPRET=1 was set before triton's first
-    import. Raises `ValueError` for a loop that no kernel runs, saying why, and `RuntimeError`
-    where Triton cannot run. Inputs are as for `Reduction.recurrent`, and not checked again.
+    import. Differentiable once: a second derivative raises `RuntimeError`, as does a call where
+    Triton cannot run. Raises `ValueError` for a loop that no kernel runs, saying why. Inputs are
+    as for `Reduction.recurrent`, and not checked again.
     """
     operator = plan(loop)
     if operator == "features":
@@ -183,9 +201,10 @@ def additive(
 ) -> tuple[Tensor, Tensor | None]:
     """Linear attention, with the features made in the kernel where they fit there."""
     from . import linear_attention, swiglu_attention
+    from .swiglu import MAX_FUSED
 
     gate, up, *_ = (weights[w.name] for w in (*loop.net.weights, loop.net.last))
-    if is_swiglu(loop) and max(gate.shape[1:]) <= 128:
+    if is_swiglu(loop) and max(gate.shape[1:]) <= MAX_FUSED:
         return swiglu_attention(q, k, v, gate, up, initial_state=state, **options)
     return linear_attention(
         fused(loop, q, weights), fused(loop, k, weights), v, initial_state=state, **options

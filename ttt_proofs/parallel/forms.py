@@ -19,6 +19,7 @@ from torch import Tensor
 from ..loops import InnerLoop
 from ..symbolic.linear_attention import sign
 from ..symbolic.torch_code import torch_loop
+from .calls import form
 from .chunks import Chunks, Outputs, at, chunks
 from .gates import coefficients
 from .inputs import Number, Rates, Weights, wide
@@ -42,6 +43,7 @@ from .tiles import features as featured
 CACHED = 2**19  # numbers of a tensor in a segment: 2 MiB in float32, which allocators keep
 
 
+@form
 def recurrent(
     loop: InnerLoop,
     q: Tensor,
@@ -92,6 +94,7 @@ def recurrent(
     return found.to(dtype), state
 
 
+@form
 def chunked(
     loop: InnerLoop,
     q: Tensor,
@@ -169,6 +172,7 @@ def finished(loop: InnerLoop, x: Chunks, made: Tensor, now: Tensor, held: list[T
     return x.whole(outputs, {name: now}, dict(zip(x.held, held, strict=True)))
 
 
+@form
 def composed(
     loop: InnerLoop,
     q: Tensor,
@@ -227,6 +231,7 @@ def parallel(loop: InnerLoop) -> Callable[..., Outputs]:
     return composed if loop.update.orthogonal else chunked
 
 
+@form
 def attention(
     loop: InnerLoop, q: Tensor, k: Tensor, weights: Weights, rate: Rates, momentum: Number | None
 ) -> Tensor:

@@ -32,6 +32,17 @@ class Piece:
         names = [field.name for field in fields(self)]
         return Piece(*(at(*(getattr(p, name) for p in (self, *others))) for name in names))
 
+    def kept(self) -> Piece:
+        """A copy to keep until more tokens come: without the numbers for all steps, which those
+        bring.
+        """
+
+        def own(x: Rates) -> Any:
+            return x if isinstance(x, Mapping) or (isinstance(x, Tensor) and x.ndim) else None
+
+        piece = Piece(self.q, self.k, self.v, own(self.rate), own(self.momentum))
+        return piece.map(Tensor.clone)
+
     def cut(self, start: int, stop: int, length: int) -> Piece:
         """Tokens from start to stop; numbers per step are those of the chunks that they touch."""
         tokens, steps = self.k.shape[1], slice(start // length, -(-stop // length))

@@ -7,8 +7,8 @@ gradients of the entering states are exchanged in the same way, once.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .maps import Along, States, fold, total
+from .once import once
+from .state import State
 
 Group = Any  # a process group, which torch leaves untyped; None is that of all ranks
 
@@ -28,6 +30,7 @@ def gathered(x: Tensor, group: Group) -> list[Tensor]:
     return found
 
 
+@once("`Reduction.sharded`")
 class Enter(torch.autograd.Function):
     """The state that enters a rank, of the maps of the ranks before it.
 
@@ -76,37 +79,93 @@ def across(group: Group = None) -> Along:
     return along
 
 
-def agreed(
-    check: Callable[[], Sequence[Any]], chunk: int, device: torch.device, group: Group = None
-) -> None:
-    """Raise on every rank if one refuses its inputs, or has part of a chunk before the last token.
+@dataclass(frozen=True)
+class Given:
+    """What a rank has been called with: its number of tokens, and what all must have alike.
 
-    So that none waits for a rank that has raised. `check` returns how many tokens this rank has
-    and what must be the same on all. Raises what it raises, else `ValueError`.
+    alike: by name, numbers and words; tensors by their `digest`.
     """
-    refusal, tokens, rest = None, 0, ()
+
+    tokens: int
+    alike: Mapping[str, Any]
+
+
+def agreed(check: Callable[[], Given], chunk: int, group: Group = None) -> None:
+    """Raise on every rank if one refuses its inputs, if they differ where they must not, or if
+    one has part of a chunk before the last token.
+
+    So that none waits for a rank that has raised. `check` returns what this rank has been given.
+    Raises what it raises, else `ValueError`.
+    """
+    refusal, mine = None, None
     try:
-        tokens, *rest = check()
-    except (TypeError, ValueError) as error:
+        mine = check()
+    except Exception as error:  # of any kind: the others must not wait
         refusal = error
-    same = zlib.crc32(repr(rest).encode())
-    mine = torch.tensor([tokens, refusal is not None, same], device=device)
-    lengths, refused, same = torch.stack(gathered(mine, group)).unbind(-1)
+    all_: list[Given | None] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(all_, mine, group=group)
     if refusal is not None:
         raise refusal
-    if refused.any():
+    given = [x for x in all_ if x is not None]
+    if len(given) < len(all_):
         raise ValueError(
             "every rank's inputs must be as the loop requires; "
-            f"rank {int(refused.nonzero()[0])} refused its own. See there."
+            f"rank {all_.index(None)} refused its own. See there."
         )
-    if (same != same[0]).any():
-        raise ValueError(
-            "all ranks must have one batch, heads, widths, dtype and tile; rank "
-            f"{dist.get_rank(group)} has {rest}. Make them equal."
-        )
-    for rank, length in enumerate(lengths.tolist()):
-        if length % chunk and lengths[rank + 1 :].any():
+    for rank, other in enumerate(given):
+        for name in dict.fromkeys([*given[0].alike, *other.alike]):
+            one, another = (x.alike.get(name, "none") for x in (given[0], other))
+            if one != another:
+                raise ValueError(
+                    f"all ranks must have the same {name}; got {one} on rank 0 and {another} on "
+                    f"rank {rank}. Make them equal."
+                )
+    for rank, each in enumerate(given):
+        if each.tokens % chunk and any(x.tokens for x in given[rank + 1 :]):
             raise ValueError(
                 f"each rank but the last must have whole chunks of {chunk} tokens; "
-                f"rank {rank} has {length} tokens. Cut the sequence elsewhere."
+                f"rank {rank} has {each.tokens} tokens. Cut the sequence elsewhere."
             )
+
+
+def alike(
+    weights: Mapping[str, Tensor],
+    rate: Any,
+    momentum: Any,
+    initial_state: State | None,
+) -> dict[str, Any]:
+    """What of these all ranks must have alike: numbers for all steps, weights, the first state."""
+    found = {
+        name: float(x)
+        for name, x in (("rate", rate), ("momentum", momentum))
+        if x is not None and not isinstance(x, Mapping) and not (isinstance(x, Tensor) and x.ndim)
+    }
+    parts = {"weights": weights}
+    if initial_state is not None:
+        parts |= {
+            "initial_state": initial_state,
+            "initial_state.accumulators": initial_state.accumulators,
+        }
+    tensors = {f"{what}[{n!r}]": x for what, all_ in parts.items() for n, x in all_.items()}
+    return found | {name: digest(x) for name, x in sorted(tensors.items())}
+
+
+def digest(x: Tensor) -> str:
+    """A floating tensor's dtype, shape, and 64 bits of all its entries, in their order.
+
+    They are made where the tensor is. If one entry alone differs, they differ; tensors that differ
+    otherwise have the same bits with a chance of about 2^-64.
+    """
+    words = {8: torch.int64, 4: torch.int32, 2: torch.int16}
+    x = (x.detach() + 0.0).contiguous()  # 0 for -0
+    entries = x.view(words[x.element_size()]).flatten().long()
+    places = mixed(torch.arange(1, len(entries) + 1, device=x.device))
+    bits = int(mixed(entries ^ places).sum()) % 2**64
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)} with digest {bits:016x}"
+
+
+def mixed(x: Tensor) -> Tensor:
+    """64-bit integers, each mapped to another as if at random: the finaliser of SplitMix64."""
+    x = (x ^ (x >> 30)) * -4658895280553007687
+    x = (x ^ (x >> 27)) * -7723592293110705685
+    return x ^ (x >> 31)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +16,8 @@ class State(Mapping[str, Tensor]):
 
     As a mapping it is that of the weights, each `[B, H, rows, cols]`. `accumulators` are the M of
     the update rule, of the same shapes, for each trained weight of a loop with momentum. Its size
-    does not depend on how long the past was. float32, or float64 if the inputs are.
+    does not depend on how long the past was. float32, or float64 if the inputs are. Copies are
+    deep as those of tensors are; those of tensors with a history stay in the graph.
     """
 
     weights: Mapping[str, Tensor]
@@ -36,3 +39,18 @@ class State(Mapping[str, Tensor]):
             for all_ in (self.weights, self.accumulators)
         )
         return State(weights, accumulators)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        return self.map(lambda x: copied(x, memo))
+
+    def __repr__(self) -> str:
+        weights, accumulators = (
+            ", ".join(f"{name} {tuple(x.shape)}" for name, x in all_.items()) or "none"
+            for all_ in (self.weights, self.accumulators)
+        )
+        return f"State(weights: {weights}; accumulators: {accumulators})"
+
+
+def copied(x: Tensor, memo: dict[int, Any]) -> Tensor:
+    """A copy of a tensor, of one with a history too, which PyTorch's own `deepcopy` refuses."""
+    return deepcopy(x, memo) if x.is_leaf else x.clone()

@@ -6,32 +6,90 @@ that is open, fewer than `chunk`: a constant size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..loops import InnerLoop
+from .calls import tied
 from .chunks import Outputs
-from .inputs import Number, Rates, Weights
+from .inputs import DTYPES, Number, Rates, Weights, wide
 from .pieces import Piece
-from .state import State
+from .state import State, copied
 
 Run = Callable[..., Outputs]
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Where a sequence stands: `state` after its whole chunks, and the tokens of the `open` one.
+    """Where sequences stand: `state` after their whole chunks, and the tokens of the `open` one.
 
     Both are None at the start. After a `last` piece that ends with a
-    short chunk the stream is `closed`.
+    short chunk the stream is `closed`. A stream never changes: each method returns another one.
+    Copies are deep as those of tensors are; those of tensors with a history stay in the graph.
     """
 
     state: State | None = None
     open: Piece | None = None
     closed: bool = False
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Stream:
+        """The stream with a function of each tensor in its place.
+
+        Tensors have the batch first: those of the state are `[B, H, rows, cols]`, those of the
+        open chunk `[B, tokens, H, width]`, its numbers `[B, tokens or 1, H]`.
+        """
+        state = None if self.state is None else self.state.map(function)
+        piece = None if self.open is None else self.open.map(function)
+        return Stream(state, piece, self.closed)
+
+    def detach(self) -> Stream:
+        """The stream without its history, as to train on a long sequence by parts."""
+        return self.map(Tensor.detach)
+
+    def to(self, *args: Any, **kwargs: Any) -> Stream:
+        """The stream on another device or of another dtype; arguments are those of `Tensor.to`.
+
+        The state stays float32 where tokens are shorter. Raises `TypeError` unless the dtype is
+        a floating one, and as `Tensor.to` does.
+        """
+        dtype = torch.empty(0).to(*args, **kwargs).dtype
+        if dtype not in DTYPES:
+            raise TypeError(f"a stream must have a floating dtype; got {dtype}. Choose another.")
+
+        def widened(x: Tensor) -> Tensor:
+            like = x.new_empty(0).to(*args, **kwargs)
+            return x.to(like.device, wide(like.dtype))
+
+        state = None if self.state is None else self.state.map(widened)
+        piece = None if self.open is None else self.open.map(lambda x: x.to(*args, **kwargs))
+        return Stream(state, piece, self.closed)
+
+    def reorder(self, indices: Tensor | Sequence[int]) -> Stream:
+        """The stream of the sequences `indices` of the batch, in that order, as a beam search asks.
+
+        indices: integers in [0, B), of which some may be left out or there several times; as many
+        as the new batch has. Raises `TypeError` or `ValueError` for what is no list of integers,
+        `IndexError` for those out of range.
+        """
+        picked = torch.as_tensor(indices)
+        picked = picked.long() if picked.numel() == 0 else picked
+        if picked.dtype not in (torch.int64, torch.int32) or picked.ndim != 1:
+            raise TypeError(
+                "`indices` must be a list of integers; got shape "
+                f"{tuple(picked.shape)} of {picked.dtype}. Pass one for each new sequence."
+            )
+        return self.map(lambda x: x.index_select(0, picked.to(x.device)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stream:
+        return self.map(lambda x: copied(x, memo))
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self.closed else ""
+        return f"Stream({self.state}, {self.waiting} tokens in an open chunk{closed})"
 
     @property
     def waiting(self) -> int:
@@ -85,7 +143,7 @@ def feed(
     check_lengths(loop, stream, q, k, v, rate, momentum)
     piece = Piece(q, k, v, rate, momentum)
     if stream.open is not None:
-        piece = stream.open.map(lambda x, y: torch.cat([x, y], dim=1), piece)
+        piece = piece.map(lambda new, old: torch.cat([old, new], dim=1), stream.open)
     outputs, state = [], stream.state
     # What is read before the update of an open chunk needs no token of it but those asked for.
     done = skipped = waiting if whole == 0 and early and not last else 0
@@ -104,10 +162,10 @@ def feed(
             outputs.append(made)
             state = after if stop == whole or last else state
             done = stop
-    found = torch.cat(outputs, dim=1) if outputs else v[:, :0]
-    open_ = None if tokens == whole or last else piece.cut(whole, tokens, length).map(torch.clone)
-    closed = stream.closed or (last and tokens > whole)
-    return found[:, waiting - skipped :], Stream(state, open_, closed)
+    found = torch.cat(outputs, dim=1)[:, waiting - skipped :] if outputs else v[:, :0]
+    found, _ = tied(found, None, q, k, v, weights, rate, momentum, stream.state)
+    open_ = None if tokens == whole or last else piece.cut(whole, tokens, length).kept()
+    return found, Stream(state, open_, stream.closed or (last and tokens > whole))
 
 
 def check_lengths(

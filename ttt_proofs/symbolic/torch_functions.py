@@ -1,7 +1,8 @@
 """The functions that loops name, in PyTorch: what clips, orthogonalises, restores a norm.
 
 Their source is pasted into a loop's code, so each stands by itself and needs `torch` alone.
-Matrices are `[..., rows, cols]`, of any floating dtype; results have the dtype of the argument.
+Matrices are `[..., rows, cols]`, of any floating dtype; results have the dtype of the argument,
+norms and what is added to them are float32 at least.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import torch
 
 def column_norm(G: torch.Tensor) -> torch.Tensor:
     """`1 / (‖G[:, c]‖ + 1)`, `[..., 1, cols]`. Source: ViTTT as released."""
-    return 1 / (torch.linalg.vector_norm(G, dim=-2, keepdim=True) + 1)
+    wide = torch.promote_types(G.dtype, torch.float32)
+    return (1 / (torch.linalg.vector_norm(G, dim=-2, keepdim=True, dtype=wide) + 1)).to(G.dtype)
 
 
 def initial_norm(W: torch.Tensor, W_0: torch.Tensor) -> torch.Tensor:
     """`‖W_0[:, c]‖ / (‖W[:, c]‖ + 1e-5)`, `[..., 1, cols]`. Source: LaCT as released."""
-    now, first = (torch.linalg.vector_norm(x, dim=-2, keepdim=True) for x in (W, W_0))
-    return first / (now + 1e-5)
+    wide = torch.promote_types(W.dtype, torch.float32)
+    now, first = (torch.linalg.vector_norm(x, dim=-2, keepdim=True, dtype=wide) for x in (W, W_0))
+    return (first / (now + 1e-5)).to(W.dtype)
 
 
 def muon(G: torch.Tensor) -> torch.Tensor:
@@ -36,7 +39,8 @@ def muon(G: torch.Tensor) -> torch.Tensor:
     )
     tall = G.shape[-2] > G.shape[-1]
     X = G.mT if tall else G  # the smaller of the two products X Xᵀ, Xᵀ X
-    X = X / (torch.linalg.matrix_norm(X, keepdim=True) + 1e-7)
+    wide = torch.promote_types(X.dtype, torch.float32)
+    X = (X / (torch.linalg.matrix_norm(X, keepdim=True, dtype=wide) + 1e-7)).to(X.dtype)
     for a, b, c in coefficients:
         A = X @ X.mT
         X = a * X + (b * A + c * A @ A) @ X
