@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -68,6 +68,11 @@ class Drawn(NamedTuple):
     def amplification(self) -> float | None:
         """How much larger the change of the results is than that of the inputs."""
         return None if self.rounding is None else self.rounding / UNIT["float64"]
+
+
+def amplified(drawn: Iterable[Drawn]) -> float | None:
+    """The largest amplification that was measured; None where none was."""
+    return max((x.amplification for x in drawn if x.amplification is not None), default=None)
 
 
 def draw_steady(

@@ -120,7 +120,8 @@ def statement_witness(part: Part, loop: InnerLoop, *, seed: int) -> Observation:
         return {name: outputs[0, :, 0].unflatten(0, (STEPS, *tokens(loop)))}
 
     sizes, widths = sizes_of(loop)
-    inputs, found, _ = draw_steady(loop, seed, reference, sizes=sizes)
+    drawn = draw_steady(loop, seed, reference, sizes=sizes)
+    inputs, found, _ = drawn
     expected, allowed = found[name], allowance(loop, sizes["T"])
     model = FloatModel(Floats(), widths, part.proof.definitions, 0, given(loop, inputs))
     errors, every = [], part.statement.every
@@ -139,6 +140,8 @@ def statement_witness(part: Part, loop: InnerLoop, *, seed: int) -> Observation:
         "float64",
         ("statement",),
         "statement",
+        drawn.amplification,
+        int(not drawn.steady),
     )
 
 

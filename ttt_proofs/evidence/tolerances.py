@@ -108,3 +108,6 @@ SURE = 1e3
 # Where the loop makes a change this many times as large, half of the digits are rounding, and
 # agreement means nothing.
 LOST = 1e7
+
+# Where rounding in a precision makes more than this part of the outputs, comparing in it is idle.
+NOISE = 0.25
