@@ -87,7 +87,7 @@ def compared(seen: list[Observation]) -> dict[str, Any]:
     if lost := [o.worst for o in seen if not o.is_finite]:
         told = broken(f"missing, of another shape, or not finite: {', '.join(dict.fromkeys(lost))}")
     if idle := sum(o.undecided for o in seen):
-        why = "of draws rounding was enlarged too much to tell small errors"
+        why = "draws rounding is enlarged too much to tell small errors"
         told["meaningless"] = f"at {idle} of {sum(o.trials for o in seen)} {why}"
     finite = amplification if amplification and math.isfinite(amplification) else None
     return told | {"amplification": finite}
