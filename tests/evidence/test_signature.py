@@ -4,7 +4,7 @@ from functools import partial, wraps
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from tests.evidence.test_check import DELTA, HEAVY, LINEAR, Layer
 from ttt_proofs import check, reduce
@@ -248,3 +248,25 @@ def test_a_second_call_gets_the_inputs_as_they_were():
 
     told = [check(mine, LINEAR, trials=1) for mine in (spoiling, halved)]
     assert told[0].candidate == told[1].candidate
+
+
+def test_distributed_data_parallel_is_read_through():
+    class Scaled(Layer):
+        """With a parameter, which DistributedDataParallel requires."""
+
+        def __init__(self, faulty):
+            super().__init__(faulty)
+            self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def forward(self, q, k, v, weights, rate):
+            return self.scale * super().forward(q, k, v, weights, rate)[0]
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        kinds = [
+            check(nn.parallel.DistributedDataParallel(Scaled(faulty)), LINEAR, trials=2).kind
+            for faulty in (False, True)
+        ]
+    finally:
+        distributed.destroy_process_group()
+    assert kinds == ["exact", "wrong"]
