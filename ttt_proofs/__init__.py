@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .checker.proof import Theorem
     from .evidence.check import check
     from .evidence.report import prove, refute, verify
-    from .evidence.types import Evidence, Observation, Refutation
+    from .evidence.types import Evidence, Observation, Refutation, Verdict
     from .layer import TTTLayer
     from .loops import InnerLoop
     from .reduction import Reduction, reduce
@@ -27,6 +27,7 @@ _HOME = {
     "Refutation": "evidence.types",
     "TTTLayer": "layer",
     "Theorem": "checker.proof",
+    "Verdict": "evidence.types",
     "check": "evidence.check",
     "prove": "evidence.report",
     "reduce": "reduction",
@@ -42,6 +43,7 @@ __all__ = [
     "Refutation",
     "TTTLayer",
     "Theorem",
+    "Verdict",
     "check",
     "prove",
     "reduce",

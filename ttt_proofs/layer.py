@@ -41,7 +41,8 @@ class TTTLayer(nn.Module):
     of the net, key_width by default. mode: "recurrent" takes one step after the other; "parallel"
     is the chunked form; "kernel" the Triton kernels, on CUDA or in the interpreter; "auto" the
     form that `mode_for` names, which always runs. The same parameters give the same outputs, to
-    rounding, in every mode. `mode` may be assigned at any time. tile: tokens that the parallel
+    rounding, in every mode; LaCT with chunks of one token enlarges that more than 1e7 times
+    (`Reduction.amplification`). `mode` may be assigned at any time. tile: tokens that the parallel
     form treats at once.
     Parameters are float32; under `torch.autocast`, or with the layer in another dtype, tokens
     have that one and states float32. Norms are float32 at least, and so is all of the loop where

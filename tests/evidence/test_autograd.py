@@ -22,8 +22,10 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
+from ttt_proofs.parallel import forms
 from ttt_proofs.reduction import reduce
 from ttt_proofs.reference import run_loop
+from ttt_proofs.symbolic.torch_code import compiled, torch_loop
 
 
 def same(result, given):
@@ -309,7 +311,53 @@ def test_inputs_are_redrawn_where_rounding_would_hide_faults():
     calls.clear()
     assert draw_steady(LOOPS["deep"], 5, reference).inputs is calls[0] and len(calls) == 1
     never = draw_steady(LACT, 5, lambda x: {"outputs": torch.rand(3, dtype=torch.float64)})
-    assert not never.steady
+    assert not never.steady and never.amplification is not None and never.amplification > 1e10
+    calls.clear()
+    told = draw_steady(LOOPS["deep"], 5, reference, draws=1)
+    assert len(calls) == 2 and told.amplification is not None and not told.steady
+
+
+def test_the_witness_says_where_it_can_tell_nothing(monkeypatch):
+    seen = autograd_witness(Fake(LACT), seed=0)
+    assert seen.undecided == 0 and seen.amplification is not None and seen.amplification < 300
+    assert autograd_witness(Fake(LOOPS["linear"]), seed=0).amplification is None
+    monkeypatch.setattr("ttt_proofs.evidence.conditioning.DRAWS", 1)
+    single = replace(LACT, schedule=Schedule(1, "before_update"))
+    lost = [autograd_witness(Fake(single), seed=seed) for seed in range(6)]
+    assert any(seen.undecided and (seen.amplification or 0) > 300 for seen in lost)
+    assert all(seen.undecided <= seen.trials == 3 for seen in lost)
+
+
+def turned(given):
+    """Initial weights that are transposed where that keeps the shape."""
+    weights = given["weights"].items()
+    return given | {"weights": {n: w.mT if w.shape[1] == w.shape[2] else w for n, w in weights}}
+
+
+@pytest.mark.parametrize("form", BOTH_FORMS)
+@pytest.mark.parametrize("loop", [*LOOPS, *TOKENS])
+def test_a_transposed_square_is_caught_by_two_trials(loop, form):
+    case = (LOOPS | TOKENS)[loop]
+    for seed in range(0, 12, 3):
+        seen = autograd_witness(Fake(case, before={form: turned}), seed=seed, trials=2)
+        assert not seen.agrees and seen.is_finite and seen.worst.startswith(f"{form}: ")
+
+
+HALF = replace(LACT, update=replace(LACT.update, orthogonal="muon_bfloat16"))
+
+
+def test_muon_in_bfloat16_on_the_other_side_of_a_square_is_caught(monkeypatch):
+    """As where a layer that stores outputs by inputs is copied with its test of the shape."""
+    sound = autograd_witness(reduce(HALF), seed=0, trials=2)
+    assert sound.agrees
+    source = torch_loop(HALF).source
+    fault = source.replace("G.shape[-2] >= G.shape[-1]", "G.shape[-2] > G.shape[-1]")
+    assert fault != source
+    other = compiled(fault)
+    monkeypatch.setattr(forms, "torch_loop", lambda _: other)
+    for seed in range(4):
+        seen = autograd_witness(reduce(HALF), seed=seed, trials=2)
+        assert not seen.agrees and 1e-4 < seen.max_relative_error < math.inf
 
 
 def test_moved_inputs_differ_by_a_unit_in_the_last_place():

@@ -299,6 +299,58 @@ def test_a_missing_tensor_does_not_agree(monkeypatch):
     assert not observed.agrees and observed.worst == "float32: final W"
 
 
+def turned(real):
+    """A kernel whose initial state is transposed where that keeps its shape."""
+
+    def flip(x):
+        if isinstance(x, tuple):
+            return tuple(map(flip, x))
+        return x.mT if x.shape[-2] == x.shape[-1] else x
+
+    def wrong(*given, initial_state, **options):
+        return real(*given, initial_state=flip(initial_state), **options)
+
+    return wrong
+
+
+@pytest.mark.parametrize("operator", list(LOOPS)[:4])
+def test_a_transposed_square_does_not_agree(operator, monkeypatch):
+    monkeypatch.setattr(kernels, operator, turned(getattr(kernels, operator)))
+    observed = kernel_witness(LOOPS[operator], seed=0, device=DEVICE)
+    assert not observed.agrees and observed.is_finite
+
+
+def test_it_is_told_where_short_floats_say_nothing(monkeypatch):
+    monkeypatch.setitem(witness.DTYPES, DEVICE, (torch.float32,))
+    sized(monkeypatch, T=5)
+    loop = LOOPS["linear_attention"]
+    seen = kernel_witness(loop, seed=0, device=DEVICE)
+    assert seen.amplification is not None and 1 < seen.amplification < 100 and seen.undecided == 0
+    monkeypatch.setattr(witness, "amplification", lambda *_, **__: 1e7)
+    assert kernel_witness(loop, seed=0, device=DEVICE).undecided == 1
+    derivation = replace(sum_order.derive(), loops=(loop,))
+    told = verify(derivation, witnesses=["kernel"], device=DEVICE).kernel
+    assert told["amplification"] == 1e7 and "rounding" in told["meaningless"]
+
+
+def test_a_kernel_that_is_not_finite_or_raises_is_broken(monkeypatch):
+    derivation = replace(sum_order.derive(), loops=(LOOPS["linear_attention"],))
+    real = kernels.linear_attention
+
+    def spoilt(*given, **options):
+        o, last = real(*given, **options)
+        return o * math.nan, last
+
+    def raising(*_, **__):
+        raise ZeroDivisionError("mine")
+
+    for fault in (spoilt, raising):
+        monkeypatch.setattr(kernels, "linear_attention", fault)
+        report = verify(derivation, witnesses=["kernel"], device=DEVICE)
+        assert report.kernel["status"] == "broken" and not report.as_stated
+        assert report.kernel["reason"]
+
+
 WIDE = {"D_k": 16, "D_v": 16, "D_h": 16}
 
 

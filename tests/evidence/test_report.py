@@ -1,10 +1,19 @@
 """`prove`, `refute`, `verify`: what they say, and that each witness can say no."""
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
+import torch
 
-from derivations import momentum, momentum_rates_agree, sum_order, swiglu_gradients
+from derivations import (
+    momentum,
+    momentum_rates_agree,
+    sum_order,
+    swiglu_gradients,
+    weight_norm_is_plain_sum,
+)
 from ttt_proofs import Evidence, Refutation, Theorem, prove, refute, verify
 from ttt_proofs.checker.definitions import Equation
 from ttt_proofs.checker.proof import Assume, Proof, Sequent, Step
@@ -12,6 +21,9 @@ from ttt_proofs.checker.terms import Add, CheckerError
 from ttt_proofs.evidence import report as report_module
 from ttt_proofs.evidence import status as status_module
 from ttt_proofs.evidence.report import Report, decide
+from ttt_proofs.evidence.statement import FloatModel
+from ttt_proofs.evidence.types import Observation
+from ttt_proofs.parallel import forms
 from ttt_proofs.symbolic import Derivation
 
 
@@ -81,7 +93,7 @@ def test_a_proved_claim_that_the_exact_witness_refutes_is_undecided_never_holds(
     assert decide(proved, refuted, {"status": "agrees"}) == "undecided"
 
 
-@pytest.mark.parametrize("status", ["disagrees"])
+@pytest.mark.parametrize("status", ["disagrees", "broken"])
 def test_a_proved_claim_that_autograd_contradicts_is_not_said_to_hold(status):
     assert decide({"status": "proved"}, {"status": "agrees"}, {"status": status}) == "undecided"
 
@@ -152,3 +164,74 @@ def test_a_disagreement_without_a_counterexample_is_not_a_refutation(monkeypatch
     assert report.exact["status"] == "disagrees"
     assert report.outcome == "undecided"
     assert not report.as_stated
+
+
+def spoilt(fault):
+    """The recurrence that reductions run, with a fault in its outputs."""
+    real = forms.recurrent
+
+    def run(*given, **others):
+        o, state = real(*given, **others)
+        return fault(o), state
+
+    return run
+
+
+def raising(o):
+    """A fault that raises."""
+    raise ZeroDivisionError("mine")
+
+
+FAULTS = {
+    "NaN": lambda o: o * math.nan,
+    "one NaN": lambda o: torch.where(torch.arange(o.numel()).view(o.shape) == 0, math.nan, o),
+    "infinity": lambda o: o / 0,
+    "a shape": lambda o: o[:, :1],
+    "finite": lambda o: o * 1.001,
+    "raises": raising,
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_broken_reduction_does_not_make_a_claim_fail_as_stated(name, monkeypatch):
+    """It is the statement that should differ from the loop, in finite numbers."""
+    sound = verify(momentum_rates_agree.derive(), witnesses=["autograd"])
+    assert sound.autograd["status"] == "disagrees" and sound.as_stated
+    monkeypatch.setattr(forms, "recurrent", spoilt(FAULTS[name]))
+    report = verify(momentum_rates_agree.derive(), witnesses=["autograd"])
+    assert report.autograd["status"] == "broken" and not report.as_stated
+    assert report.autograd["reason"] and json.dumps(report.json())
+    held = verify(momentum.derive(), witnesses=["proof", "autograd"])
+    assert held.autograd["status"] == ("disagrees" if name == "finite" else "broken")
+    assert held.outcome == "undecided" and not held.as_stated
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_a_statement_that_is_not_evaluated_does_not_fail_as_stated(value, monkeypatch):
+    def wrong(*_given, **_others):
+        return value if value is not None else raising(None)
+
+    monkeypatch.setattr(FloatModel, "value", wrong)
+    report = verify(momentum_rates_agree.derive(), witnesses=["autograd"])
+    assert report.autograd["status"] == "broken" and not report.as_stated
+    assert not verify(momentum.derive(), witnesses=["autograd"]).as_stated
+
+
+def test_a_statement_that_rounding_hides_does_not_fail_as_stated(monkeypatch):
+    seen = Observation(
+        False, 1e-9, 1e-12, 1, "cpu", "float64", ("statement",), "statement", 1e9, undecided=1
+    )
+    monkeypatch.setattr("ttt_proofs.evidence.statement.statement_witness", lambda *_, **__: seen)
+    report = verify(momentum_rates_agree.derive(), witnesses=["autograd"])
+    assert report.autograd["status"] == "broken" and not report.as_stated
+    assert report.autograd["amplification"] == 1e9
+    assert "rounding" in report.autograd["meaningless"]
+
+
+def test_amplification_is_told_where_it_was_measured():
+    plain, normed = (
+        verify(d.derive(), witnesses=["autograd"]).autograd
+        for d in (momentum, weight_norm_is_plain_sum)
+    )
+    assert plain["amplification"] is None and normed["amplification"] > 0
+    assert "meaningless" not in plain and "meaningless" not in normed

@@ -444,7 +444,7 @@ def rounded(x):
 
 def in_bfloat16(matrix):
     """Muon on one matrix, every operation in float64 and then rounded to bfloat16."""
-    tall = len(matrix) > len(matrix[0])
+    tall = len(matrix) >= len(matrix[0])
     x = rounded(matrix.T if tall else matrix)
     x = rounded(x / rounded(rounded(x.square().sum().sqrt()) + TINY))
     for a, b, c in NEWTON_SCHULZ:

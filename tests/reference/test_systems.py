@@ -11,20 +11,23 @@ from ttt_proofs.loops import (
     Frobenius,
     GradientStep,
     InnerLoop,
+    Linear,
     Schedule,
     SwiGLU,
 )
+from ttt_proofs.reduction import reduce
 from ttt_proofs.reference import run_loop
+from ttt_proofs.symbolic.torch_code import torch_loop
 
 BOUND = 1e-11  # of the largest number in a tensor, in float64
 
 
 def newton_schulz(matrices):
-    """LaCT's Muon on `[n, rows, cols]`."""
+    """LaCT's Muon on `[n, outputs, inputs]`, in the precision that it is given."""
     x = matrices
     if matrices.shape[1] > matrices.shape[2]:
         x = x.transpose(1, 2)
-    x = x / (x.square().sum(dim=(1, 2), keepdim=True).sqrt() + 1e-7)
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for a, b, c in [
         (4.0848, -6.8946, 2.9270),
         (3.9505, -6.3029, 2.6377),
@@ -33,10 +36,18 @@ def newton_schulz(matrices):
         (2.8366, -3.0525, 1.2012),
     ]:
         outer = torch.bmm(x, x.transpose(1, 2))
-        x = a * x + torch.bmm(b * outer + c * torch.bmm(outer, outer), x)
+        x = a * x + torch.bmm(b * outer + torch.bmm(c * outer, outer), x)
     if matrices.shape[1] > matrices.shape[2]:
         x = x.transpose(1, 2)
     return x
+
+
+def newton_schulz_bfloat16(matrices):
+    """The same as released: in bfloat16."""
+    return newton_schulz(matrices.to(torch.bfloat16)).to(matrices.dtype)
+
+
+MUON = {None: None, "muon": newton_schulz, "muon_bfloat16": newton_schulz_bfloat16}
 
 
 def silu_backward(above, x):
@@ -50,7 +61,7 @@ def fold(x):
     return x.transpose(1, 2).flatten(0, 1)
 
 
-def lact(q, k, v, weights, rate, momentum, chunk, use_muon):
+def lact(q, k, v, weights, rate, momentum, chunk, muon):
     """LaCT as released, with weights `[out, in]` and gradients by hand.
 
     Each chunk applies the weights as they were before it, then updates them. What is released
@@ -82,7 +93,7 @@ def lact(q, k, v, weights, rate, momentum, chunk, use_muon):
 
         mean = momentum[:, s:e].mean(dim=1, keepdim=True)
         m0, m1, m2 = d0 + m0 * mean, d1 + m1 * mean, d2 + m2 * mean
-        steps = [newton_schulz(m) if use_muon else m for m in (m0, m1, m2)]
+        steps = [muon(m) if muon else m for m in (m0, m1, m2)]
         w0, w1, w2 = (w + step for w, step in zip((w0, w1, w2), steps, strict=True))
         w0 = w0 / (w0.square().sum(2, keepdim=True).sqrt() + 1e-5) * norm0
         w1 = w1 / (w1.square().sum(2, keepdim=True).sqrt() + 1e-5) * norm1
@@ -200,9 +211,7 @@ def lact_distance(run, chunk, muon="muon", widths=(3, 5, 4)):
     ours = results(
         lambda: run(loop, q, k, v, weights=weights, rate=rate, momentum=momentum), leaves
     )
-    theirs = results(
-        lambda: lact(q, k, v, weights, rate, momentum, chunk, muon is not None), leaves
-    )
+    theirs = results(lambda: lact(q, k, v, weights, rate, momentum, chunk, MUON[muon]), leaves)
     return distance(ours, theirs)
 
 
@@ -232,6 +241,38 @@ WIDTHS = [(3, 5, 4), (5, 3, 2), (4, 4, 4)]
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 16])
 def test_lact_as_released(chunk, muon, widths):
     assert lact_distance(run_loop, chunk, muon, widths) <= BOUND
+
+
+def derived(loop, q, k, v, **others):
+    """The recurrence with the code that was written from the proved expressions."""
+    return reduce(loop).recurrent(q, k, v, **others)
+
+
+SQUARE = [(4, 4, 4), (3, 3, 5), (5, 3, 3), (8, 8, 8)]
+
+
+@pytest.mark.parametrize("run", [run_loop, derived])
+@pytest.mark.parametrize("widths", WIDTHS + SQUARE)
+@pytest.mark.parametrize("chunk", [1, 3, 7])
+def test_lact_as_released_in_bfloat16(chunk, widths, run):
+    """To the roundings of Muon, which depend on whether a matrix or its transpose is iterated."""
+    assert lact_distance(run, chunk, "muon_bfloat16", widths) <= BOUND
+
+
+SHAPES = [(1, 1), (2, 2), (3, 3), (16, 16), (65, 65), (1, 4), (4, 1), (3, 8), (8, 3), (64, 33)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_muon_in_bfloat16_is_bit_for_bit_that_of_the_layer_as_released(dtype, shape):
+    """The derived code holds inputs by outputs what is released as outputs by inputs."""
+    loop = InnerLoop(Linear(), Frobenius(), GradientStep(orthogonal="muon_bfloat16"))
+    generator = torch.Generator().manual_seed(5)
+    gradient = torch.randn((2, 3, *shape), generator=generator).to(dtype)
+    released = newton_schulz_bfloat16(gradient.mT.contiguous().flatten(0, 1))
+    made = torch_loop(loop).orthogonal(gradient)
+    assert made.dtype == dtype
+    assert torch.equal(made, released.mT.unflatten(0, (2, 3)))
 
 
 @pytest.mark.parametrize(("chunk", "length"), [(6, 6), (1, 4), (3, 6)])
@@ -281,6 +322,11 @@ LACT = [
     ("oracle", "create_graph=inner.outer", "create_graph=False"),
     ("oracle", 'schedule.read == "before_update"', 'schedule.read == "after_update"'),
 ]
+HALF = [
+    ("rule", "shape[-2] >= matrix", "shape[-2] > matrix"),
+    ("rule", "matrix.mT if tall else matrix", "matrix"),
+    ("rule", "matrix.to(torch.bfloat16)", "matrix.to(torch.float16)"),
+]
 VITTT = [
     ("rule", "(column_norms(step) + 1)", "column_norms(step)"),
     ("rule", "(column_norms(step) + 1)", "(column_norms(step).detach() + 1)"),
@@ -319,6 +365,12 @@ def vittt_distances(run):
 def test_lact_notices_a_planted_fault(module, sound, fault, tmp_path):
     with faulty(tmp_path, module, sound, fault) as run:
         assert breaks(lambda: lact_distances(run))
+
+
+@pytest.mark.parametrize(("module", "sound", "fault"), HALF)
+def test_lact_in_bfloat16_notices_a_planted_fault(module, sound, fault, tmp_path):
+    with faulty(tmp_path, module, sound, fault) as run:
+        assert breaks(lambda: [lact_distance(run, 3, "muon_bfloat16", w) for w in SQUARE])
 
 
 @pytest.mark.parametrize(("module", "sound", "fault"), VITTT)

@@ -13,8 +13,8 @@ from torch import Tensor
 from ttt_proofs.loops import InnerLoop
 from ttt_proofs.reference import run_loop
 
-from .conditioning import draw_steady, relative_errors
-from .sampling import Inputs, ragged
+from .conditioning import Drawn, amplified, draw_steady, relative_errors
+from .sampling import Inputs, ragged, square
 from .tolerances import allowance
 from .types import Observation
 
@@ -58,7 +58,8 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     in q, k, v, every initial weight, and the rates and momenta that are tensors; a gradient that
     is absent counts as zero. The first trial takes two batch entries, two heads and two chunks
     and a token (of images two), so that even one trial sees momentum carried on, a short last
-    chunk, and two sequences that must not mix.
+    chunk, and two sequences that must not mix. In the second all weights are square, where
+    a transpose has the right shape.
 
     The error of a tensor is `max|a - b| / max|b|` for b of the reference (or a least scale, where
     that is larger), and infinite where shapes differ or a number is NaN or infinite on either
@@ -81,11 +82,14 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     smallest = allowance(loop, 1).scale
     errors: dict[str, float] = {}
     longest = 0
+    drawn: list[Drawn] = []
     for trial in range(trials):
-        sizes = {"B": 2, "T": ragged(loop, 2), "H": 2} if trial == 0 else None
         start, draw = rng.getrandbits(63), rng.getrandbits(63)
+        first = {"B": 2, "T": ragged(loop, 2), "H": 2}
+        sizes = {0: first, 1: square(loop, start)}.get(trial)
         reference = partial(measured, partial(run_loop, loop), draw)
-        inputs, expected, _ = draw_steady(loop, start, reference, sizes=sizes)
+        drawn.append(draw_steady(loop, start, reference, sizes=sizes))
+        inputs, expected, _ = drawn[-1]
         longest = max(longest, inputs.q.shape[1])
         for form, run in forms.items():
             found = measured(run, draw, inputs)
@@ -103,6 +107,8 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
         dtype="float64",
         what=tuple(errors),
         worst=worst,
+        amplification=amplified(drawn),
+        undecided=sum(not each.steady for each in drawn),
     )
 
 

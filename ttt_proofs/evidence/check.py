@@ -2,64 +2,54 @@
 
 from __future__ import annotations
 
-import inspect
+import math
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..loops import InnerLoop
 from ..reference.oracle import run_loop
-from .conditioning import draw_steady
-from .sampling import Inputs, ragged
-from .tolerances import PLAIN, Allowance, allowance
-from .types import Observation
+from .conditioning import DRAWS, Drawn, draw_steady
+from .sampling import Inputs, ragged, square
+from .signature import call
+from .tolerances import LOST, SURE, allowance
+from .types import Draw, Verdict
 
 LONG = 64  # tokens; a fault that shows only late must still show
+SQUARE = 1  # the trial at which all weights are square
 
 
 @dataclass(frozen=True)
-class Departure:
-    """Where a candidate first leaves the loop: the earliest token whose output differs.
+class Found:
+    """What one draw showed: the draw, and where the candidate departs there, if it does."""
 
-    batch, token, head: its place; candidate, expected: the outputs there, `[V]` as lists;
-    error: the relative error; seed: of the draw that differs. The same `check` finds it again.
-    """
-
-    batch: int
-    token: int
-    head: int
-    candidate: tuple[float, ...]
-    expected: tuple[float, ...]
-    error: float
-    seed: int
-
-    agrees = False
-
-    def __str__(self) -> str:
-        return (
-            f"departs at token {self.token} (batch {self.batch}, head {self.head}): got "
-            f"{self.candidate}, the loop has {self.expected}; seed {self.seed}"
-        )
+    draw: Draw
+    departure: dict[str, Any] | None
 
 
 def check(
     candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: int = 0, trials: int = 5
-) -> Observation | Departure:
-    """Whether a callable or `nn.Module` computes the loop's outputs, or where it departs.
+) -> Verdict:
+    """Whether a callable or `nn.Module` computes the loop's outputs: a `Verdict`, with the reason.
 
-    The candidate gets q, k `[B, T, H, K]`, v `[B, T, H, V]` and, by keyword, those of `weights`
-    (a dict of initial weights `[H, rows, cols]`, without batch), `rate` and `momentum` (numbers,
-    `[B, N, H]` if per step, `[B, T, H]` if per token, such a rate for each trained weight; or None)
-    that its signature names; it returns outputs `[B, T, H, V]`, alone or first in a tuple. Inputs
-    are float64 and drawn at random: first two sequences of at least LONG tokens and a ragged last
-    chunk (whole images for a convolution), then short ones. The reference runs the real inner loop
-    by autograd. Only outputs are compared, no gradients; an `Observation` is no proof, and a
-    `Departure` names the earliest token of the first draw that differs.
-    Raises `TypeError` or `ValueError` if the candidate is not callable or returns no tensor, or
-    if the loop has abstract parts.
+    The candidate gets, of these inputs, those that its parameters name (`signature.call`): q, k
+    `[B, T, H, K]`, v `[B, T, H, V]`, `weights` (a dict of initial weights `[H, rows, cols]`,
+    without batch), `rate` and `momentum` (numbers, `[B, N, H]` if per step, `[B, T, H]` if per
+    token, such a rate for each trained weight; or None). It returns outputs `[B, T, H, V]`, alone
+    or first in a tuple. Inputs are float64 and drawn at random: first two sequences of at least
+    LONG tokens and a ragged last chunk (whole images for a convolution), then such ones with
+    square weights, then short ones. The reference runs the real inner loop by autograd; gradients
+    are recorded in both, whatever mode `check` is called in. Only outputs are compared.
+
+    At each draw the reference runs again on inputs that are moved in the last place. Loops such as
+    LaCT with chunks of one token (Muon of gradients of rank one) so become others altogether after
+    some tokens (`Reduction.amplification`); there the verdict is "undecided", unless an error is
+    far beyond rounding.
+    Raises `TypeError` or `ValueError` if the candidate is not callable, requires an argument of
+    another name or returns no tensor, or if the loop has abstract parts.
     """
     if not callable(candidate):
         raise TypeError(
@@ -70,61 +60,128 @@ def check(
         raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use 5.")
-    worst, allowed = 0.0, allowance(loop, 1)
-    for trial in range(trials):
-        inputs, expected = drawn(loop, seed + trial, first=trial == 0)
-        got = call(candidate, deepcopy(inputs))  # the candidate may write into what it is given
-        if got.shape != expected.shape:
-            raise TypeError(
-                f"`candidate` must return {tuple(expected.shape)} outputs; got "
-                f"{tuple(got.shape)}. Return [batch, time, heads, width]."
-            )
-        departure, error = compare(got.detach().double(), expected, seed + trial, allowed)
-        if departure:
-            return departure
-        worst = max(worst, error)
-    return Observation(
-        True, worst, allowed.error, trials, "cpu", "float64", ("outputs",), "outputs"
-    )
+    seen: list[Found] = []
+    with torch.inference_mode(False), torch.enable_grad():
+        for trial in range(trials):
+            drawn = draw(loop, seed + trial, trial)
+            got = outputs_of(candidate, drawn)
+            seen.append(compare(loop, drawn, got, seed + trial, coarse=trial == SQUARE))
+            if seen[-1].departure:
+                break
+    return verdict(seen, allowance(loop, 1).error)
 
 
-def drawn(loop: InnerLoop, seed: int, *, first: bool) -> tuple[Inputs, Tensor]:
-    """Inputs, long ones for the first trial, and the loop's outputs for them."""
+def draw(loop: InnerLoop, seed: int, trial: int) -> Drawn:
+    """The inputs of a trial, and the loop's outputs for them.
+
+    Square weights keep their first draw: looking for a steady one would end at widths of 1.
+    """
 
     def reference(inputs: Inputs) -> dict[str, Tensor]:
         return {"outputs": run_loop(loop, **vars(inputs))[0].detach()}
 
-    long = {"B": 2, "H": 2, "T": ragged(loop, max(LONG // loop.schedule.chunk, 2))}
-    found = draw_steady(loop, seed, reference, sizes=long if first else None)
-    return found.inputs, found.expected["outputs"]
+    sizes: dict[str, int] | None = None
+    if trial <= SQUARE:
+        sizes = {"B": 2, "H": 2, "T": ragged(loop, max(LONG // loop.schedule.chunk, 2))}
+    if trial == SQUARE:
+        sizes = (sizes or {}) | square(loop, seed)
+    return draw_steady(loop, seed, reference, sizes=sizes, draws=1 if trial == SQUARE else DRAWS)
 
 
-def call(candidate: Callable[..., Tensor | tuple], inputs: Inputs) -> Tensor:
-    """The candidate's outputs, with the keywords that it takes."""
-    target = candidate.forward if isinstance(candidate, torch.nn.Module) else candidate
-    known = {"weights": inputs.weights, "rate": inputs.rate, "momentum": inputs.momentum}
-    parameters = inspect.signature(target).parameters
-    every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    wanted = {name: value for name, value in known.items() if every or name in parameters}
-    result = candidate(inputs.q, inputs.k, inputs.v, **wanted)
+def outputs_of(candidate: Callable[..., Tensor | tuple], drawn: Drawn) -> Tensor:
+    """The candidate's outputs in float64; `TypeError` for what is none."""
+    result = call(candidate, vars(drawn.inputs))
     result = result[0] if isinstance(result, tuple) and result else result
     if not isinstance(result, Tensor) or result.is_complex():
         got = result.dtype if isinstance(result, Tensor) else type(result).__name__
         raise TypeError(f"`candidate` must return a real tensor; got {got}. Return the outputs.")
-    return result
+    wanted = drawn.expected["outputs"].shape
+    if result.shape != wanted:
+        raise TypeError(
+            f"`candidate` must return {tuple(wanted)} outputs; got {tuple(result.shape)}. "
+            "Return [batch, time, heads, width]."
+        )
+    return result.detach().double()
 
 
-def compare(
-    got: Tensor, expected: Tensor, seed: int, allowed: Allowance = PLAIN
-) -> tuple[Departure | None, float]:
-    """The first token whose output is off by more than the tolerance, and the largest error."""
-    scale = expected.abs().max().clamp_min(allowed.scale) if expected.numel() else 1.0
-    errors = ((got - expected).abs() / scale).nan_to_num(nan=float("inf")).amax(dim=-1)
-    worst = errors.max().item() if errors.numel() else 0.0
-    bad = (errors > allowed.error).transpose(0, 1).nonzero()  # earliest token first
+def compare(loop: InnerLoop, drawn: Drawn, got: Tensor, seed: int, *, coarse: bool) -> Found:
+    """The error of the outputs, and the first token at which it is more than rounding explains.
+
+    Where the draw is not steady, an error is one if it is SURE times what rounding makes; that it
+    is smaller says nothing, unless `coarse` and less than LOST is lost.
+    """
+    expected, allowed = drawn.expected["outputs"], allowance(loop, 1)
+    amplified = drawn.amplification
+    if amplified is None or not expected.isfinite().all():
+        return Found(Draw(seed, sizes(loop, drawn.inputs), None, None, math.inf), None)
+    scale = expected.abs().max().clamp_min(allowed.scale)
+    errors = ((got - expected).abs() / scale).nan_to_num(nan=math.inf).amax(dim=-1)
+    limit = allowed.error if drawn.steady else max(allowed.error, SURE * (drawn.rounding or 0))
+    told = drawn.steady or (coarse and amplified < LOST)
+    here = Draw(
+        seed, sizes(loop, drawn.inputs), errors.max().item(), limit if told else None, amplified
+    )
+    bad = (errors > limit).transpose(0, 1).nonzero()  # earliest token first
     if not len(bad):
-        return None, worst
+        return Found(here, None)
     token, batch, head = bad[0].tolist()
     place = (batch, token, head)
-    values = (tuple(x[place].tolist()) for x in (got, expected))
-    return Departure(batch, token, head, *values, error=errors[place].item(), seed=seed), worst
+    values = {
+        name: tuple(x[place].tolist()) for name, x in (("candidate", got), ("expected", expected))
+    }
+    where = {"batch": batch, "token": token, "head": head, "seed": seed}
+    return Found(here, where | values)
+
+
+def sizes(loop: InnerLoop, inputs: Inputs) -> tuple[tuple[str, int], ...]:
+    """The lengths and widths of inputs, by name."""
+    batch, tokens, heads, _ = inputs.q.shape
+    widths: dict[str, int] = {}
+    for w in loop.net.weights:
+        rows, cols = inputs.weights[w.name].shape[1:]
+        widths |= {w.rows.name: rows, w.cols.name: cols}
+    return (("B", batch), ("T", tokens), ("H", heads), *widths.items())
+
+
+def verdict(seen: list[Found], tolerance: float) -> Verdict:
+    """What the draws say together."""
+    drawn = tuple(found.draw for found in seen)
+    if departure := seen[-1].departure:
+        got, expected = (
+            f"({', '.join(f'{x:.6g}' for x in departure[name])})"
+            for name in ("candidate", "expected")
+        )
+        reason = (
+            f"It departs at token {departure['token']} (batch {departure['batch']}, head "
+            f"{departure['head']}): got {got}, the loop has {expected}; seed {departure['seed']}."
+        )
+        return Verdict("wrong", reason, drawn[-1].error, tolerance, drawn, **departure)
+    steady = [x.error for x in drawn if x.error is not None and x.tolerance == tolerance]
+    error = max(steady, default=None)
+    if lost := [x for x in drawn if x.tolerance is None]:
+        return Verdict("undecided", told_of(lost, drawn), error, tolerance, drawn)
+    longest = max(dict(x.sizes)["T"] for x in drawn)
+    reason = (
+        f"It agrees with the loop at {len(drawn)} draws of up to {longest} tokens, with a "
+        f"relative error of at most {error:.1g}"
+    )
+    for rough in (x for x in drawn if x.tolerance != tolerance):
+        reason += (
+            f", and at one of them only to {rough.tolerance:.1g}, since the loop enlarges "
+            f"rounding {rough.amplification:.0e} times there"
+        )
+    return Verdict("exact", f"{reason}.", error, tolerance, drawn)
+
+
+def told_of(lost: list[Draw], drawn: tuple[Draw, ...]) -> str:
+    """Why nothing could be told at some draws."""
+    worst = max(lost, key=lambda x: x.amplification)
+    tokens = dict(worst.sizes)["T"]
+    why = (
+        f"the loop makes a change of its inputs {worst.amplification:.0e} times as large in "
+        f"{tokens} tokens, so that rounding in float64 would hide a fault"
+        if worst.error is not None
+        else f"the loop itself runs to NaN or infinity in {tokens} tokens"
+    )
+    others = "" if len(lost) == len(drawn) else "; it agrees at the others"
+    return f"At {len(lost)} of {len(drawn)} draws nothing can be told, since {why}{others}."

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..loops import InnerLoop
+from ..parallel import rounding
 from .sampling import Inputs, random_inputs
-from .tolerances import SMALLEST_SCALE, UNIT, allowance, is_normalised
+from .tolerances import PLAIN, SMALLEST_SCALE, UNIT, allowance, is_normalised
 
 Tensors = Mapping[str, Tensor]
 
@@ -49,11 +49,30 @@ def relative_errors(
 
 
 class Drawn(NamedTuple):
-    """Inputs and what the reference makes of them; `steady` if rounding cannot hide a fault."""
+    """Inputs, what the reference makes of them, and how far rounding carries there.
+
+    rounding: the largest relative error of a result when every input moves by a unit in the last
+    place; None where it was not measured.
+    """
 
     inputs: Inputs
     expected: Tensors
-    steady: bool
+    rounding: float | None
+
+    @property
+    def steady(self) -> bool:
+        """Whether rounding leaves room to tell a fault of the size of the tolerance."""
+        return self.rounding is None or self.rounding <= ROOM * PLAIN.error
+
+    @property
+    def amplification(self) -> float | None:
+        """How much larger the change of the results is than that of the inputs."""
+        return None if self.rounding is None else self.rounding / UNIT["float64"]
+
+
+def amplified(drawn: Iterable[Drawn]) -> float | None:
+    """The largest amplification that was measured; None where none was."""
+    return max((x.amplification for x in drawn if x.amplification is not None), default=None)
 
 
 def draw_steady(
@@ -62,6 +81,7 @@ def draw_steady(
     reference: Callable[[Inputs], Tensors],
     *,
     sizes: Mapping[str, int] | None = None,
+    draws: int | None = None,
 ) -> Drawn:
     """Random inputs at which the reference hardly moves when they do, and its results there.
 
@@ -70,39 +90,30 @@ def draw_steady(
     any program, right or wrong. So for loops with operators or norms the reference runs again on
     inputs moved by a unit in the last place, and inputs are drawn anew where that takes up more
     than ROOM of the tolerance. What is to be checked has no say in this. After DRAWS draws the
-    best one is returned, with `steady` False. Other loops keep their first draw.
+    best one is returned, which is not `steady`. Other loops keep their first draw, unmeasured.
 
     loop, seed, sizes: as for `random_inputs`. reference: from inputs to tensors by name.
+    draws: the most draws, in place of these numbers; then the loop is measured in any case.
     """
     rng = random.Random(seed)
-    tolerance, smallest = allowance(loop, 1)
+    smallest = allowance(loop, 1).scale
     best, least = None, math.inf
-    for _ in range(DRAWS):
+    for _ in range(draws or DRAWS):
         inputs = random_inputs(loop, seed, sizes=sizes)
         expected = reference(inputs)
-        if not is_normalised(loop):
-            return Drawn(inputs, expected, True)
+        if draws is None and not is_normalised(loop):
+            return Drawn(inputs, expected, None)
         again = reference(moved(inputs, rng.getrandbits(63)))
         error = max(relative_errors(again, expected, smallest).values(), default=0.0)
-        if error <= ROOM * tolerance:
-            return Drawn(inputs, expected, True)
+        drawn = Drawn(inputs, expected, error)
+        if drawn.steady:
+            return drawn
         if best is None or error < least:
-            best, least = Drawn(inputs, expected, False), error
+            best, least = drawn, error
         seed = rng.getrandbits(63)
     return best  # pyright: ignore[reportReturnType]
 
 
 def moved(inputs: Inputs, seed: int) -> Inputs:
-    """Each entry of each tensor one unit in the last place up or down."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def move(x: Any) -> Any:
-        if isinstance(x, dict):
-            return {name: move(tensor) for name, tensor in x.items()}
-        if not isinstance(x, Tensor):
-            return x
-        signs = torch.randint(2, x.shape, generator=generator, dtype=x.dtype) * 2 - 1
-        return x * (1 + UNIT["float64"] * signs)
-
-    names = ("q", "k", "v", "weights", "rate", "momentum")
-    return replace(inputs, **{name: move(getattr(inputs, name)) for name in names})
+    """Each number of the inputs one unit in the last place up or down."""
+    return Inputs(**rounding.moved(vars(inputs), UNIT["float64"], seed))

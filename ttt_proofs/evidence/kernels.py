@@ -18,15 +18,17 @@ from torch import Tensor
 
 from ..loops import InnerLoop
 from ..parallel import forms
+from ..parallel.rounding import amplification
 from ..reference.oracle import run_loop
 from .autograd import Run, measured
 from .conditioning import relative_errors
 from .sampling import Inputs, random_inputs
-from .tolerances import SMALLEST_SCALE, budget, is_normalised
+from .tolerances import NOISE, SMALLEST_SCALE, budget, is_normalised
 from .types import Observation
 
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16, torch.float16)}
 TOKENS = {"cpu": 67, "cuda": 1003}  # more than a tile of any kernel, and no multiple of one
+FEW = 9
 WIDTHS = {"cpu": 16, "cuda": 64}  # the least; kernels treat narrow ones with more care than wide
 
 
@@ -72,7 +74,8 @@ def kernel_witness(loop: InnerLoop, *, seed: int, device: str = "cpu") -> Observ
 
     Three programs run on the same inputs: the loop itself in float64 (`reference.run_loop`), the
     parallel form in the precision, and the kernel, interpreted on the CPU and compiled on CUDA,
-    on memory that is poisoned. Compared are outputs, final weights, and the gradients of the
+    on memory that is poisoned; first at widths that differ, then at equal ones, where a transpose
+    has the right shape. Compared are outputs, final weights, and the gradients of the
     functional of `autograd_witness`. The error of each of the kernel's tensors may be twice that
     of the plain form's, or a few units in the last place if that is more (`tolerances.budget`).
     Of the Observation, `max_relative_error` and `tolerance` are those of the tensor that uses
@@ -84,10 +87,16 @@ def kernel_witness(loop: InnerLoop, *, seed: int, device: str = "cpu") -> Observ
     found: dict[str, tuple[float, float]] = {}
     for dtype in DTYPES[device]:
         label = str(dtype).removeprefix("torch.")
-        for name, each in errors(loop, dtype, seed, device).items():
-            found[f"{label}: {name}"] = each
+        for square in (False, True):
+            for name, each in errors(loop, dtype, seed, device, square=square).items():
+                name = f"{label}: {name}"
+                found[name] = max(each, found.get(name, each), key=lambda pair: used(*pair))
     worst = max(found, key=lambda name: used(*found[name]))
     error, allowed = found[worst]
+    inputs, _ = drawn(loop, DTYPES[device][0], seed, device)
+    enlarged = amplification(
+        lambda **x: run_loop(loop, **x)[0], vars(widened(inputs)), directions=1
+    )
     return Observation(
         agrees=used(error, allowed) <= 1,
         max_relative_error=error,
@@ -97,6 +106,8 @@ def kernel_witness(loop: InnerLoop, *, seed: int, device: str = "cpu") -> Observ
         dtype="+".join(str(d).removeprefix("torch.") for d in DTYPES[device]),
         what=tuple(found),
         worst=worst,
+        amplification=enlarged,
+        undecided=sum(enlarged * torch.finfo(d).eps > NOISE for d in DTYPES[device]),
     )
 
 
@@ -106,17 +117,12 @@ def used(error: float, allowed: float) -> float:
 
 
 def errors(
-    loop: InnerLoop, dtype: torch.dtype, seed: int, device: str
+    loop: InnerLoop, dtype: torch.dtype, seed: int, device: str, *, square: bool = False
 ) -> dict[str, tuple[float, float]]:
     """The kernel's error of each tensor, relative to the reference, and what it may be."""
     from ..kernels.run import kernel_form
 
-    rng = random.Random(seed)
-    start, draw = rng.getrandbits(63), rng.getrandbits(63)
-    sizes = {"B": 1, "H": 2, "T": max(TOKENS[device], 2 * loop.schedule.chunk + 1)}
-    names = sorted({side.name for w in loop.net.weights for side in (w.rows, w.cols)})
-    sizes |= {name: WIDTHS[device] + 8 * n for n, name in enumerate(names)}  # all different
-    inputs = random_inputs(loop, start, dtype=dtype, device=device, sizes=sizes)
+    inputs, draw = drawn(loop, dtype, seed, device, square=square)
     expected = measured(partial(run_loop, loop), draw, widened(inputs))
     plain = measured(called(forms.parallel(loop), loop), draw, inputs)
     with poisoned():
@@ -124,6 +130,19 @@ def errors(
     allowed = relative_errors(plain, expected, SMALLEST_SCALE)
     made = relative_errors(found, expected, SMALLEST_SCALE)
     return {name: (error, budget(dtype, allowed.get(name, 0.0))) for name, error in made.items()}
+
+
+def drawn(
+    loop: InnerLoop, dtype: torch.dtype, seed: int, device: str, *, square: bool = False
+) -> tuple[Inputs, int]:
+    """Inputs, many at widths that differ or few at equal ones, and what draws all else."""
+    rng = random.Random(seed)
+    start, draw = rng.getrandbits(63), rng.getrandbits(63)
+    least = FEW if square else TOKENS[device]
+    sizes = {"B": 1, "H": 2, "T": max(least, 2 * loop.schedule.chunk + 1)}
+    names = sorted({side.name for w in loop.net.weights for side in (w.rows, w.cols)})
+    sizes |= {name: WIDTHS[device] + 8 * n * (not square) for n, name in enumerate(names)}
+    return random_inputs(loop, start, dtype=dtype, device=device, sizes=sizes), draw
 
 
 def called(form: Any, loop: InnerLoop) -> Run:

@@ -215,8 +215,8 @@ def decide(proof: dict, exact: dict, autograd: dict) -> str:
     """What is known: a proof that nothing contradicts, or a counterexample; else undecided."""
     if exact["status"] == "refuted":
         return "undecided" if proof["status"] == "proved" else "fails"
-    disagreed = "disagrees" in (exact["status"], autograd["status"])
-    return "holds" if proof["status"] == "proved" and not disagreed else "undecided"
+    doubted = {"disagrees", "broken"} & {exact["status"], autograd["status"]}
+    return "holds" if proof["status"] == "proved" and not doubted else "undecided"
 
 
 def expected(
@@ -237,7 +237,7 @@ def expected(
     spoke = [s for s in (*said, kernel["status"]) if s not in neutral and s != "refused"]
     return (
         bool(spoke)
-        and "disagrees" not in (parallel["status"], kernel["status"])
+        and not {"disagrees", "broken"} & {parallel["status"], kernel["status"]}
         and all(s in (word, *neutral) for s, word in zip(said, wanted, strict=True))
         and mutants["status"] in ("killed", *neutral)
         and (mutants["total"] > 0 or mutants["status"] in neutral)

@@ -190,6 +190,17 @@ def ragged(loop: InnerLoop, chunks: int) -> int:
     return chunks * loop.schedule.chunk + (0 if loop.net.tokens else 1)
 
 
+def square(loop: InnerLoop, seed: int) -> dict[str, int]:
+    """Widths at which every weight is square, so that one that is transposed has its shape.
+
+    All widths are one number from 2 to 5; a convolution has as many channels as its window pixels.
+    """
+    if isinstance(loop.net, DepthwiseConv):
+        return {"D_v": loop.net.size**2}
+    names = {side.name for w in loop.net.weights for side in (w.rows, w.cols)}
+    return dict.fromkeys(sorted(names), random.Random(seed).randint(2, 5))
+
+
 def _steps_by_one(loop: InnerLoop) -> bool:
     """Whether the length of a step is what an operator on matrices makes it."""
     update = loop.update

@@ -43,15 +43,17 @@ NEWTON_SCHULZ = (
 
 
 def muon(rows: Matrix) -> Matrix:
-    """Five Newton-Schulz steps on `G / (‖G‖_F + 1e-7)`. Source: Appendix E; LaCT as released."""
+    """Five Newton-Schulz steps on `G / (‖G‖_F + 1e-7)`, or on its transpose if that is no taller.
+
+    Source: Appendix E of arXiv 2602.21204; LaCT as released.
+    """
     g = torch.tensor(rows, dtype=torch.float64)
-    if len(rows) > len(rows[0]):
-        return torch.tensor(muon(g.T.tolist()), dtype=torch.float64).T.tolist()
-    x = g / (g.square().sum().sqrt() + 1e-7)
+    tall = len(rows) >= len(rows[0])
+    x = (g.T if tall else g) / (g.square().sum().sqrt() + 1e-7)
     for a, b, c in NEWTON_SCHULZ:
         square = x @ x.T
         x = a * x + (b * square + c * (square @ square)) @ x
-    return x.tolist()
+    return (x.T if tall else x).tolist()
 
 
 class Floats(Rationals):
@@ -118,7 +120,8 @@ def statement_witness(part: Part, loop: InnerLoop, *, seed: int) -> Observation:
         return {name: outputs[0, :, 0].unflatten(0, (STEPS, *tokens(loop)))}
 
     sizes, widths = sizes_of(loop)
-    inputs, found, _ = draw_steady(loop, seed, reference, sizes=sizes)
+    drawn = draw_steady(loop, seed, reference, sizes=sizes)
+    inputs, found, _ = drawn
     expected, allowed = found[name], allowance(loop, sizes["T"])
     model = FloatModel(Floats(), widths, part.proof.definitions, 0, given(loop, inputs))
     errors, every = [], part.statement.every
@@ -137,6 +140,8 @@ def statement_witness(part: Part, loop: InnerLoop, *, seed: int) -> Observation:
         "float64",
         ("statement",),
         "statement",
+        drawn.amplification,
+        int(not drawn.steady),
     )
 
 

@@ -9,6 +9,7 @@ from ..reduction import Reduction
 from ..symbolic.derivation import Derivation, Part
 from .exact import exact_witness
 from .score import score
+from .types import Observation
 
 
 def skipped(**rest: Any) -> dict[str, Any]:
@@ -44,24 +45,52 @@ def autograd_status(
     from .autograd import autograd_witness  # these need torch, which the other witnesses do not
     from .statement import statement_witness
 
-    seen = [autograd_witness(reduction, seed=seed) for reduction in reductions]
-    seen += [
-        statement_witness(part, loop, seed=seed)
-        for loop in derivation.loops
-        for part in derivation.restate(loop)
-    ]
+    try:
+        derived = [autograd_witness(reduction, seed=seed) for reduction in reductions]
+        stated = [
+            statement_witness(part, loop, seed=seed)
+            for loop in derivation.loops
+            for part in derivation.restate(loop)
+        ]
+    except Exception as error:
+        return broken(f"it raised {type(error).__name__}: {error}", device="cpu")
+    seen = [*derived, *stated]
     worst = max(
         seen, key=lambda o: math.inf if math.isnan(o.max_relative_error) else o.max_relative_error
     )
-    error = worst.max_relative_error
-    return {
-        "status": "agrees" if all(o.agrees for o in seen) else "disagrees",
-        "max_relative_error": error if math.isfinite(error) else None,
+    found = {
+        **compared(seen),
+        "max_relative_error": worst.max_relative_error if worst.is_finite else None,
         "tolerance": worst.tolerance,
         "trials": sum(o.trials for o in seen),
         "compared": sorted({name for o in seen for name in o.what}),
         "device": "cpu",
     }
+    if derivation.expects == "fails" and found["status"] == "disagrees":
+        # It is the statement that should fail, by more than rounding, not the code for its loop.
+        if not all(o.agrees for o in derived):
+            return found | broken("the derived code departs from the loop")
+        if all(o.agrees or o.undecided for o in stated):
+            return found | broken("rounding is enlarged too much to tell that the statement fails")
+    return found
+
+
+def broken(why: str, **rest: Any) -> dict[str, Any]:
+    """A witness that compared no numbers, or other ones than it should: it says nothing."""
+    return {"status": "broken", "reason": why, **rest}
+
+
+def compared(seen: list[Observation]) -> dict[str, Any]:
+    """Whether numbers agree; broken where some are missing or not finite, which is neither."""
+    amplification = max((o.amplification for o in seen if o.amplification), default=None)
+    told: dict[str, Any] = {"status": "agrees" if all(o.agrees for o in seen) else "disagrees"}
+    if lost := [o.worst for o in seen if not o.is_finite]:
+        told = broken(f"missing, of another shape, or not finite: {', '.join(dict.fromkeys(lost))}")
+    if idle := sum(o.undecided for o in seen):
+        why = "draws rounding is enlarged too much to tell small errors"
+        told["meaningless"] = f"at {idle} of {sum(o.trials for o in seen)} {why}"
+    finite = amplification if amplification and math.isfinite(amplification) else None
+    return told | {"amplification": finite}
 
 
 def kernel_status(derivation: Derivation, seed: int, device: str) -> dict[str, Any]:
@@ -75,14 +104,16 @@ def kernel_status(derivation: Derivation, seed: int, device: str) -> dict[str, A
     if not loops:
         told = "; ".join(dict.fromkeys(filter(None, reasons.values())))
         return not_applicable(told or "no loop is an instance of this statement", device=device)
-    seen = [kernel_witness(loop, seed=seed, device=device) for loop in loops]
+    try:
+        seen = [kernel_witness(loop, seed=seed, device=device) for loop in loops]
+    except Exception as error:
+        return broken(f"it raised {type(error).__name__}: {error}", device=device)
     worst = max(seen, key=lambda o: used(o.max_relative_error, o.tolerance))
-    error = worst.max_relative_error
     return {
-        "status": "agrees" if all(o.agrees for o in seen) else "disagrees",
+        **compared(seen),
         "device": device,
         "dtype": worst.dtype,
-        "max_relative_error": error if math.isfinite(error) else None,
+        "max_relative_error": worst.max_relative_error if worst.is_finite else None,
         "tolerance": worst.tolerance,
         "loops": len(seen),
     }

@@ -98,3 +98,16 @@ def allowance(loop: InnerLoop, length: int) -> Allowance:
     """
     slope = MUON_SLOPE if loop.update.orthogonal else 1.0
     return Allowance(tolerance("float64", length), slope * SMALLEST_SCALE)
+
+
+# Where rounding may hide faults of the size of the tolerance, an error is still a fault if it is
+# this many times what a unit in the last place of the inputs makes. Sound programs that order
+# their sums otherwise were seen at up to 70.
+SURE = 1e3
+
+# Where the loop makes a change this many times as large, half of the digits are rounding, and
+# agreement means nothing.
+LOST = 1e7
+
+# Where rounding in a precision makes more than this part of the outputs, comparing in it is idle.
+NOISE = 0.25

@@ -1,8 +1,12 @@
-"""What a witness may say: `Evidence`, `Observation`, `Refutation`. None of them is a proof."""
+"""What a witness may say: evidence, observation, refutation, verdict. None of them is a proof."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal["exact", "rounding", "wrong", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Observation:
     device, dtype: what the run used, as PyTorch writes them without `torch.`.
     what: the names of the tensors compared, those of all trials together.
     worst: the one with the largest error.
+    amplification: how much larger, relatively, a small change of the inputs was in the reference,
+        at most; None where it was not measured.
+    undecided: at how many draws that left no room to tell a small error from rounding, so that
+        neither agreement nor an error there says anything.
 
     Raises ValueError where `agrees` contradicts the numbers or rests on none.
     """
@@ -67,6 +75,13 @@ class Observation:
     dtype: str
     what: tuple[str, ...]
     worst: str
+    amplification: float | None = None
+    undecided: int = 0
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether numbers were compared: all tensors were there, in their shapes, and finite."""
+        return math.isfinite(self.max_relative_error)
 
     def __post_init__(self) -> None:
         within = self.max_relative_error <= self.tolerance and self.trials > 0 and bool(self.what)
@@ -112,3 +127,90 @@ class Refutation:
             f"With {' and '.join(told) or 'nothing given'}, the left side is {self.left} and "
             f"the right side {self.right}."
         )
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Inputs that `check` drew, and what the comparison came to there.
+
+    seed: what they were drawn by. sizes: the name and the value of each length and width.
+    error: the largest relative error of an output there, infinite for NaN; None where the loop
+    itself is not finite. tolerance: what it was held against; None where nothing could be told.
+    amplification: how much larger, relatively, a change of the inputs in the last place is in the
+    loop's outputs; infinite where they are not finite.
+    """
+
+    seed: int
+    sizes: tuple[tuple[str, int], ...]
+    error: float | None
+    tolerance: float | None
+    amplification: float
+
+    def __str__(self) -> str:
+        return ", ".join([*(f"{name} = {size}" for name, size in self.sizes), f"seed {self.seed}"])
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """What `check` says of somebody's code; true where the code computes the loop.
+
+    It is an observation: it holds at the inputs drawn, and is no proof.
+
+    kind: "exact": at all draws as close as the same formulas in float64 are. "rounding": the
+        loop's results in a lower precision (not said yet). "wrong": it departs from the loop by
+        more than rounding explains. "undecided": the comparison says nothing, since the loop
+        enlarges rounding too much, or is not finite itself. The first two are true.
+    reason: why, in a sentence.
+    error: the largest relative error of an output, of those that could be compared; infinite for
+        NaN or infinity; None where none could. Of "wrong", the largest of the draw that shows it.
+    tolerance: the largest error that passes.
+    drawn: each draw, in order; the last of a "wrong" one is that which shows it.
+    batch, token, head: of "wrong", the earliest token whose output departs.
+    candidate, expected: the outputs there, `[V]`, of the code and of the loop.
+    seed: of the draw that shows it.
+
+    `bool(verdict)` and `agrees` are the same. Raises `ValueError` where the fields contradict.
+    """
+
+    kind: Kind
+    reason: str
+    error: float | None
+    tolerance: float
+    drawn: tuple[Draw, ...]
+    batch: int | None = None
+    token: int | None = None
+    head: int | None = None
+    candidate: tuple[float, ...] | None = None
+    expected: tuple[float, ...] | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(
+                f"`kind` must be one of {', '.join(get_args(Kind))}; got {self.kind!r}. Choose one."
+            )
+        within = self.error is not None and self.error <= self.tolerance and bool(self.drawn)
+        if self.kind == "exact" and not within:
+            raise ValueError(
+                f"`kind` must not be 'exact' for error {self.error} at tolerance "
+                f"{self.tolerance} and {len(self.drawn)} draws. Correct it."
+            )
+        if (self.kind == "wrong") is (self.token is None):
+            raise ValueError(
+                f"`token` must be given for a wrong verdict and no other; got {self.token} for "
+                f"{self.kind!r}. Correct it."
+            )
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the code computes the loop; the same as the truth value."""
+        return bool(self)
+
+    def __bool__(self) -> bool:
+        return self.kind in ("exact", "rounding")
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.reason}"
+
+    def __repr__(self) -> str:
+        return f"Verdict(kind={self.kind!r}, reason={self.reason!r})"

@@ -65,8 +65,8 @@ class GradientStep:
 
     Names: `clip="column_norm"` is 1/(‖G‖ + 1), `weight_norm="initial_norm"` restores each
     column's initial norm, ‖W_0‖/(‖W‖ + ε), `orthogonal="muon"` is five Newton-Schulz steps,
-    "muon_bfloat16" the same in bfloat16. In proofs they, and any other name, are arbitrary
-    functions. Raises `ValueError` for another choice.
+    "muon_bfloat16" the same in bfloat16, with the roundings of LaCT as released. In proofs they,
+    and any other name, are arbitrary functions. Raises `ValueError` for another choice.
     Source: Theorems 5.1 to 5.3, Appendices E and G of arXiv 2602.21204.
     """
 

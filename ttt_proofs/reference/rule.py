@@ -39,9 +39,11 @@ def _muon(matrix: Tensor) -> Tensor:
     """Each matrix with its singular values brought near 1, in its own dtype.
 
     `X = G / (‖G‖_F + 1e-7)`, then five times `X <- a X + (b A + c A²) X` with `A = X Xᵀ`, on the
-    transpose where that has fewer rows. Source: Appendix E of arXiv 2602.21204.
+    transpose if that has as few rows: LaCT as released stores outputs by inputs, where this is
+    inputs by outputs, and turns there what has more rows than columns, so no square.
+    Source: Appendix E of arXiv 2602.21204; LaCT as released.
     """
-    tall = matrix.shape[-2] > matrix.shape[-1]
+    tall = matrix.shape[-2] >= matrix.shape[-1]
     x = matrix.mT if tall else matrix
     x = x / (matrix_norm(x, keepdim=True) + TINY)
     for a, b, c in NEWTON_SCHULZ:

@@ -28,6 +28,9 @@ def initial_norm(W: torch.Tensor, W_0: torch.Tensor) -> torch.Tensor:
 def muon(G: torch.Tensor) -> torch.Tensor:
     """G with its singular values brought near 1: five Newton-Schulz steps; 0 stays 0.
 
+    G is `[..., inputs, outputs]`. LaCT as released stores it outputs by inputs, and transposes
+    what has more rows than columns there, so the steps run on the transpose of a square G: the
+    same in real numbers, another rounding.
     Source: Section 5.3, Appendix E of arXiv 2602.21204; the constant 1e-7 from LaCT as released.
     """
     coefficients = (
@@ -37,7 +40,7 @@ def muon(G: torch.Tensor) -> torch.Tensor:
         (2.8769, -3.1427, 1.2046),
         (2.8366, -3.0525, 1.2012),
     )
-    tall = G.shape[-2] > G.shape[-1]
+    tall = G.shape[-2] >= G.shape[-1]
     X = G.mT if tall else G  # the smaller of the two products X Xᵀ, Xᵀ X
     wide = torch.promote_types(X.dtype, torch.float32)
     X = (X / (torch.linalg.matrix_norm(X, keepdim=True, dtype=wide) + 1e-7)).to(X.dtype)
@@ -48,7 +51,7 @@ def muon(G: torch.Tensor) -> torch.Tensor:
 
 
 def muon_bfloat16(G: torch.Tensor) -> torch.Tensor:
-    """`muon` carried out in bfloat16, as LaCT does."""
+    """`muon` carried out in bfloat16: to the bit what LaCT as released gives, run eagerly."""
     return muon(G.to(torch.bfloat16)).to(G.dtype)
 
 

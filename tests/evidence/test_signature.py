@@ -1,0 +1,272 @@
+"""Somebody's callable gets what it takes, however it is wrapped: the verdict is the same."""
+
+from functools import partial, wraps
+
+import pytest
+import torch
+from torch import distributed, nn
+
+from tests.evidence.test_check import DELTA, HEAVY, LINEAR, Layer
+from ttt_proofs import check, reduce
+
+# Wrappers. Each makes a callable of a module or a function that takes (q, k, v, weights, rate).
+
+
+class Inside(nn.Module):
+    """A module that keeps another under a name of its own."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, *args, **kwargs):
+        return self.net(*args, **kwargs)
+
+
+class Parallel(Inside):
+    """As DistributedDataParallel does: the other is `module`."""
+
+    def __init__(self, net):
+        super().__init__(net)
+        self.module = net
+
+
+class Callable:
+    """An object that is called, and takes anything."""
+
+    def __init__(self, f):
+        self.f = f
+
+    def __call__(self, *args, **kwargs):
+        return self.f(*args, **kwargs)
+
+    def method(self, q, k, v, weights, rate):
+        return self.f(q, k, v, weights, rate)
+
+
+def forwarding(f):
+    """A decorator without functools.wraps."""
+
+    def g(*args, **kwargs):
+        return f(*args, **kwargs)
+
+    return g
+
+
+def by_place(f):
+    def g(*args):
+        return f(*args)
+
+    return g
+
+
+def by_name(f):
+    def g(**kwargs):
+        return f(**kwargs)
+
+    return g
+
+
+def signed(f):
+    @wraps(f)
+    def g(*args, **kwargs):
+        return f(*args, **kwargs)
+
+    return g
+
+
+def named(f):
+    return lambda q, k, v, **others: f(q, k, v, **others)
+
+
+def with_rest(f):
+    return lambda q, *rest, **others: f(q, *rest, **others)
+
+
+def places_only(f):
+    def g(q, k, v, weights, rate, /):
+        return f(q, k, v, weights, rate)
+
+    return g
+
+
+def names_only(f):
+    return lambda *, v, rate, k, weights, q: f(q, k, v, weights, rate)
+
+
+def other_order(f):
+    return lambda weights, v, k, rate, q: f(q, k, v, weights, rate)
+
+
+def other_names(f):
+    return lambda x, y, z, rate, weights: f(x, y, z, weights, rate)
+
+
+def own_defaults(f):
+    return lambda q, k, v, weights, scale=1.0, rate=None, *, mode="": f(q, k, v, weights, rate)
+
+
+def partly(f):
+    return partial(lambda mode, q, k, v, weights, rate, of: f(q, k, v, weights, rate), "m", of=2)
+
+
+def unreadable(f):
+    g = forwarding(f)
+    g.__signature__ = "none"  # pyright: ignore
+    return g
+
+
+WRAPPERS = [
+    lambda f: f,
+    forwarding,
+    by_place,
+    by_name,
+    signed,
+    named,
+    with_rest,
+    places_only,
+    names_only,
+    other_order,
+    other_names,
+    own_defaults,
+    partly,
+    unreadable,
+    Callable,
+    lambda f: Callable(f).method,
+    lambda f: forwarding(forwarding(f)),
+    lambda f: signed(forwarding(f)),
+    lambda f: partial(partial(forwarding(f))),
+    lambda f: torch.compile(f, backend="eager"),
+]
+MODULES = [
+    Inside,
+    Parallel,
+    nn.DataParallel,
+    lambda f: nn.DataParallel(Inside(f)),
+    lambda f: torch.compile(f, backend="eager", dynamic=True),
+    lambda f: nn.DataParallel(torch.compile(f, backend="eager", dynamic=True)),
+    lambda f: f.forward,
+    lambda f: f.__call__,
+    lambda f: Inside(f).__call__,
+    lambda f: partial(f),
+    lambda f: partial(nn.DataParallel(f)),
+]
+
+
+def outputs(f):
+    """A function of just what the module takes."""
+    return lambda q, k, v, weights, rate: f(q, k, v, weights, rate)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS + MODULES)
+@pytest.mark.parametrize("faulty", [False, True])
+def test_the_verdict_is_the_same_through_wrappers(wrap, faulty):
+    plain = Layer(faulty=faulty)
+    kinds = [plain] if wrap in MODULES else [plain, outputs(plain)]
+    for f in kinds:
+        torch.compiler.reset()
+        assert check(wrap(f), LINEAR, trials=3).kind == ("wrong" if faulty else "exact")
+
+
+@pytest.mark.parametrize("loop", [LINEAR, DELTA, HEAVY], ids=str)
+@pytest.mark.parametrize("wrap", [forwarding, Callable, Inside, named, by_name, by_place])
+def test_wrappers_pass_on_what_the_loop_has(wrap, loop):
+    recurrent = reduce(loop).recurrent
+
+    class Mine(nn.Module):
+        """Takes numbers whether the loop has them or not."""
+
+        def forward(self, q, k, v, weights, rate=None, momentum=None):
+            return recurrent(q, k, v, weights=weights, rate=rate, momentum=momentum)
+
+    assert check(wrap(Mine()), loop, trials=2)
+
+
+def test_what_partial_has_fixed_stays():
+    calls = []
+
+    def mine(q, k, v, weights, rate, **others):
+        calls.append((rate, sorted(others)))
+        return v
+
+    check(partial(mine, rate=3.0), LINEAR, trials=1)
+    check(partial(forwarding(mine), rate=4.0, momentum=1), LINEAR, trials=1)
+    assert calls == [(3.0, ["momentum"]), (4.0, ["momentum"])]
+
+
+UNKNOWN = [
+    lambda x: x,
+    lambda q, x: x,
+    lambda x, weights: x,
+    lambda q, k, v, x: x,
+    lambda q, k, v, *, x: x,
+    lambda q, k, v, weights, rate, momentum, x: x,
+    lambda *, q, x: q,
+    lambda x, /, *, q: x,
+]
+
+
+@pytest.mark.parametrize("mine", UNKNOWN)
+@pytest.mark.parametrize("wrap", [lambda f: f, partial, signed])
+def test_an_unknown_required_argument_is_one_sentence(wrap, mine):
+    pattern = r"^`candidate` must require no arguments but q, .+; got 'x'\. Give .*\.$"
+    with pytest.raises(TypeError, match=pattern):
+        check(wrap(mine), LINEAR)
+
+
+def test_errors_inside_are_not_taken_for_a_wrappers():
+    """What fails in the candidate's own calls is passed on, after one call."""
+    calls = []
+
+    def helper(x):
+        return x
+
+    def wrong_name(q, k, v, weights, rate):
+        calls.append(1)
+        return helper(q, rate=rate)
+
+    def too_many(q, k, v, weights, rate):
+        calls.append(1)
+        return helper(q, k, v)
+
+    for mine in (wrong_name, too_many):
+        for wrap in (lambda f: f, forwarding, Inside, by_place):
+            with pytest.raises(TypeError, match="helper"):
+                check(wrap(mine), LINEAR)
+    assert len(calls) == 8
+
+
+def test_a_second_call_gets_the_inputs_as_they_were():
+    """A wrapper that writes into them before it passes on more than is taken."""
+
+    def spoiling(q, k, v, **others):
+        v.mul_(2)
+        return Layer()(q, k, v, **others)
+
+    def halved(q, k, v, weights, rate):
+        return Layer()(q, k, 2 * v, weights, rate)
+
+    told = [check(mine, LINEAR, trials=1) for mine in (spoiling, halved)]
+    assert told[0].candidate == told[1].candidate
+
+
+def test_distributed_data_parallel_is_read_through():
+    class Scaled(Layer):
+        """With a parameter, which DistributedDataParallel requires."""
+
+        def __init__(self, faulty):
+            super().__init__(faulty)
+            self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+
+        def forward(self, q, k, v, weights, rate):
+            return self.scale * super().forward(q, k, v, weights, rate)[0]
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        kinds = [
+            check(nn.parallel.DistributedDataParallel(Scaled(faulty)), LINEAR, trials=2).kind
+            for faulty in (False, True)
+        ]
+    finally:
+        distributed.destroy_process_group()
+    assert kinds == ["exact", "wrong"]

@@ -1,0 +1,141 @@
+"""What somebody's own callable takes of a loop's inputs, and the call with just that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import partial
+from inspect import CO_VARARGS, CO_VARKEYWORDS, Parameter, Signature, ismethod, signature
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+
+LEADING = ("q", "k", "v")
+ANYTHING = signature(lambda *args, **kwargs: None)
+WRAPPED = ("_orig_mod", "module")  # of torch.compile; of DataParallel and its like
+CALLS = ("__call__", "_wrapped_call_impl", "_call_impl")
+UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+TOO_MANY = re.compile(r"takes (?:from \d+ to )?(\d+) positional arguments? but (\d+)")
+
+
+def call(candidate: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    """What the candidate returns for copies of those of the inputs that it takes.
+
+    given: q, k, v and others, by name. Parameters of these names get them, in any order and of
+    any kind; q, k and v also go to the first three positional ones, whatever these are called.
+    `**kwargs` gets all that is left; `*args` without it gets, in order, what is left and not None.
+    What `functools.partial` has fixed stays. Parameters are read through it, `functools.wraps` and
+    modules that wrap one (`torch.compile`, `nn.DataParallel`); where another wrapper passes on
+    more than the callable inside takes, that is left out. Raises `TypeError` for a required
+    parameter of another name.
+    """
+    read, fixed = parameters(candidate)
+    offered = {name: x for name, x in given.items() if name not in fixed}
+    while True:
+        args, kwargs = arranged(read, deepcopy(offered))
+        try:
+            return invoke(candidate, *args, **kwargs)
+        except TypeError as error:
+            extra = refused(error, [*offered])
+            if extra is None:
+                raise
+            del offered[extra]
+
+
+def invoke(candidate: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """The call itself, in a frame that forwards as a wrapper does."""
+    return candidate(*args, **kwargs)
+
+
+def parameters(target: Callable[..., Any]) -> tuple[Signature, frozenset[str]]:
+    """The parameters of what runs in the end, and the names that are fixed already."""
+    if isinstance(target, partial):
+        inner, fixed = parameters(target.func)
+
+        def stub() -> None:
+            """Stands for the callable inside."""
+
+        stub.__signature__ = inner  # pyright: ignore[reportFunctionMemberAccess]
+        left = signature(partial(stub, *target.args, **target.keywords)).parameters.values()
+        kept = [p for p in left if p.name not in target.keywords]
+        return Signature(kept), fixed | set(target.keywords)
+    if isinstance(target, nn.Module):
+        read, fixed = parameters(target.forward)
+        inside = [getattr(target, name, None) for name in WRAPPED]
+        found = next((m for m in inside if isinstance(m, nn.Module)), None)
+        return parameters(found) if found is not None and takes_anything(read) else (read, fixed)
+    if ismethod(target) and isinstance(target.__self__, nn.Module) and target.__name__ in CALLS:
+        return parameters(target.__self__)
+    try:
+        return signature(target), frozenset()
+    except (TypeError, ValueError):  # written in C, say
+        return ANYTHING, frozenset()
+
+
+def takes_anything(read: Signature) -> bool:
+    """Whether no parameter has a name of its own."""
+    kinds = {p.kind for p in read.parameters.values()}
+    return bool(kinds) and kinds <= {Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
+
+
+def arranged(read: Signature, offered: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, by position and by keyword."""
+    every = read.parameters.values()
+    named = [p for p in every if p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
+    rest = next((p.name for p in every if p.kind is Parameter.VAR_POSITIONAL), None)
+    others = next((p.name for p in every if p.kind is Parameter.VAR_KEYWORD), None)
+    meaning = {p.name: p.name for p in named if p.name in offered}
+    first = [p.name for p in named if p.kind is not Parameter.KEYWORD_ONLY][: len(LEADING)]
+    if (rest or len(first) == len(LEADING)) and all(
+        name == own or name not in offered for name, own in zip(first, LEADING, strict=False)
+    ):
+        meaning |= dict(zip(first, LEADING, strict=False))
+    unknown = [p.name for p in named if p.default is p.empty and p.name not in meaning]
+    if unknown:
+        raise TypeError(
+            f"`candidate` must require no arguments but {', '.join(offered)}; got "
+            f"{', '.join(map(repr, unknown))}. Give a default, or fix it by functools.partial."
+        )
+    bound = read.bind_partial()
+    bound.arguments.update({name: offered[own] for name, own in meaning.items() if own in offered})
+    left = {name: x for name, x in offered.items() if name not in meaning.values()}
+    if rest:
+        places = [n for n in left if n in LEADING or (not others and left[n] is not None)]
+        bound.arguments[rest] = tuple(left.pop(name) for name in places)
+    if others:
+        bound.arguments[others] = left
+    bound.apply_defaults()
+    return bound.args, bound.kwargs
+
+
+def refused(error: TypeError, offered: list[str]) -> str | None:
+    """Which input a wrapper passed on to a callable that does not take it; None if that is not it.
+
+    A call with arguments that do not fit fails in the frame that calls, and only there; so an
+    error inside of the candidate is not taken for this one.
+    """
+    frame = innermost(error.__traceback__)
+    code = frame.tb_frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount
+    variadic = bool(code.co_flags & CO_VARARGS)
+    local = frame.tb_frame.f_locals
+    if (found := UNEXPECTED.search(str(error))) and code.co_flags & CO_VARKEYWORDS:
+        forwarded = local.get(code.co_varnames[count + variadic], {})
+        name = found[1]
+        return name if name in forwarded and name in offered else None
+    if (found := TOO_MANY.search(str(error))) and variadic:
+        forwarded = local.get(code.co_varnames[count], ())
+        last = offered[-1]
+        return last if len(forwarded) > len(LEADING) and last not in LEADING else None
+    return None
+
+
+def innermost(trace: TracebackType | None) -> TracebackType:
+    """Where an error was raised."""
+    if trace is None:
+        raise ValueError("`trace` must be that of an error that was raised; got None. Raise it.")
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace
