@@ -688,7 +688,8 @@ const RULES = {
 /** The equation of a gradient, if the entry is one: d(loss) = Sum of entry * DIRECTION. */
 function gradient(d, rule) {
   demand(!rule.start, "a gradient has no start");
-  const { binders: own, body } = freshen(rule.entry ?? lam([], d.loss));
+  const { binders: own, body: given } = rule.entry ?? lam([], d.loss);
+  const body = freshen(given); // its own binders keep their names, which must differ from those of every
   const fits = `${own.map(sortOf)}` === `${d.at.binders.map(sortOf)}` && !own.some(isTime);
   demand(fits, "the entry has not the binders of the parameter");
   const ix = own.map(single);
@@ -711,12 +712,18 @@ function checkStep({ rule, premises, conclusion }, before, defined) {
   demand(premises.every((n) => n >= 0 && n < before.length), "a premise that is no earlier step");
   demand(!premises.length || ["Calculate", "Induction"].includes(rule.k), `${rule.k} has no premises`);
   const made = RULES[rule.k](rule, premises.map((n) => before[n]), defined);
-  const equations = (sequent) => [...sequent.hypotheses, sequent.equation];
-  const shapes = (sequent) => equations(sequent).map((e) => shape(e)).join("\n");
+  checkSequent(made); // before names are compared: to rename `every` may hide that a hypothesis has one
+  checkSequent(conclusion);
+  const shapes = ({ hypotheses, equation: e }) => [...hypotheses, e].map((part) => shape(part)).join("\n");
   demand(shapes(made) === shapes(conclusion), `${rule.k} does not conclude this`);
-  const quantified = (v) => conclusion.equation.every.includes(v);
-  demand(!conclusion.hypotheses.some((h) => [...free(h)].some(quantified)), "a hypothesis has a quantified variable");
-  demand(equations(conclusion).every((e) => [...free(e)].every(isTime)), "a width is free");
+}
+
+/** What holds of each conclusion, the rule's own and the recorded one. */
+function checkSequent({ hypotheses, equation: e }) {
+  demand(distinct(e.every.map(nameOf)), "two quantified variables of one name");
+  const quantified = (v) => e.every.includes(v);
+  demand(!hypotheses.some((h) => [...free(h)].some(quantified)), "a hypothesis has a quantified variable");
+  demand([...hypotheses, e].every((part) => [...free(part)].every(isTime)), "a width is free");
 }
 
 /** Run a check; whatever it throws becomes a refusal that says where. */
