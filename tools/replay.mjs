@@ -1,9 +1,8 @@
 #!/usr/bin/env node
 // A second checker for recorded proofs, independent of the Python one.
 //
-// It was written from the page of meaning alone (the docstring that specifies terms, definitions,
-// normal form, rules and records), without reading the other checker, so that a mistake in one is
-// not a mistake in both. Where the page leaves a doubt, this checker takes the stricter reading.
+// It was written from the page of meaning alone, without reading the other checker, so that a mistake
+// in one is not a mistake in both. Where the page leaves a doubt, it takes the stricter reading.
 //
 //   node tools/replay.mjs FILE [FILE...]   one line a file; exit 0: all accepted, 1: some refused,
 //                                          2: wrong usage or a file that cannot be read
@@ -13,7 +12,7 @@
 // Numbers: coefficients are fractions of BigInts; shifts and bounds are small exact integers.
 import { readFileSync } from "node:fs";
 
-const MAX_SHIFT = 100; // of every index, those that arise in a check included
+const MAX_SHIFT = 100; // of an index in a record
 const MAX_DEPTH = 100; // records within records
 const MAX_MONOMIALS = 100_000; // of a subterm, a partial product, a normal form
 const MAX_BOUND = 32; // variables that one monomial binds
@@ -21,10 +20,10 @@ const MAX_LEAVES = 100_000; // tries at naming the variables of one monomial
 
 /** The only verdict but acceptance; any other exception counts as one, too. */
 class Refusal extends Error {}
-function refuse(reason) {
-  throw new Refusal(reason);
-}
+const refuse = (reason) => { throw new Refusal(reason); };
 const demand = (condition, reason) => condition || refuse(reason);
+/** A sum of two integers, which must be one that is exact. */
+const exact = (total) => demand(Number.isSafeInteger(total), "an integer is out of range") && total;
 
 // ---------------------------------------------------------------- variables and indices
 // A variable is the text "name sort"; such texts sort by name, then sort. Fresh ones begin with "$",
@@ -39,8 +38,7 @@ const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 const distinct = (list) => new Set(list).size === list.length;
 
 function makeIx(vars, shift) {
-  demand(Math.abs(shift) <= MAX_SHIFT, "the shift of an index is out of range");
-  return { k: "Ix", vars: vars.length > 1 ? [...vars].sort(compare) : vars, shift };
+  return { k: "Ix", vars: vars.length > 1 ? [...vars].sort(compare) : vars, shift: exact(shift) };
 }
 const single = (v) => makeIx([v], 0);
 const shifted = (ix, by) => makeIx(ix.vars, ix.shift + by);
@@ -74,7 +72,10 @@ const NAME = /^[A-Za-z_\u0391-\u03A9\u03B1-\u03C9][A-Za-z0-9_\u0391-\u03A9\u03B1
 
 /** What a record of each type must satisfy by itself. */
 const CONDITIONS = {
-  Ix: (r) => demand(r.vars.every((v, n) => !n || r.vars[n - 1] <= v), "unsorted variables of an index"),
+  Ix(r) {
+    demand(r.vars.every((v, n) => !n || r.vars[n - 1] <= v), "unsorted variables of an index");
+    demand(Math.abs(r.shift) <= MAX_SHIFT, "the shift of an index is out of range");
+  },
   Num: (r) => demand(r.bottom >= 1, "a fraction with a bottom below 1"),
   Lam: (r) => demand(distinct(r.binders.map(nameOf)), "two binders of one name"),
   App(r) {
@@ -119,7 +120,7 @@ function readRecord(types, json, depth) {
   const record = { k: type };
   fields.forEach(([field, kind], n) => (record[field] = read(kind, values[n], depth)));
   CONDITIONS[type]?.(record);
-  return type === "Ix" ? makeIx(record.vars, record.shift) : record;
+  return record;
 }
 
 /** JSON in which a number not written as an integer becomes an object, which no field accepts. */
@@ -185,7 +186,7 @@ const atoms = (t) => (t.k === "Atom" ? [t] : anatomy(t).parts.flatMap(atoms));
 function substIx(ix, map) {
   if (!ix.vars.some((v) => map.has(v))) return ix;
   const values = ix.vars.map((v) => map.get(v) ?? single(v));
-  return makeIx(values.flatMap((x) => x.vars), values.reduce((total, x) => total + x.shift, ix.shift));
+  return makeIx(values.flatMap((x) => x.vars), values.reduce((total, x) => exact(total + x.shift), ix.shift));
 }
 
 /** Substitute indices for variables; a binder that would capture is renamed, `always` all are. */
@@ -218,7 +219,7 @@ function shape(t, names = new Map(), depth = 0) {
 // some, c least (shortest paths), and are never changed.
 
 const ZERO = "";
-const FAR = 2 ** 40; // stands for "no limit"; true limits are far smaller
+const FAR = Infinity; // stands for "no limit"
 
 class Bounds {
   /** rows: of each node u, a map from each v that limits it to the least c. */
@@ -244,7 +245,8 @@ class Bounds {
       for (const row of rows.values()) {
         const head = row.get(u) ?? FAR;
         for (const [w, tail] of head === FAR ? [] : rows.get(v)) { // a shortest path uses a limit once
-          if (head + c + tail < (row.get(w) ?? FAR)) row.set(w, head + c + tail);
+          const length = exact(exact(head + c) + tail);
+          if (length < (row.get(w) ?? FAR)) row.set(w, length);
         }
       }
     }
@@ -257,7 +259,7 @@ const nodeOf = (ix) => [ix.vars[0] ?? ZERO, ix.shift];
 const nodeIx = (node, shift) => makeIx(node === ZERO ? [] : [node], shift);
 /** low <= v <= high. */
 const rangeLimits = (v, low, high) => [[nodeOf(low)[0], v, -low.shift], [v, ...nodeOf(high)]];
-/** The least c for which bounds force `left - right <= c`, for indices as bounds are; or about FAR. */
+/** The least c for which bounds force `left - right <= c`, for indices as bounds are; or FAR. */
 function gap(bounds, left, right) {
   const [[u, a], [v, b]] = [nodeOf(left), nodeOf(right)];
   return bounds.get(u, v) + a - b;
@@ -277,10 +279,7 @@ const plus = ([a, b], [c, d]) => fraction(a * d + b * c, b * d);
 const ONE = [1n, 1n];
 const monomial = (factors, coef = ONE) => ({ coef, bound: [], limits: [], factors });
 
-function withinLimit(m) {
-  demand(m.bound.length <= MAX_BOUND, "a monomial binds too many variables");
-  return m;
-}
+const withinLimit = (m) => demand(m.bound.length <= MAX_BOUND, "a monomial binds too many variables") && m;
 const checkedSize = (count) => demand(count <= MAX_MONOMIALS, "too many monomials");
 const checked = (list) => checkedSize(list.length) && list;
 const product = (a, b) => withinLimit({ coef: times(a.coef, b.coef), bound: [...a.bound, ...b.bound],
@@ -312,7 +311,7 @@ function putIn(m, v, ix) {
   const [node, shift] = nodeOf(ix);
   const map = new Map([[v, ix]]);
   const moved = (u) => (u === v ? [node, shift] : [u, 0]);
-  const limits = m.limits.map(([u, w, c]) => [moved(u)[0], moved(w)[0], c - moved(u)[1] + moved(w)[1]]);
+  const limits = m.limits.map(([u, w, c]) => [moved(u)[0], moved(w)[0], exact(c - moved(u)[1] + moved(w)[1])]);
   return { ...m, bound: m.bound.filter((w) => w !== v), limits, factors: m.factors.map((f) => subst(f, map)) };
 }
 
@@ -397,9 +396,7 @@ function normalForm(t, context, peel, work) {
 }
 
 /** A text that terms share just if they have one normal form in the context. */
-function topForm(t, context, peel) {
-  return formText(normalForm(t, context, peel, { count: 0 }), new Map(), 0);
-}
+const topForm = (t, context, peel) => formText(normalForm(t, context, peel, { count: 0 }), new Map(), 0);
 
 function withArguments(m, context, peel, work) {
   const array = (given) => {
@@ -622,7 +619,7 @@ function replaceAtoms(t, bounds, put) {
 
 /** What an equation's quantified variables must be for its left side to be the atom, or null. */
 function instance({ every, left }, a, bounds) {
-  if (left.name !== a.name || left.ix.length !== a.ix.length) return null;
+  if (left.k !== "Atom" || left.name !== a.name || left.ix.length !== a.ix.length) return null;
   const map = new Map();
   for (const [n, { vars, shift }] of left.ix.entries()) {
     if (vars.length === 1 && every.includes(vars[0])) map.set(vars[0], shifted(a.ix[n], -shift));
@@ -653,7 +650,6 @@ const RULES = {
     demand(target, "a calculation without a target");
     let [side, term] = [freshen(target.equation.right), freshen(rule.term)];
     for (const { equation: source } of sources) {
-      demand(source.left.k === "Atom", "a source whose left side is no atom");
       const bounds = Bounds.natural(freeTimes(side, term));
       const right = freshen(source.right);
       const put = (a, map) => (map ? subst(right, map) : a);
@@ -670,7 +666,7 @@ const RULES = {
   Induction({ time, predicate, pick }, premises) {
     const count = predicate.length;
     demand(pick >= 0 && pick < count && premises.length === 2 * count, "wrong premises or pick of an induction");
-    demand(predicate.every((p) => free(p).has(time)), "the time of an induction is not free in the predicate");
+    demand(!predicate.some((p) => p.every.includes(time)), "the predicate quantifies the time of an induction");
     const from = [makeIx([], 0), shifted(single(time), 1)];
     premises.forEach((premise, n) => {
       const due = subst(predicate[n % count], new Map([[time, from[n < count ? 0 : 1]]]));
@@ -688,7 +684,8 @@ const RULES = {
 /** The equation of a gradient, if the entry is one: d(loss) = Sum of entry * DIRECTION. */
 function gradient(d, rule) {
   demand(!rule.start, "a gradient has no start");
-  const { binders: own, body } = freshen(rule.entry ?? lam([], d.loss));
+  const { binders: own, body: given } = rule.entry ?? lam([], d.loss);
+  const body = freshen(given); // its own binders keep their names, which must differ from those of every
   const fits = `${own.map(sortOf)}` === `${d.at.binders.map(sortOf)}` && !own.some(isTime);
   demand(fits, "the entry has not the binders of the parameter");
   const ix = own.map(single);
@@ -711,12 +708,18 @@ function checkStep({ rule, premises, conclusion }, before, defined) {
   demand(premises.every((n) => n >= 0 && n < before.length), "a premise that is no earlier step");
   demand(!premises.length || ["Calculate", "Induction"].includes(rule.k), `${rule.k} has no premises`);
   const made = RULES[rule.k](rule, premises.map((n) => before[n]), defined);
-  const equations = (sequent) => [...sequent.hypotheses, sequent.equation];
-  const shapes = (sequent) => equations(sequent).map((e) => shape(e)).join("\n");
+  checkSequent(made); // before names are compared: to rename `every` may hide that a hypothesis has one
+  checkSequent(conclusion);
+  const shapes = ({ hypotheses, equation: e }) => [...hypotheses, e].map((part) => shape(part)).join("\n");
   demand(shapes(made) === shapes(conclusion), `${rule.k} does not conclude this`);
-  const quantified = (v) => conclusion.equation.every.includes(v);
-  demand(!conclusion.hypotheses.some((h) => [...free(h)].some(quantified)), "a hypothesis has a quantified variable");
-  demand(equations(conclusion).every((e) => [...free(e)].every(isTime)), "a width is free");
+}
+
+/** What holds of each conclusion, the rule's own and the recorded one. */
+function checkSequent({ hypotheses, equation: e }) {
+  demand(distinct(e.every.map(nameOf)), "two quantified variables of one name");
+  const quantified = (v) => e.every.includes(v);
+  demand(!hypotheses.some((h) => [...free(h)].some(quantified)), "a hypothesis has a quantified variable");
+  demand([...hypotheses, e].every((part) => [...free(part)].every(isTime)), "a width is free");
 }
 
 /** Run a check; whatever it throws becomes a refusal that says where. */
@@ -769,10 +772,8 @@ function verdict(source) {
 function judge(file, byLines) {
   const source = readFileSync(file, "utf8");
   if (byLines) {
-    for (const line of source.replace(/\n$/, "").split("\n")) {
-      const [accepted, reason] = verdict(line);
-      console.log(accepted ? "accepted" : `refused\t${reason}`);
-    }
+    const said = ([accepted, reason]) => (accepted ? "accepted" : `refused\t${reason}`);
+    source.replace(/\n$/, "").split("\n").forEach((line) => console.log(said(verdict(line))));
     return 0;
   }
   const [accepted, reason] = verdict(source);
