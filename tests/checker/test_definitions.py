@@ -24,6 +24,7 @@ from ttt_proofs.checker.definitions import (
     leading_times,
 )
 from ttt_proofs.checker.normal import naturals, normal_form
+from ttt_proofs.checker.proof import Definition, infer
 from ttt_proofs.checker.terms import CheckerError, Ix, Lam, at, free, ix
 
 i, j, k, t = time("i"), time("j"), time("k"), time("t")
@@ -449,11 +450,11 @@ def test_a_gradient_under_another_name():
 def test_an_entry_whose_name_clashes_with_an_outer_index():
     loss = total(c, mul(atom("X", c), atom("k", h, c)))
     entry = Lam((width("h", "E"),), atom("k", h, width("h", "E")))
-    found = gradient(loss, (h,), Lam((c,), num(0)), entry)
-    assert found == forall(
-        (h, found.every[1]), atom("G", h, found.every[1]), atom("k", h, found.every[1])
-    )
-    assert len({v.name for v in found.every}) == 2
+    define = DefineGradient("G", (h,), "X", loss, Lam((c,), num(0)))
+    with pytest.raises(CheckerError, match="quantified indices must differ"):
+        infer({"G": define}, Definition("G", entry), ())
+    apart = Lam((c,), atom("k", h, c))
+    assert infer({"G": define}, Definition("G", apart), ()).equation.every == (h, c)
 
 
 NO_GRADIENTS = {

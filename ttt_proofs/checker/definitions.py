@@ -137,7 +137,7 @@ class DefineGradient(Node):
     def equation(self, entry: Lam | None, start: bool) -> Equation:
         """`name = entry at the point`, if `d loss = Σ entry · E` for every direction E."""
         require(not start, f"`{self.name}` is a gradient and has no start.")
-        found: Lam = renamed(entry or Lam((), self.loss), frozenset(self.every))
+        found = entry or Lam((), self.loss)
         sorts = [v.sort for v in self.at.binders]
         same = [v.sort for v in found.binders] == sorts and TIME not in sorts
         require(same, f"the gradient must have indices of the widths {sorts}.")

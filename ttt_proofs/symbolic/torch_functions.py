@@ -2,7 +2,7 @@
 
 Their source is pasted into a loop's code, so each stands by itself and needs `torch` alone.
 Matrices are `[..., rows, cols]`, of any floating dtype; results have the dtype of the argument,
-norms and what is added to them are float32 at least.
+norms and what is added to them have the range of float32 at least.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def muon(G: torch.Tensor) -> torch.Tensor:
     )
     tall = G.shape[-2] >= G.shape[-1]
     X = G.mT if tall else G  # the smaller of the two products X Xᵀ, Xᵀ X
-    wide = torch.promote_types(X.dtype, torch.float32)
+    # float16 lacks the range; bfloat16 has it, and the released layer rounds the norm to it.
+    wide = torch.float32 if X.dtype == torch.float16 else X.dtype
     X = (X / (torch.linalg.matrix_norm(X, keepdim=True, dtype=wide) + 1e-7)).to(X.dtype)
     for a, b, c in coefficients:
         A = X @ X.mT

