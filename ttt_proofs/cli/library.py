@@ -61,7 +61,8 @@ def names(directory: Path) -> list[str]:
 
 def load_file(file: Path, package: str = "") -> ModuleType:
     """The module in a file, of a package if one is named; what goes wrong is one sentence."""
-    name = f"{package}.{file.stem}" if package else f"_ttt_proofs_{file.stem}"
+    plain = file.stem.replace(".", "_")  # a dot would name a package
+    name = f"{package}.{plain}" if package else f"_ttt_proofs_{plain}"
     spec = importlib.util.spec_from_file_location(name, file.absolute())
     if spec is None or spec.loader is None:
         raise RequestError(f"a Python file is required; got {file}. Name one ending in .py.")

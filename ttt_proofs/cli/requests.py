@@ -9,7 +9,8 @@ from pathlib import Path
 from textwrap import shorten
 from traceback import walk_tb
 
-PACKAGE = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+PACKAGE = HERE.parent
 FEW = 8  # names that a hint lists all
 NEAREST = 3  # names offered for one that is not known
 LONGEST = 500  # characters of another's error message that are repeated
@@ -61,15 +62,15 @@ def message_of(error: BaseException) -> str:
 
 
 def place_of(error: BaseException, folder: Path) -> str:
-    """`file, line 3`: the innermost line of the folder's own code, else the innermost line."""
-    places = [
-        (Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)
-    ]
+    """`file, line 3`: the innermost line of the folder's own code, else the innermost of all.
+
+    Lines of the import system and of the command line tell nothing, and are left out.
+    """
+    found = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]
+    places = [(file, line) for file, line in found if file.is_file() and file.parent != HERE]
     own = [(file, line) for file, line in places if is_own(file, folder.absolute())]
-    if not places:
-        return ""
-    file, line = (own or places)[-1]
-    return f"{file}, line {line}"
+    file, line = (own or places or [(None, 0)])[-1]
+    return f"{file}, line {line}" if file else ""
 
 
 def is_own(file: Path, folder: Path) -> bool:

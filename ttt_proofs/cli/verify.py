@@ -117,8 +117,8 @@ def verify_one(
     name: str, directory: Path, witnesses: tuple[str, ...], seed: int, device: str
 ) -> dict[str, Any]:
     """One derivation's entry of the report; may run in a process of its own."""
-    from ..evidence.report import verify as run
-
     derivation = load(directory, name)
+    from ..evidence.report import verify as run  # slower to import than most files to refuse
+
     with blamed(f"{name}.py must hold a derivation that can be checked", directory):
         return run(derivation, witnesses=witnesses, seed=seed, device=device).json()
