@@ -3,10 +3,19 @@
 The state is still normalised, and with that sequential.
 """
 
-from derivations._ladder import rung
 from ttt_proofs.symbolic import Derivation
+
+from ._ladder import parts, restate, rung
 
 
 def derive() -> Derivation:
     """Step 1 of the ladder."""
-    return rung(1, "Only the last layer is trained: the kernel is static", "sequential")
+    return Derivation(
+        name="ladder_v1",
+        title="Only the last layer is trained: the kernel is static",
+        source="Section 6.1, Table 2, variant 1",
+        parts=parts(rung(1)),
+        restate=restate,
+        loops=rung(1),
+        parallel="sequential",
+    )

@@ -3,10 +3,19 @@
 `o_t = q_t (W_0 + Σ_i k_iᵀ v_i)`: the state starts at W_0 instead of 0.
 """
 
-from derivations._ladder import rung
 from ttt_proofs.symbolic import Derivation
+
+from ._ladder import parts, restate, rung
 
 
 def derive() -> Derivation:
     """Step 6 of the ladder."""
-    return rung(6, "Linear attention", "additive")
+    return Derivation(
+        name="ladder_v6",
+        title="Linear attention",
+        source="Section 6.1, Table 2, variant 6",
+        parts=parts(rung(6)),
+        restate=restate,
+        loops=rung(6),
+        parallel="additive",
+    )

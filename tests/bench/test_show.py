@@ -7,7 +7,7 @@ import pytest
 
 from ttt_proofs.bench import plots
 from ttt_proofs.bench.registry import BENCHMARKS
-from ttt_proofs.bench.results import ResultsError, check, problems, read, write
+from ttt_proofs.bench.results import ResultsError, check, problems, read, text
 from ttt_proofs.bench.show import cell, results_text, section, table
 
 RESULTS = {
@@ -136,13 +136,13 @@ def test_anything_else_is_refused_in_one_sentence(data):
 
 
 def test_files_are_read_as_written(tmp_path):
-    write(RESULTS, tmp_path / "b.json")
-    write(RESULTS, tmp_path / "a.json")
+    (tmp_path / "b.json").write_text(text(RESULTS), encoding="utf-8")
+    (tmp_path / "a.json").write_text(text(RESULTS), encoding="utf-8")
     assert [file.name for file, _ in read(tmp_path)] == ["a.json", "b.json"]
     assert [data for _, data in read(tmp_path / "a.json")] == [RESULTS]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "b.json"]
     with pytest.raises(ValueError, match="JSON compliant"):
-        write(changed(*ROW, "median_ms", value=float("nan")), tmp_path / "a.json")
+        text(changed(*ROW, "median_ms", value=float("nan")))
     assert json.loads((tmp_path / "a.json").read_text()) == RESULTS
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(ResultsError, match=r"b\.json must be JSON"):

@@ -82,12 +82,9 @@ def is_told(row: dict[str, Any]) -> bool:
     return any(isinstance(row.get(key), int | float) for key in ("error", "new_entries"))
 
 
-def write(data: Results, file: Path) -> None:
-    """Write the JSON, never leaving half of it behind; NaN is refused."""
-    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
+def text(data: Results) -> str:
+    """The results as JSON; NaN is refused."""
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read(path: Path) -> Iterator[tuple[Path, Results]]:

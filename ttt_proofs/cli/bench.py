@@ -6,14 +6,16 @@ import os
 import shlex
 import sys
 import time
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .library import RequestError
-from .tables import environment, err
+from .files import Target
+from .requests import RequestError, nearest
+from .tables import environment
+from .terminal import complain
+from .verify import check_device
 
 if TYPE_CHECKING:
     from ..bench.benchmark import Benchmark, Settings
@@ -39,10 +41,10 @@ def bench(
         from ..bench.registry import BENCHMARKS
 
         for each in BENCHMARKS.values():
-            typer.echo(f"{each.name} ({', '.join(each.devices)}): {each.what}")
+            print(f"{each.name} ({', '.join(each.devices)}): {each.what}")
         return
     if show:
-        typer.echo(shown(results, form, chosen))
+        print(shown(results, form, chosen))
         return
     if results is not None:
         raise RequestError(f"`--results` goes with --show; got {results} alone. Add --show.")
@@ -81,8 +83,7 @@ def wanted(chosen: list[str], device: str, quick: bool) -> list[Benchmark]:
 
     for name in chosen:
         if name not in BENCHMARKS:
-            close = get_close_matches(name, BENCHMARKS, 1)
-            hint = f"Did you mean {close[0]}?" if close else f"Known are {', '.join(BENCHMARKS)}."
+            hint = nearest(name, BENCHMARKS, "ttt-proofs bench --list")
             raise RequestError(f"a benchmark's name is required; got {name!r}. {hint}")
         fits = BENCHMARKS[name].devices
         if device not in fits and not (quick and device == "cpu"):
@@ -97,18 +98,16 @@ def measure(
     chosen: list[str], device: str, report: Path | None, quick: bool, seconds: float, commit: str
 ) -> int:
     """Run, print and write; the exit code."""
-    from . import check_device, check_writable
-
     check_device(device)
     if not seconds >= 0:
         raise RequestError(f"`--seconds` must be 0 or more; got {seconds}. Use 0 for no limit.")
-    if report is not None:
-        check_writable(report)
+    target = None if report is None else Target(report)
     if quick and device == "cpu" and "triton" not in sys.modules:
         os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton
     from ..bench.benchmark import Settings
     from ..bench.machine import all_cores, machine
     from ..bench.results import SCHEMA, problems
+    from ..bench.results import text as results_text
 
     found = wanted(chosen, device, quick)
     settings = Settings(device, quick, time.monotonic() + seconds if seconds else None)
@@ -121,34 +120,45 @@ def measure(
         }
         data: dict[str, Any] = {"schema": SCHEMA, "environment": about, "benchmarks": []}
         for each in found:
-            collect(each, settings, data, report)
-    if report is not None:
-        pictures(data, report)
+            collect(each, settings, data, target)
+    if target is not None:
+        target.write(results_text(data))
+        pictures(data, target)
     wrong = problems(data)
     for line in wrong:
-        err.print(f"problem: {line}", highlight=False, markup=False, soft_wrap=True)
+        complain(f"problem: {line}")
     return 1 if wrong else 0
 
 
-def collect(each: Benchmark, settings: Settings, data: dict[str, Any], report: Path | None) -> None:
-    """Run one benchmark; the file is written anew after each row, so that no row is lost."""
-    from ..bench.results import write
+def collect(
+    each: Benchmark, settings: Settings, data: dict[str, Any], target: Target | None
+) -> None:
+    """Run one benchmark; a file is written anew after each row, so that no row is lost.
+
+    What is not a file, such as a pipe, takes the results once, at the end.
+    """
+    from ..bench.results import text
     from ..bench.show import entry_text
 
     entry: dict[str, Any] = {"name": each.name, "what": each.what, "rows": []}
     data["benchmarks"].append(entry)
     for row in each.run(settings):
         entry["rows"].append(row)
-        if report is not None:
-            write(data, report)
-    typer.echo(entry_text(entry, "text") + "\n")
+        if target is not None and target.is_file:
+            target.write(text(data))
+    print(entry_text(entry, "text") + "\n")
 
 
-def pictures(data: dict[str, Any], report: Path) -> None:
-    """Draw what can be drawn, next to the results."""
+def pictures(data: dict[str, Any], target: Target) -> None:
+    """Draw what can be drawn, next to the results if they are in a file."""
     from ..bench.plots import available, draw
 
-    if available():
-        draw(data, report)
-    else:
-        err.print("no plots were drawn: they need matplotlib", highlight=False, markup=False)
+    if not target.is_file:
+        return
+    if not available():
+        complain("no plots were drawn: they need matplotlib")
+        return
+    try:
+        draw(data, target.path)
+    except OSError as error:
+        raise target.refusal(error) from error

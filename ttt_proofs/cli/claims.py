@@ -5,10 +5,10 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from ..evidence.report import refute
 from ..symbolic.claims import Claim
 from ..symbolic.derivation import Derivation
-from .library import RequestError, load, load_file
+from .library import RequestError, load, load_file, package_of
+from .terminal import paragraphs
 
 COLUMNS = ("the paper says", "where", "verdict", "what holds", "by", "counterexample")
 Row = tuple[str, str, str, str, str, str]
@@ -21,7 +21,7 @@ def claims(directory: Path) -> tuple[Claim, ...]:
         raise RequestError(
             f"`--table` needs a list of claims; {directory} has no _claims.py. Write one."
         )
-    found = getattr(load_file(file), "CLAIMS", None)
+    found = getattr(load_file(file, package_of(directory)), "CLAIMS", None)
     if not isinstance(found, tuple) or not all(isinstance(c, Claim) for c in found):
         raise RequestError("_claims.py must define CLAIMS, a tuple of Claim; it does not. Add it.")
     return found
@@ -48,6 +48,8 @@ def decided(directory: Path, found: tuple[Claim, ...]) -> dict[str, Derivation]:
 
 def rows(directory: Path) -> list[Row]:
     """The table's rows; counterexamples are looked for anew."""
+    from ..evidence.report import refute
+
     listed = claims(directory)
     loaded = decided(directory, listed)
     found = []
@@ -66,16 +68,7 @@ def rows(directory: Path) -> list[Row]:
 
 def text(table: list[Row]) -> str:
     """Each claim as a paragraph of labelled lines."""
-    width = max(map(len, COLUMNS[1:])) + 2
-    written = []
-    for says, *rest in table:
-        lines = [
-            f"  {column:<{width}}{cell}"
-            for column, cell in zip(COLUMNS[1:], rest, strict=True)
-            if cell
-        ]
-        written.append("\n".join([says, *lines]))
-    return "\n\n".join(written)
+    return paragraphs(COLUMNS, table)
 
 
 def markdown(table: list[Row]) -> str:

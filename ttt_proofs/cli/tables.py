@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-# A pipe or a log has no width of its own; the table needs this much.
-WIDTH = None if sys.stdout.isatty() else 120
-out, err = Console(width=WIDTH), Console(stderr=True)
-PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
+from .terminal import PLAIN, table
+
+GOOD, BAD = "as stated", "NOT as stated"
 
 
 def environment(device: str, seed: int) -> dict[str, Any]:
@@ -51,37 +47,39 @@ def summary(done: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     }
 
 
-def print_table(done: list[dict[str, Any]], seconds: float) -> None:
+def print_table(done: list[dict[str, Any]], seconds: float, *, to_error: bool = False) -> None:
     """The table at the end, and the counterexamples below it."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("derivation", "outcome", "steps", "exact", "autograd", "kernel", "mutants", ""):
-        table.add_column(column, no_wrap=True)
-    for e in done:
-        bound, steps = e["exact"].get("error_bound_log2"), e["proof"]["steps"]
-        error, m = e["autograd"].get("max_relative_error"), e["mutants"]
-        killed = min(m["killed_by_proof"], m["killed_by_exact"])
-        agrees, kernel = e["autograd"]["status"] == "agrees", e["kernel"]
-        table.add_row(
-            e["name"],
-            e["outcome"],
-            f"{steps}" if e["proof"]["status"] == "proved" else short(e["proof"]["status"]),
-            f"2^{bound:.0f}" if bound is not None else short(e["exact"]["status"]),
-            f"{error:.0e}" if agrees else short(e["autograd"]["status"]),
-            f"{kernel['max_relative_error']:.0e}"
-            if kernel["status"] == "agrees"
-            else short(kernel["status"]),
-            f"{killed}/{m['total']}{equivalent(m)}" if m["total"] else short(m["status"]),
-            "[green]as stated[/]" if e["as_stated"] else "[red]NOT as stated[/]",
-        )
-    out.print(table)
+    heads = ("derivation", "outcome", "steps", "exact", "autograd", "kernel", "mutants", "")
+    rows = [cells(entry) for entry in done]
+    table(heads, rows, whole=heads, colour={GOOD: "green", BAD: "red"}, to_error=to_error)
+    console = Console(stderr=to_error)
     for e in done:
         if e["counterexample_text"]:
             told = f"{e['name']}: the claim “{e['title']}” fails. {e['counterexample_text']}"
-            out.print(told, **PLAIN)
+            console.print(told, **PLAIN)
         for name in e["mutants"]["survivors"]:
-            out.print(f"{e['name']}: mutant survives: {name}", **PLAIN)
+            console.print(f"{e['name']}: mutant survives: {name}", **PLAIN)
     as_stated = sum(e["as_stated"] for e in done)
-    out.print(f"{as_stated} of {len(done)} as stated, in {seconds} s.", **PLAIN)
+    console.print(f"{as_stated} of {len(done)} as stated, in {seconds} s.", **PLAIN)
+
+
+def cells(e: dict[str, Any]) -> tuple[str, ...]:
+    """One derivation's row."""
+    bound, steps = e["exact"].get("error_bound_log2"), e["proof"]["steps"]
+    error, m, kernel = e["autograd"].get("max_relative_error"), e["mutants"], e["kernel"]
+    killed = min(m["killed_by_proof"], m["killed_by_exact"])
+    return (
+        e["name"],
+        e["outcome"],
+        f"{steps}" if e["proof"]["status"] == "proved" else short(e["proof"]["status"]),
+        f"2^{bound:.0f}" if bound is not None else short(e["exact"]["status"]),
+        f"{error:.0e}" if e["autograd"]["status"] == "agrees" else short(e["autograd"]["status"]),
+        f"{kernel['max_relative_error']:.0e}"
+        if kernel["status"] == "agrees"
+        else short(kernel["status"]),
+        f"{killed}/{m['total']}{equivalent(m)}" if m["total"] else short(m["status"]),
+        GOOD if e["as_stated"] else BAD,
+    )
 
 
 def equivalent(mutants: dict[str, Any]) -> str:

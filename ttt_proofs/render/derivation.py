@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from html import escape
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from .latex import OUTLINE as TYPESET
 from .latex import document as latex_document
 from .markdown import document as markdown_document
 from .outline import APART, Outline, Section, Shared
+from .text import COLUMNS, NARROWEST
 from .text import OUTLINE as PLAIN
 from .text import document as text_document
 
@@ -77,15 +79,27 @@ PAGE = """<!doctype html>
 """
 
 
-def render_derivation(derivation: Derivation, form: str, counterexample: str = "") -> str:
+def render_derivation(
+    derivation: Derivation,
+    form: str,
+    counterexample: str = "",
+    *,
+    part: int | None = None,
+    columns: int = COLUMNS,
+) -> str:
     """The derivation in the format `form`, one of `FORMATS`.
 
     A claim that fails is shown with its counterexample and the steps up to the one that the
-    checker refuses. Raises `ValueError` for another format.
+    checker refuses. part: the number, from 1, of the one part that is shown; None for all.
+    columns: the width of text, at most that of a page. Raises `ValueError` for another format,
+    and `IndexError` for a part that is not there.
     """
     if form not in FORMATS:
         raise ValueError(f"`form` must be one of {', '.join(FORMATS)}; got {form!r}. Choose one.")
     style = FORMATS[form]
+    if form == "text":
+        width = max(NARROWEST, min(columns, COLUMNS))
+        style = style._replace(document=partial(text_document, columns=width))
     pieces = [
         style.title(f"{derivation.name}: {derivation.title}"),
         style.paragraph(f"Source: {derivation.source}."),
@@ -94,7 +108,11 @@ def render_derivation(derivation: Derivation, form: str, counterexample: str = "
         pieces.append(style.paragraph(f"This is claimed, and false. {counterexample}"))
     if derivation.instead:
         pieces.append(style.paragraph(f"Instead: {derivation.instead}"))
-    pieces += parts_text(derivation.parts, style)
+    if part is None:
+        pieces += parts_text(derivation.parts, style)
+    else:
+        chosen = derivation.part(part)
+        pieces += one_part(chosen, part, len(derivation.parts), style, APART)
     whole = "\n".join(pieces)
     return PAGE.format(title=escape(derivation.name), body=whole) if form == "html" else whole
 
@@ -102,17 +120,20 @@ def render_derivation(derivation: Derivation, form: str, counterexample: str = "
 def parts_text(parts: tuple[Part, ...], style: Format) -> list[str]:
     """All parts. Several say first, and once, what they share."""
     if len(parts) == 1:
-        label = parts[0].label
-        heading = [style.heading(f"Part: {label}.")] if label else []
-        return [*heading, part_text(parts[0], style, APART)]
+        return one_part(parts[0], 1, 1, style, APART)
     proofs = [part.proof for part in parts]
     shared = style.outline.shared(proofs)
     pieces = [style.document(style.outline.common(proofs, shared))]
     for number, part in enumerate(parts, start=1):
-        label = f": {part.label}" if part.label else ""
-        pieces.append(style.heading(f"Part {number} of {len(parts)}{label}."))
-        pieces.append(part_text(part, style, shared))
+        pieces += one_part(part, number, len(parts), style, shared)
     return pieces
+
+
+def one_part(part: Part, number: int, count: int, style: Format, shared: Shared) -> list[str]:
+    """One part under its heading, which tells its number if there are others."""
+    name = f"Part {number} of {count}" if count > 1 else "Part"
+    heading = f"{name}: {part.label}." if part.label else f"{name}." if count > 1 else ""
+    return [*([style.heading(heading)] if heading else []), part_text(part, style, shared)]
 
 
 def part_text(part: Part, style: Format, shared: Shared) -> str:

@@ -15,6 +15,7 @@ from .notation import FUNCTIONS, GREEK, MEANINGS, PRIME, sign
 from .outline import Entry, Outline, Section
 
 COLUMNS = 100
+NARROWEST = 40  # columns, for which nested formulas still have room
 RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -132,15 +133,17 @@ def proof_text(theorem: Theorem) -> str:
     return document(OUTLINE.sections(theorem))
 
 
-def document(sections: Iterable[Section]) -> str:
+def document(sections: Iterable[Section], columns: int = COLUMNS) -> str:
     """Headings, and what belongs to them indented."""
     return "\n".join(
-        f"{s.heading}\n{textwrap.indent(lines(s.entries), '  ')}" if s.heading else lines(s.entries)
+        f"{s.heading}\n{textwrap.indent(lines(s.entries, columns), '  ')}"
+        if s.heading
+        else lines(s.entries, columns)
         for s in sections
     )
 
 
-def lines(entries: Iterable[Entry]) -> str:
+def lines(entries: Iterable[Entry], columns: int) -> str:
     """Each entry's sentence, and its formula below."""
     found = []
     for entry in entries:
@@ -150,7 +153,7 @@ def lines(entries: Iterable[Entry]) -> str:
             found.append(
                 textwrap.fill(
                     label + entry.words,
-                    COLUMNS - 2,
+                    columns - 2,
                     break_long_words=False,
                     subsequent_indent=indent or "  ",
                     break_on_hyphens=False,
@@ -158,14 +161,14 @@ def lines(entries: Iterable[Entry]) -> str:
             )
         if entry.formula:
             first = indent if entry.words else label
-            found.append(laid_out(entry.formula, first))
+            found.append(laid_out(entry.formula, first, columns))
     return "".join(f"{line}\n" for line in found)
 
 
-def laid_out(formula: str, first: str) -> str:
+def laid_out(formula: str, first: str, columns: int) -> str:
     """The formula after `first`; later lines are indented by how deep they begin."""
     later = " " * len(first) + "    "
-    parts = broken(formula, COLUMNS - len(later), TEXT)
+    parts = broken(formula, columns - len(later), TEXT)
     return "\n".join(
         first + line.text if k == 0 else later + "  " * line.depth + line.text
         for k, line in enumerate(parts)

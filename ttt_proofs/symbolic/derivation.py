@@ -54,3 +54,13 @@ class Derivation:
                 f"a claim that fails must be one statement; got {len(self.parts)}. "
                 "Write a derivation for each."
             )
+
+    def part(self, number: int) -> Part:
+        """The part of that number, counted from 1; `IndexError` if there is none."""
+        count = len(self.parts)
+        if not 1 <= number <= count:
+            raise IndexError(
+                f"a part of {self.name} must be a number from 1 to {count}; got {number}. "
+                "Choose one."
+            )
+        return self.parts[number - 1]

@@ -8,8 +8,10 @@ from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from ..checker.proof import Proof, Theorem
+from ..checker.definitions import Equation
+from ..checker.proof import Proof, Sequent, Theorem
 from ..checker.terms import CheckerError, hints_of
+from .derivation import Derivation
 
 
 def encode(value: Any) -> Any:
@@ -53,6 +55,42 @@ def loads(text: str) -> Theorem:
         return Theorem(decode(json.loads(text), Proof))
     except (ValueError, RecursionError) as error:
         raise CheckerError(f"a proof must be JSON of moderate depth: {error}.") from None
+
+
+def dumps_derivation(derivation: Derivation, part: int | None = None) -> str:
+    """The derivation as JSON, or part `part` of it, counted from 1; `loads_derivation` replays it.
+
+    `{"schema": 1, "name": ..., "expects": "holds" or "fails", "parts": [{"label": ...,
+    "statement": an `Equation`, "proof": a `Proof`}, ...]}`, both encoded as by `encode`. ASCII.
+    The proof of a claim that fails is the attempt, which a replay refuses. Raises `IndexError`
+    for a part that is not there.
+    """
+    chosen = derivation.parts if part is None else (derivation.part(part),)
+    parts = [
+        {"label": p.label, "statement": encode(p.statement), "proof": encode(p.proof)}
+        for p in chosen
+    ]
+    data = {"schema": 1, "name": derivation.name, "expects": derivation.expects, "parts": parts}
+    return json.dumps(data, separators=(",", ":"))
+
+
+def loads_derivation(text: str) -> tuple[Theorem, ...]:
+    """The theorem of each part of a derivation that `dumps_derivation` wrote.
+
+    `CheckerError` if one of the proofs does not hold, or does not end with its part's statement.
+    """
+    try:
+        data = json.loads(text)
+        parts = [(part["statement"], part["proof"]) for part in data["parts"]]
+        if data["schema"] != 1:
+            raise ValueError(f"its schema is {data['schema']!r}, not 1")
+        read = [(decode(claim, Equation), Theorem(decode(proof, Proof))) for claim, proof in parts]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise CheckerError(f"a derivation must be JSON as `show` writes it: {error}.") from None
+    for claim, theorem in read:
+        if theorem.statement != Sequent((), claim):
+            raise CheckerError("a proof must end with its statement, and with no hypothesis left.")
+    return tuple(theorem for _, theorem in read)
 
 
 def digest(proof: Proof) -> str:
