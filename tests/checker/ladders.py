@@ -86,7 +86,7 @@ class Definers:
         rest = tuple(v for v in names if v.sort != TIME)
         name, scope = self.new("S" if defined else "H"), [*outer, *rest]
         start = self.terms.term(scope, self.choice([0, 0, 1]))
-        stray = [self.choice(TIMES)] if self.flip(0.04) else []
+        stray = [self.choice(TIMES)] if self.flip(0.12) else []
         u = self.terms.term([var, *scope, *stray], self.choice([0, 0, 1]))
         now = ladder_atom(name, outer, ix(var, int(self.flip(0.03))), rest)
         if outer and self.flip(0.2):

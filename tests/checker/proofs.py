@@ -58,7 +58,7 @@ class Proofs(Definers):
             self.open()
         moves = [self.cite, self.begin_anew, self.suppose, self.go_on, self.go_on, self.go_on]
         moves += [self.climb, self.climb, self.climb_supposed, self.again, self.identity]
-        moves += [self.rewrite, self.rewrite, self.take_out]
+        moves += [self.rewrite] * 5 + [self.take_out]
         moves += [self.empty_handed, self.guess]
         while len(self.steps) < 5 or (len(self.steps) < 14 and self.flip(0.8)):
             self.choice(moves)()
@@ -149,7 +149,7 @@ class Proofs(Definers):
             self.terms.shapes[name] = tuple(v.sort for v in shape) + (TIME,) * (
                 len(indices) - len(shape)
             )
-        right = self.terms.term([*every], self.choice([0, 1]))
+        right = self.terms.term([*every], self.choice([0, 1, 1, 2]))
         if name in symbols(right):
             right = atom("K")
         return self.add(Assume(Equation(self.quantified((left, right), 0.65), left, right)))
@@ -206,17 +206,22 @@ class Proofs(Definers):
 
     def rewrite(self) -> int | None:
         """Use an equation on a term that is made for it, with the equation's own names in it."""
-        source = self.some()
-        if source is None:
-            return None
+        sources = [
+            k
+            for k, s in enumerate(self.steps)
+            if isinstance((e := s.conclusion.equation).left, Atom) and e.left != e.right
+        ]
+        if not sources:
+            return self.suppose()
+        source = self.choice(sources)
         e = self.steps[source].conclusion.equation
         own = [v for node in inside(e, Sum | Lam) for v in binders(node)]
-        names = [*self.random.sample(TIMES + WIDTHS, 2), *e.free(), *own]
+        names = [*self.random.sample(TIMES + WIDTHS, 1), *e.free(), *own]
         scope = list({v.name: v for v in self.random.sample(names, len(names))}.values())
         term = self.instance(e, scope)
         if self.flip(0.5):
             term = mul(term, self.terms.term(scope, self.choice([0, 1])))
-        if self.flip(0.5):
+        if self.flip(0.7):
             term = self.terms.summed_over(self.choice(scope), term)
         start = self.add(Reflexivity(self.quantified(term, 0.4, 0.8), term))
         found = self.terms.rewritten(self.used(term, e))

@@ -118,7 +118,7 @@ class Symbols(Terms):
     def split(self, node) -> Any:
         """The last step of a range taken out somewhere: false if the range may be empty."""
 
-        def change(part):
+        def change(part: Sum | Prod) -> Any:
             if part.high is None:
                 return part
             last, less = part.high, Ix(part.high.vars, part.high.shift - 1)

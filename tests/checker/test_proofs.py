@@ -1,4 +1,7 @@
-"""Whole random proofs against brute force: nothing that the checker accepts is false."""
+"""Whole random proofs against brute force: nothing that the checker accepts is false.
+
+`FUZZ_PROOFS=20000 pytest tests/checker/test_proofs.py -k no_random_proof` tries as many proofs.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -69,10 +72,11 @@ def test_no_random_proof_proves_what_is_false():
         assert not is_false(one), f"seed {seed}"
         found += one
     print(number, "proofs:", dict(sorted(found.items())))
-    least = {"Definition": 1, "Reflexivity": 2, "Assume": 2, "Calculate": 1.5, "Induction": 0.8}
+    # Enough is accepted, in models where its hypotheses hold, and enough is refused.
+    least = {"Definition": 0.7, "Reflexivity": 2, "Assume": 1.5, "Calculate": 1.5, "Induction": 0.5}
     for rule, share in least.items():
         assert found[rule, "true"] > share * number, rule
-        assert found[rule, "true"] > 8 * found[rule, "vacuous"], rule
+        assert found[rule, "true"] > 5 * found[rule, "vacuous"], rule
     for rule in ("Calculate", "Induction"):
         assert found[rule, "refused"] > 0.3 * number, rule
     assert found["forgery", "refused"] > number
@@ -120,6 +124,7 @@ def given_at(start: bool, move: int):
         if self.start is None or start_asked != start:
             return e
         place = len(definitions.leading_times(self.every)) - 1
+        assert isinstance(e.left, Atom)
         index = list(e.left.ix)
         index[place] = Ix(index[place].vars, index[place].shift + move)
         return replace(e, left=Atom(self.name, tuple(index)))
@@ -187,8 +192,19 @@ def in_part(part: slice):
     return [(normal, "settled_time", settled_time)]
 
 
-in_range, implied, naturals, limits = proof.in_range, proof.implied, proof.naturals, proof.limits
+def unlimited(variables, edges, known, scope):
+    """The limits of sums are not compared."""
+    return numbered(variables, [e for e in edges if not isinstance(e, tuple)], known, scope)
 
+
+def one_early(known, constraint):
+    """A constraint holds though it is missed by one."""
+    u, v, c = constraint
+    return implied(known, (u, v, c + 1))
+
+
+in_range, implied, naturals = proof.in_range, proof.implied, proof.naturals
+limits, numbered = normal.limits, normal.numbered
 
 FAULTS = {
     "induction without base": told(Induction, base_for_granted),
@@ -213,8 +229,11 @@ FAULTS = {
         (proof, "in_range", lambda v, i, known: v.sort != "time" or in_range(v, i, known))
     ],
     "other indices are not looked at": [(proof, "match", any_instance)],
-    "ranges end one early": [
-        (proof, "implied", lambda known, c: implied(known, (*c[:2], c[2] + 1)))
+    "ranges end one early": [(proof, "implied", one_early)],
+    "products are unfolded one early": [(normal, "implied", one_early)],
+    "limits are not compared": [(normal, "numbered", unlimited)],
+    "sums have one limit": [
+        (normal, "limits", lambda v, low, high: frozenset([*limits(v, low, high)][:1]))
     ],
     "free times are not 0": [
         (proof, "naturals", lambda vs: frozenset((u, v, -1) for u, v, _ in naturals(vs)))
