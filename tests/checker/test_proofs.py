@@ -263,6 +263,20 @@ FAULTS = {
 }
 
 
+@pytest.fixture
+def nothing_recalled():
+    """The checker recalls nothing that it found with a fault, or without."""
+
+    def forget() -> None:
+        for cached in (terms.free, normal.close, normal.whole_form):
+            cached.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.mark.usefixtures("nothing_recalled")
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_faulty_checker_is_noticed(fault, monkeypatch):
     for place, name, change in fault:
