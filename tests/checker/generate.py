@@ -31,6 +31,8 @@ FREE = [Var("i", TIME), Var("t", TIME), Var("i_", TIME), Var("i", "D"), Var("h",
 class Terms:
     """A source of random terms; `random` decides everything."""
 
+    names = NAMES
+
     def __init__(self, random) -> None:
         self.random = random
 
@@ -59,7 +61,7 @@ class Terms:
         """A random argument."""
         binders: dict[str, Var] = {}
         for _ in range(number):
-            v = Var(self.random.choice(NAMES), self.random.choice(SORTS))
+            v = Var(self.random.choice(self.names), self.random.choice(SORTS))
             binders.setdefault(v.name, v)
         inner = [*(v for v in scope if v not in binders.values()), *binders.values()]
         return Lam(tuple(binders.values()), self.term(inner, depth - 1))
@@ -80,10 +82,10 @@ class Terms:
             arg = self.lam(scope, depth, number)
             return App(self.random.choice("fg"), at, (arg,), slots if self.flip(0.2) else ())
         if kind == "prod":
-            inner = Var(self.random.choice(NAMES), TIME)
+            inner = Var(self.random.choice(self.names), TIME)
             body = self.term([*(v for v in scope if v != inner), inner], depth - 2)
             return Prod(self.bound(scope), self.bound(scope), Lam((inner,), body))
-        var = Var(self.random.choice(NAMES), self.random.choice(SORTS))
+        var = Var(self.random.choice(self.names), self.random.choice(SORTS))
         around = [v for v in scope if v != var]
         low, high = (self.bound(around), self.bound(around)) if var.sort == TIME else (None, None)
         return Sum(var, low, high, self.term([*around, var], depth - 1))
@@ -109,7 +111,7 @@ class Terms:
 
     def new_name(self, old: Var, node) -> Var:
         """A name for a bound index that is not free in the node."""
-        new = Var(self.random.choice([*NAMES, "fresh"]), old.sort)
+        new = Var(self.random.choice([*self.names, "fresh"]), old.sort)
         return old if new in free(node) else new
 
     def rebound(self, node: Sum) -> Sum:
