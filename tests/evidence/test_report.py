@@ -110,10 +110,21 @@ def test_a_surviving_mutant_is_not_as_stated(monkeypatch):
 
 def test_a_blind_exact_witness_shows_in_the_mutants(monkeypatch):
     def blind(*_args, **_kwargs):
-        return Evidence(True, 1, (2,), -1.0, 0)
+        return Evidence(True, 1, (2,), -60.0, 0)
 
     monkeypatch.setattr(status_module, "exact_witness", blind)
     assert not verify(momentum_rates_agree.derive()).as_stated
+
+
+def test_a_useless_bound_is_reported_as_undecided(monkeypatch):
+    def vague(*_args, **_kwargs):
+        return Evidence(False, 2, (2,), -1.0, 0, "the bound is too large")
+
+    monkeypatch.setattr(status_module, "exact_witness", vague)
+    report = verify(sum_order.derive())
+    assert (report.exact["status"], report.exact["error_bound_log2"]) == ("undecided", -1.0)
+    assert "too large" in report.exact["reason"]
+    assert report.counterexample is None and not report.as_stated
 
 
 def test_reports_are_deterministic_and_plain_data():

@@ -54,7 +54,7 @@ class Model:
         field: Field,
         sizes: Mapping[str, int],
         definitions: tuple[Block, ...],
-        seed: int,
+        seed: int | str,
         given: dict[Query, Any] | None = None,
     ) -> None:
         self.field = field
