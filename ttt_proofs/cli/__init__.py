@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -90,13 +91,15 @@ def show(
 
 
 def verify_one(
-    directory: Path, name: str, witnesses: tuple[str, ...], seed: int, device: str
+    directory: Path, name: str, witnesses: tuple[str, ...], seed: int, device: str, every: bool
 ) -> dict[str, Any]:
     """One derivation's entry of the report; runs in a process of its own."""
     from ..evidence.report import verify as run
 
+    gc.set_threshold(2000, 20, 100)  # terms are many and live long: looking at them all is slow
+    options: dict[str, Any] = {"seed": seed, "device": device, "every_mutant": every}
     try:
-        return run(load(directory, name), witnesses=witnesses, seed=seed, device=device).json()
+        return run(load(directory, name), witnesses=witnesses, **options).json()
     except (ValueError, TypeError, CheckerError) as error:
         raise RequestError(
             f"{name}.py must hold a derivation that can be checked; it raised "
@@ -134,6 +137,9 @@ def verify(
     seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
     report: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
+    every: Annotated[
+        bool, typer.Option("--every-mutant", help="All corruptions of proofs, not twenty a kind.")
+    ] = False,
 ) -> None:
     """Run every witness on every derivation (or on those named).
 
@@ -166,7 +172,8 @@ def verify(
     )
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("", total=len(wanted), last="")
-        for entry in entries(where, wanted, jobs or os.cpu_count() or 1, asked, seed, device):
+        options = (asked, seed, device, every)
+        for entry in entries(where, wanted, jobs or os.cpu_count() or 1, *options):
             done.append(entry)
             progress.update(task, advance=1, last=entry["name"])
     done.sort(key=lambda entry: wanted.index(entry["name"]))

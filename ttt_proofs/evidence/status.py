@@ -7,8 +7,12 @@ from typing import Any
 
 from ..reduction import Reduction
 from ..symbolic.derivation import Derivation, Part
+from .corruptions import PLACES
 from .exact import exact_witness
+from .proof_score import proof_score
 from .score import score
+
+MOST_CORRUPTIONS = 20  # of a kind, for a derivation
 
 
 def skipped(**rest: Any) -> dict[str, Any]:
@@ -122,4 +126,54 @@ def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
             [f"{label} {n}".strip(), why] for label, s in scores for n, why in s.equivalent
         ],
         "survivors": [f"{label} {name}".strip() for label, s in scores for name in s.survivors],
+    }
+
+
+def proof_mutant_status(parts: tuple[Part, ...], seed: int, every: bool) -> dict[str, Any]:
+    """How many corruptions of definitions, steps and predicates the checker refuses, by kind.
+
+    All of them, or MOST_CORRUPTIONS of each kind, shared among the proofs, at least one for each.
+    """
+    most = None if every else max(1, MOST_CORRUPTIONS // len(parts))
+    found = {}
+    for kind in PLACES:
+        scores = [
+            (part.label, proof_score(part.statement, part.proof, kind, seed=seed, most=most))
+            for part in parts
+        ]
+        found[kind] = {
+            "status": "killed" if not any(s.survivors for _, s in scores) else "survived",
+            "total": sum(s.total for _, s in scores),
+            "killed_by_proof": sum(s.killed_by_proof for _, s in scores),
+            "equivalent": [
+                [f"{label} {n}".strip(), why] for label, s in scores for n, why in s.equivalent
+            ],
+            "survivors": [
+                f"{label} {n}: {why}".strip() for label, s in scores for n, why in s.survivors
+            ],
+        }
+    return found
+
+
+def all_mutants(parts: tuple[Part, ...], seed: int, *, proved: bool, every: bool) -> dict[str, Any]:
+    """The mutants of the statements and, where these are proved, those of the proofs.
+
+    `total`, `killed_by_proof`, `killed_by_exact` and `equivalent` count the statements' mutants
+    alone; `definitions`, `steps` and `predicates` say the same of the proofs', which exact
+    arithmetic need not refute. `status` and `survivors` are of all together.
+    """
+    found = mutant_status(parts, seed)
+    if not proved:
+        why = "there is no proof to corrupt"
+        return {**found, **{kind: not_applicable(why) for kind in PLACES}}
+    kinds = proof_mutant_status(parts, seed, every)
+    survivors = [
+        *found["survivors"],
+        *(name for kind in kinds.values() for name in kind["survivors"]),
+    ]
+    return {
+        **found,
+        "status": "survived" if survivors else found["status"],
+        "survivors": survivors,
+        **kinds,
     }
