@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from itertools import product
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ..checker.terms import TIME, App, Atom, Ix, Var, parts
+from ..checker.terms import TIME, App, Atom, Ix, Num, Var, parts
 
 Env = tuple[int, ...]
 Run = Callable[[Env], Any]
@@ -18,6 +19,16 @@ class Code(NamedTuple):
 
     vars: tuple[Var, ...]
     run: Run
+
+
+def rational(num: Num) -> Fraction:
+    """The number that a constant stands for."""
+    return num.value
+
+
+def constant(value: int) -> Num:
+    """The constant that stands for an integer."""
+    return Num(Fraction(value))
 
 
 class Numbers:

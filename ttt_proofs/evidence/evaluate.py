@@ -30,6 +30,7 @@ from .codes import (
     of_a_matrix,
     of_a_number,
     pick,
+    rational,
     union,
     without,
 )
@@ -175,7 +176,7 @@ class Model:
         return reduce(lambda total, c: total * y + c, numbers or [self.zero])
 
     def _num(self, term: Num) -> Code:
-        value = self.field.number(term.value)
+        value = self.field.number(rational(term))
         return Code((), lambda e: value)
 
     def _atom(self, term: Atom) -> Code:

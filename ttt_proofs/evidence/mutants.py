@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -21,7 +20,6 @@ from ..checker.terms import (
     Ix,
     Lam,
     Mul,
-    Num,
     Prod,
     Sum,
     Term,
@@ -32,6 +30,7 @@ from ..checker.terms import (
     parts,
 )
 from ..symbolic.equality import renamed_symbols
+from .codes import constant
 from .texts import short
 
 Path = tuple[int, ...]
@@ -97,7 +96,7 @@ def addends(term: Term, scope: tuple[Var, ...]) -> Iterator[Site]:
 def scaled(term: Term, scope: tuple[Var, ...], factor: int) -> Iterator[Change]:
     """One addend times a number."""
     for site in addends(term, scope):
-        new = Mul((Num(Fraction(factor)), site.node))
+        new = Mul((constant(factor), site.node))
         yield f"{factor} · {short(site.node)}", put_at(term, site.path, new)
 
 

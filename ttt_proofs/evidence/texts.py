@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..checker.terms import Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum
+from .codes import rational
 
 MOST = 60  # characters
 
@@ -21,7 +22,7 @@ def line(node: Any) -> str:
         shift = [str(node.shift)] if node.shift or not node.vars else []
         return "+".join([v.name for v in node.vars] + shift).replace("+-", "-")
     if isinstance(node, Num):
-        return str(node.value)
+        return str(rational(node))
     if isinstance(node, Atom):
         return node.name + brackets(node.ix)
     if isinstance(node, App):
