@@ -9,7 +9,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help verify test lint unit notebooks clean
+.PHONY: help verify nightly test lint unit notebooks clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,6 +17,10 @@ help:  ## show this list
 verify: $(READY)  ## prove every derivation and check it by every witness
 	@mkdir -p build
 	$(BIN)/ttt-proofs verify --json build/verify.json
+
+nightly: $(READY)  ## verify, with every mutant of every proof (an hour or so)
+	@mkdir -p build
+	$(BIN)/ttt-proofs verify --every-mutant --json build/nightly.json
 
 test: lint unit notebooks  ## run all of the checks below
 

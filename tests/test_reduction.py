@@ -8,6 +8,7 @@ import pkgutil
 import random
 import types
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import sympy as sp
@@ -476,3 +477,15 @@ def test_nothing_of_a_reduction_can_be_changed():
         found.gradients["W"] = None
     with pytest.raises(AttributeError):
         found.loop = None
+
+
+def test_that_chunks_have_one_length_is_said_where_there_are_chunks():
+    def told(chunk: int, read: Any = "after_update") -> bool:
+        reduction = reduce(InnerLoop(Linear(), Frobenius(), schedule=Schedule(chunk, read)))
+        assert ("one length" in str(reduction)) == any(
+            "one length" in a for a in reduction.assumptions
+        )
+        return "all chunks have one length" in str(reduction)
+
+    assert told(2) and told(3, "before_update") and told(4, "causal")
+    assert not told(1) and not told(1, "before_update")

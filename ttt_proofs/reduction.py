@@ -25,7 +25,7 @@ from .parallel.sharding import Given, Group, across, agreed, alike
 from .parallel.state import State
 from .parallel.tiles import TILE
 from .render import latex, text
-from .symbolic.assumptions import assumptions
+from .symbolic.assumptions import CHUNKS, assumptions
 from .symbolic.classes import Parallel, classify, transition
 from .symbolic.linear_attention import Form
 from .symbolic.parts import NotCoveredError, attention_form, gradient_part
@@ -86,9 +86,14 @@ class Reduction:
 
     @cached_property
     def assumptions(self) -> tuple[str, ...]:
-        """What the theorems about the form and the gradients assume, in sentences."""
+        """What the theorems about the form and the gradients assume, in sentences.
+
+        That all chunks have one length is left out for chunks of one token.
+        """
         theorems = (self.theorem, *self.gradients.values())
-        return tuple(dict.fromkeys(line for t in theorems for line in assumptions(t.proof)))
+        lines = dict.fromkeys(line for t in theorems for line in assumptions(t.proof))
+        idle = (CHUNKS,) if self.loop.schedule.chunk == 1 else ()
+        return tuple(line for line in lines if line not in idle)
 
     @cached_property
     def gates(self) -> sp.ImmutableMatrix:
@@ -332,7 +337,8 @@ class Reduction:
     def summary(self) -> str:
         """Kernel, parallel class and proof in one line."""
         features = "static" if self.static else "dynamic"
-        assumed = " ".join(self.assumptions) or "nothing but the definitions."
+        told = " ".join(self.assumptions) or "nothing but the definitions."
+        assumed = told[0].lower() + told[1:]
         return (
             f"features {features} | parallel {self.parallel}: {self.reason} | proved in "
             f"{len(self.theorem.proof.steps)} steps, digest {digest(self.theorem.proof)[:12]}"

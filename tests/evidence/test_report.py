@@ -16,8 +16,9 @@ from derivations import (
 )
 from ttt_proofs import Evidence, Refutation, Theorem, prove, refute, verify
 from ttt_proofs.checker.definitions import Equation
-from ttt_proofs.checker.proof import Assume, Proof, Sequent, Step
+from ttt_proofs.checker.proof import Assume, Calculate, Proof, Sequent, Step
 from ttt_proofs.checker.terms import Add, CheckerError
+from ttt_proofs.evidence import proof_score as proof_score_module
 from ttt_proofs.evidence import report as report_module
 from ttt_proofs.evidence import status as status_module
 from ttt_proofs.evidence.report import Report, decide
@@ -120,12 +121,59 @@ def test_a_surviving_mutant_is_not_as_stated(monkeypatch):
     assert report.mutants["survivors"] == ["planted"]
 
 
+def test_corruptions_of_proofs_are_counted_by_kind():
+    derivation = momentum.derive()
+    report = verify(derivation, witnesses=["proof", "exact"])
+    assert report.as_stated
+    for kind in ("definitions", "steps", "predicates"):
+        found = report.mutants[kind]
+        assert 10 <= found["total"] == found["killed_by_proof"] <= 20
+        assert found["status"] == "killed" and found["survivors"] == []
+    few = report.mutants["predicates"]["total"]
+    derivation = replace(derivation, parts=derivation.parts[:1])
+    every = verify(derivation, witnesses=["proof", "exact"], every_mutant=True)
+    assert every.as_stated and every.mutants["predicates"]["total"] > 4 * few
+
+
+def test_a_claim_that_fails_has_no_proof_to_corrupt():
+    report = verify(momentum_rates_agree.derive(), witnesses=["proof", "exact"])
+    assert report.mutants["steps"]["status"] == "not_applicable"
+    assert report.mutants["total"] > 0 and report.as_stated
+
+
+def test_a_surviving_corruption_is_not_as_stated(monkeypatch):
+    real = proof_score_module.infer
+
+    def careless(known, rule, premises):
+        if not isinstance(rule, Calculate):
+            return real(known, rule, premises)
+        hypotheses = tuple(dict.fromkeys(h for p in premises for h in p.hypotheses))
+        return Sequent(hypotheses, replace(premises[0].equation, right=rule.term))
+
+    monkeypatch.setattr(proof_score_module, "infer", careless)
+    report = verify(momentum.derive(), witnesses=["proof", "exact"])
+    assert report.mutants["status"] == "survived" and not report.as_stated
+    kinds = [report.mutants[kind]["survivors"] for kind in ("definitions", "steps", "predicates")]
+    assert all(kinds) and report.mutants["survivors"] == [name for kind in kinds for name in kind]
+
+
 def test_a_blind_exact_witness_shows_in_the_mutants(monkeypatch):
     def blind(*_args, **_kwargs):
-        return Evidence(True, 1, (2,), -1.0, 0)
+        return Evidence(True, 1, (2,), -60.0, 0)
 
     monkeypatch.setattr(status_module, "exact_witness", blind)
     assert not verify(momentum_rates_agree.derive()).as_stated
+
+
+def test_a_useless_bound_is_reported_as_undecided(monkeypatch):
+    def vague(*_args, **_kwargs):
+        return Evidence(False, 2, (2,), -1.0, 0, "the bound is too large")
+
+    monkeypatch.setattr(status_module, "exact_witness", vague)
+    report = verify(sum_order.derive())
+    assert (report.exact["status"], report.exact["error_bound_log2"]) == ("undecided", -1.0)
+    assert "too large" in report.exact["reason"]
+    assert report.counterexample is None and not report.as_stated
 
 
 def test_reports_are_deterministic_and_plain_data():

@@ -20,7 +20,7 @@ from ttt_proofs.checker.proof import (
 )
 from ttt_proofs.checker.terms import TIME, Atom, Var, ix
 from ttt_proofs.render.latex import OUTLINE
-from ttt_proofs.symbolic.assumptions import assumptions
+from ttt_proofs.symbolic.assumptions import CHUNKS, assumptions
 
 FORMATS = [render.proof_text, render.proof_markdown, render.proof_latex, render.proof_html]
 
@@ -179,16 +179,17 @@ def test_html_is_escaped_and_folds_the_proof(theorems):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("momentum", ["`ell` is differentiable in its first argument."]),
-        ("mlp", ["`act` is differentiable."]),
-        ("gelu", []),
-        ("swiglu", []),
-        ("linear", []),
+        ("momentum", [CHUNKS, "`ell` is differentiable in its first argument."]),
+        ("mlp", [CHUNKS, "`act` is differentiable."]),
+        ("gelu", [CHUNKS]),
+        ("swiglu", [CHUNKS]),
+        ("linear", [CHUNKS]),
         (
             "relu",
             [
+                CHUNKS,
                 "The derivative of `step` (1 for positive and 0 for other numbers) is taken "
-                "as 0, also at 0, as PyTorch does for relu."
+                "as 0, also at 0, as PyTorch does for relu.",
             ],
         ),
         ("relu W2", []),

@@ -30,6 +30,9 @@ def verify(
     seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
     jobs: Annotated[int, typer.Option(help="Processes; 0 for one per core.")] = 0,
     report: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
+    every: Annotated[
+        bool, typer.Option("--every-mutant", help="All corruptions of proofs, not twenty a kind.")
+    ] = False,
 ) -> None:
     """Run every witness on every derivation (or on those named).
 
@@ -45,7 +48,7 @@ def verify(
     target = None if report is None else Target(report)
     asked = witnesses(witness)
     check_device(device)
-    requests = [(name, where, asked, seed, device) for name in wanted]
+    requests = [(name, where, asked, seed, device, every) for name in wanted]
     done = gathered(requests, jobs or os.cpu_count() or 1)
     done.sort(key=lambda entry: wanted.index(entry["name"]))
     seconds = round(time.perf_counter() - began, 1)
@@ -114,11 +117,12 @@ def entries(requests: list[tuple[Any, ...]], jobs: int) -> Generator[dict[str, A
 
 
 def verify_one(
-    name: str, directory: Path, witnesses: tuple[str, ...], seed: int, device: str
+    name: str, directory: Path, witnesses: tuple[str, ...], seed: int, device: str, every: bool
 ) -> dict[str, Any]:
     """One derivation's entry of the report; may run in a process of its own."""
     derivation = load(directory, name)
     from ..evidence.report import verify as run  # slower to import than most files to refuse
 
     with blamed(f"{name}.py must hold a derivation that can be checked", directory):
-        return run(derivation, witnesses=witnesses, seed=seed, device=device).json()
+        options: dict[str, Any] = {"seed": seed, "device": device, "every_mutant": every}
+        return run(derivation, witnesses=witnesses, **options).json()

@@ -7,7 +7,7 @@ from itertools import product
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from ..checker.terms import TIME, App, Ix, Var
+from ..checker.terms import TIME, App, Atom, Ix, Var, parts
 
 Env = tuple[int, ...]
 Run = Callable[[Env], Any]
@@ -18,6 +18,38 @@ class Code(NamedTuple):
 
     vars: tuple[Var, ...]
     run: Run
+
+
+class Numbers:
+    """Numbers of terms, one for all that are equal, so that none is hashed from its leaves again.
+
+    Each object is looked at once, however often it is asked for.
+    """
+
+    def __init__(self) -> None:
+        # The object is held, so that its id stays its own.
+        self._seen: dict[int, tuple[Any, int]] = {}
+        self._numbers: dict[Any, int] = {}
+        self._symbols: dict[int, frozenset[str]] = {}
+
+    def __call__(self, node: Any) -> int:
+        """The number of a term, or of anything inside one."""
+        found = self._seen.get(id(node))
+        if found is not None:
+            return found[1]
+        inner = parts(node)
+        key = (type(node), *map(self, inner)) if inner else (type(node), node)
+        number = self._numbers.setdefault(key, len(self._numbers))
+        self._seen[id(node)] = (node, number)
+        return number
+
+    def symbols(self, node: Any) -> frozenset[str]:
+        """The names of the symbols in a term."""
+        number = self(node)
+        if number not in self._symbols:
+            own = frozenset([node.name] if isinstance(node, Atom) else [])
+            self._symbols[number] = own.union(*map(self.symbols, parts(node)))
+        return self._symbols[number]
 
 
 # y' as a polynomial in y, lowest coefficient first, for the functions that the checker knows.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from ..checker.terms import Add, App, Atom, Mul, Sum, Term, symbols
+from ..checker.terms import Add, App, Atom, Mul, Sum, Term
 from .codes import (
     Code,
     Env,
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 Dual = tuple[Any, dict[Env, Any]]
 
 
-@lru_cache(maxsize=100_000)
-def mentioned(term: Term) -> frozenset[str]:
-    """The names of the symbols in a term; remembered, as each point compiles the same terms."""
-    return symbols(term)
-
-
 class Duals:
     """Evaluates terms at `param = point + Σ_e ε_e · (unit at entry e)`, where `ε_e ε_f = 0`."""
 
@@ -42,16 +36,17 @@ class Duals:
         self.model = model
         self.param = param
         self.point = point
-        self._codes: dict[Term, Code] = {}
+        self._codes: dict[int, Code] = {}
 
     def code(self, term: Term) -> Code:
         """The term compiled to dual numbers."""
-        if term not in self._codes:
-            self._codes[term] = self._compile(term)
-        return self._codes[term]
+        number = self.model.number(term)
+        if number not in self._codes:
+            self._codes[number] = self._compile(term)
+        return self._codes[number]
 
     def _compile(self, term: Term) -> Code:
-        if self.param not in mentioned(term):
+        if self.param not in self.model.number.symbols(term):
             plain = self.model.code(term)
             run = plain.run
             return Code(plain.vars, lambda e: (run(e), {}))

@@ -17,6 +17,7 @@ from ..checker.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term
 from .codes import (
     Code,
     Env,
+    Numbers,
     Run,
     app_vars,
     connect,
@@ -54,7 +55,7 @@ class Model:
         field: Field,
         sizes: Mapping[str, int],
         definitions: tuple[Block, ...],
-        seed: int,
+        seed: int | str,
         given: dict[Query, Any] | None = None,
     ) -> None:
         self.field = field
@@ -63,7 +64,8 @@ class Model:
         self.source = Source(field, seed, given)
         self.asked: dict[Query, Any] = {}
         self.zero, self.one = (field.number(Fraction(n)) for n in (0, 1))
-        self._codes: dict[Term, Code] = {}
+        self.number = Numbers()
+        self._codes: dict[int, Code] = {}
         self._symbols: dict[str, Run] = {}
 
     def value(self, term: Term, env: Mapping[Var, int]) -> Any:
@@ -73,9 +75,10 @@ class Model:
 
     def code(self, term: Term) -> Code:
         """The compiled term; equal terms share their values."""
-        if term not in self._codes:
-            self._codes[term] = COMPILE[type(term)](self, term)
-        return self._codes[term]
+        number = self.number(term)
+        if number not in self._codes:
+            self._codes[number] = COMPILE[type(term)](self, term)
+        return self._codes[number]
 
     def ask(self, query: Query) -> Any:
         """The value drawn for a query, the same each time."""

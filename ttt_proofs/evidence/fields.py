@@ -166,7 +166,9 @@ class Source:
     evaluation; two symbols or entries never share a draw. `given` values come first.
     """
 
-    def __init__(self, field: Field, seed: int, given: dict[Query, Any] | None = None) -> None:
+    def __init__(
+        self, field: Field, seed: int | str, given: dict[Query, Any] | None = None
+    ) -> None:
         self.field = field
         self.seed = seed
         self.given = given or {}

@@ -1,7 +1,7 @@
 """Mutants of a claim: its right side with one small mistake in it.
 
 A check of the claim that accepts a mutant can not tell right from wrong. Each operator below
-makes one kind of mistake wherever it fits; `mutants` applies them all, in a fixed order.
+makes one kind of mistake wherever it fits; `changes` applies them all, in a fixed order.
 """
 
 from __future__ import annotations
@@ -246,14 +246,23 @@ OPERATORS: dict[str, Operator] = {
 }
 
 
-def mutants(claim: Equation) -> list[Mutant]:
-    """All mutants of a claim, each different from it and from the others, in a fixed order."""
-    found: dict[Term, Mutant] = {}
+def changes(term: Term, scope: tuple[Var, ...]) -> Iterator[tuple[str, str, Term]]:
+    """All mutants of a term, each different from it and from the others, in a fixed order: the
+    operator and a number among its own, the place that was changed, the changed term.
+    """
+    found = {term}
     for name, operator in OPERATORS.items():
         count = 0
-        for what, right in operator(claim.right, claim.every):
-            if right != claim.right and right not in found:
+        for what, new in operator(term, scope):
+            if new not in found:
                 count += 1
-                equation = Equation(claim.every, claim.left, right)
-                found[right] = Mutant(f"{name} {count}", what, equation)
-    return list(found.values())
+                found.add(new)
+                yield f"{name} {count}", what, new
+
+
+def mutants(claim: Equation) -> list[Mutant]:
+    """All mutants of a claim: those of its right side."""
+    return [
+        Mutant(name, what, Equation(claim.every, claim.left, right))
+        for name, what, right in changes(claim.right, claim.every)
+    ]

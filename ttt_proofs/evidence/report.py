@@ -18,10 +18,10 @@ from ..symbolic.derivation import Derivation, Part
 from ..symbolic.records import digest
 from .exact import refute as find_counterexample
 from .status import (
+    all_mutants,
     autograd_status,
     exact_status,
     kernel_status,
-    mutant_status,
     parallel_status,
     skipped,
 )
@@ -128,12 +128,14 @@ def verify(
     witnesses: Iterable[str] = WITNESSES,
     seed: int = 0,
     device: str = "cpu",
+    every_mutant: bool = False,
 ) -> Report:
-    """All witnesses (or those named) on a derivation, and the mutants of its statements.
+    """All witnesses (or those named) on a derivation, and the mutants of its statements and proofs.
 
     derivation: a `Derivation`, as `derive()` in each file of derivations/ returns it. witnesses:
     names among "proof", "exact", "autograd", "kernel". seed: fixes all random draws. device: "cpu",
-    where kernels run in Triton's interpreter, or "cuda"; all else runs on the CPU.
+    where kernels run in Triton's interpreter, or "cuda"; all else runs on the CPU. every_mutant:
+    all mutants of definitions, steps and predicates, which takes minutes, in place of twenty each.
     Deterministic for a seed, `seconds` aside. Raises `ValueError` for an unknown witness and
     `TypeError` for anything but a derivation.
     """
@@ -162,7 +164,7 @@ def verify(
     )
     both = {"proof", "exact"} <= asked
     mutants = (
-        mutant_status(parts, seed)
+        all_mutants(parts, seed, proved=proof["status"] == "proved", every=every_mutant)
         if both
         else skipped(total=0, killed_by_proof=0, killed_by_exact=0, equivalent=[], survivors=[])
     )

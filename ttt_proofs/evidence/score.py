@@ -56,16 +56,16 @@ def last_step(proof: Proof) -> Attempt:
 def accepts(definitions: tuple[Block, ...], attempt: Attempt, goal: Equation) -> bool:
     """Whether the checker takes the attempt, its calculation changed to end in `goal`.
 
-    These are the checks that replaying makes of a step: its form, the rule, and that the rule
-    concludes what is recorded.
+    These are the checks that replaying makes of a step: the rule, that the rule concludes what is
+    recorded, and its form. The form comes last here, since few mutants get so far.
     """
     known = {define.name: define for block in definitions for define in block}
     hypotheses = tuple(dict.fromkeys(h for p in attempt.premises for h in p.hypotheses))
     step = Step(replace(attempt.rule, term=goal.right), (), Sequent(hypotheses, goal))
     try:
-        check(goal, Equation)  # all that is new in the step
         conclusion = infer(known, step.rule, attempt.premises)
         require(conclusion == step.conclusion, "the rule does not conclude what is recorded.")
+        check(goal, Equation)  # all that is new in the step
     except CheckerError:
         return False
     return True

@@ -7,9 +7,13 @@ from typing import Any
 
 from ..reduction import Reduction
 from ..symbolic.derivation import Derivation, Part
+from .corruptions import PLACES
 from .exact import exact_witness
+from .proof_score import proof_score
 from .score import score
 from .types import Observation
+
+MOST_CORRUPTIONS = 20  # of a kind, for a derivation
 
 
 def skipped(**rest: Any) -> dict[str, Any]:
@@ -25,12 +29,15 @@ def not_applicable(why: str, **rest: Any) -> dict[str, Any]:
 def exact_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
     """Agreement at random points of prime fields, with the bound on being wrong."""
     found = [exact_witness(part.statement, part.proof.definitions, seed=seed) for part in parts]
-    agrees = all(evidence.agrees for evidence in found)
-    bounds = [evidence.error_bound_log2 for evidence in found]
+    said = {evidence.status for evidence in found}
+    status = next(s for s in ("refuted", "undecided", "agrees") if s in said)
+    bound = max(evidence.error_bound_log2 for evidence in found)
+    reason = next((evidence.reason for evidence in found if evidence.reason), "")
     return {
-        "status": "agrees" if agrees else "refuted",
+        "status": status,
+        **({"reason": reason} if status == "undecided" else {}),
         "trials": sum(evidence.trials for evidence in found),
-        "error_bound_log2": round(max(bounds), 1) if agrees else None,
+        "error_bound_log2": None if status == "refuted" else round(bound, 1),
         "primes": sorted({prime for evidence in found for prime in evidence.primes}),
         "seed": seed,
     }
@@ -150,4 +157,54 @@ def mutant_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
             [f"{label} {n}".strip(), why] for label, s in scores for n, why in s.equivalent
         ],
         "survivors": [f"{label} {name}".strip() for label, s in scores for name in s.survivors],
+    }
+
+
+def proof_mutant_status(parts: tuple[Part, ...], seed: int, every: bool) -> dict[str, Any]:
+    """How many corruptions of definitions, steps and predicates the checker refuses, by kind.
+
+    All of them, or MOST_CORRUPTIONS of each kind, shared among the proofs, at least one for each.
+    """
+    most = None if every else max(1, MOST_CORRUPTIONS // len(parts))
+    found = {}
+    for kind in PLACES:
+        scores = [
+            (part.label, proof_score(part.statement, part.proof, kind, seed=seed, most=most))
+            for part in parts
+        ]
+        found[kind] = {
+            "status": "killed" if not any(s.survivors for _, s in scores) else "survived",
+            "total": sum(s.total for _, s in scores),
+            "killed_by_proof": sum(s.killed_by_proof for _, s in scores),
+            "equivalent": [
+                [f"{label} {n}".strip(), why] for label, s in scores for n, why in s.equivalent
+            ],
+            "survivors": [
+                f"{label} {n}: {why}".strip() for label, s in scores for n, why in s.survivors
+            ],
+        }
+    return found
+
+
+def all_mutants(parts: tuple[Part, ...], seed: int, *, proved: bool, every: bool) -> dict[str, Any]:
+    """The mutants of the statements and, where these are proved, those of the proofs.
+
+    `total`, `killed_by_proof`, `killed_by_exact` and `equivalent` count the statements' mutants
+    alone; `definitions`, `steps` and `predicates` say the same of the proofs', which exact
+    arithmetic need not refute. `status` and `survivors` are of all together.
+    """
+    found = mutant_status(parts, seed)
+    if not proved:
+        why = "there is no proof to corrupt"
+        return {**found, **{kind: not_applicable(why) for kind in PLACES}}
+    kinds = proof_mutant_status(parts, seed, every)
+    survivors = [
+        *found["survivors"],
+        *(name for kind in kinds.values() for name in kind["survivors"]),
+    ]
+    return {
+        **found,
+        "status": "survived" if survivors else found["status"],
+        "survivors": survivors,
+        **kinds,
     }

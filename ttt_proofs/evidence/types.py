@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 Kind = Literal["exact", "rounding", "wrong", "undecided"]
 
+WEAKEST_LOG2 = -40  # a larger chance of error is no evidence
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -16,16 +18,20 @@ class Evidence:
     It means: if the sides differ as polynomials over the rationals, and that difference does not
     vanish modulo the primes, then all trials agree with probability at most 2^error_bound_log2
     (Schwartz and Zippel). It does not mean that the claim holds for any size besides those drawn,
-    and nothing turns it into a theorem. `agrees` False means that some trial differed, which
-    is certain: there the claim is false.
+    and nothing turns it into a theorem. `status` says which of three it is: "agrees"; "refuted",
+    where some trial differed, which is certain: there the claim is false; or "undecided", where
+    none differed and the bound is above 2^-40, so that this says little.
 
-    agrees: whether both sides were equal in every trial.
+    agrees: whether both sides were equal in every trial, under a bound of at most 2^-40.
     trials: how many points were drawn, over all primes; at least 1.
     primes: the moduli, each near 2^61.
-    error_bound_log2: the base-2 logarithm of the bound above, a negative number.
-    seed: what reproduces the draw.
+    error_bound_log2: the base-2 logarithm of the bound above, at most 0. It is a bound for each
+        trial's sizes, at which all entries are compared.
+    seed: what reproduces the draw, with the claim and its definitions.
+    reason: why it is undecided, else empty.
 
-    Raises ValueError for a claim of agreement that rests on no trial or no prime.
+    Raises ValueError for agreement that rests on no trial, no prime or too large a bound, or that
+    has a reason to be undecided.
     Source: the degree bound is Lemma 1 of Schwartz, J. ACM 27 (1980).
     """
 
@@ -34,8 +40,19 @@ class Evidence:
     primes: tuple[int, ...]
     error_bound_log2: float
     seed: int
+    reason: str = ""
+
+    @property
+    def status(self) -> str:
+        """ "agrees", "refuted" or "undecided"."""
+        return "agrees" if self.agrees else "undecided" if self.reason else "refuted"
 
     def __post_init__(self) -> None:
+        if self.agrees and (self.reason or not self.error_bound_log2 <= WEAKEST_LOG2):
+            raise ValueError(
+                f"`agrees` needs a bound of at most 2^{WEAKEST_LOG2} and no reason for doubt; got "
+                f"2^{self.error_bound_log2} and {self.reason!r}. Call it undecided."
+            )
         if self.agrees and (self.trials < 1 or not self.primes):
             raise ValueError(
                 f"`agrees` must rest on at least one trial and one prime; got "

@@ -27,8 +27,9 @@ class Schedule:
     single: whether the theorems speak of chunks of one token, which then has no index; for
     chunks of any length they say the same with a sum over tokens.
 
-    The theorems hold for every chunk length, and with several steps for every number of them (each
-    a plain step); these numbers are the ones used when the loop runs. Raises `ValueError` for a
+    The theorems hold for every chunk length, the same for all chunks, and with several steps for
+    every number of them (each a plain step); these numbers are the ones used when the loop runs,
+    whose last chunk may be shorter. Raises `ValueError` for a
     number below 1 or another choice.
     Source: Section 6.2, Appendix H (inclusive); LaCT as released (exclusive); Sections 4 and 5.2
     of arXiv 2602.21204 (the other fields).

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from ..checker.definitions import ZERO, DefineGradient, differential
+from ..checker.definitions import ZERO, Define, DefineGradient, differential
 from ..checker.proof import Assume, Proof
-from ..checker.terms import Add, App, Mul, Sum, Term, inside, symbols
+from ..checker.terms import Add, App, Mul, Sum, Term, Var, inside, symbols
+from ..loops.expressions import CHUNK
 
 STEP = (
     "The derivative of `step` (1 for positive and 0 for other numbers) is taken as 0, "
     "also at 0, as PyTorch does for relu."
 )
+CHUNKS = "All chunks have one length, L; a shorter last one is not covered."
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 
 
@@ -19,7 +21,7 @@ def assumptions(proof: Proof) -> tuple[str, ...]:
     Names stand in backquotes, as the record has them. An empty tuple means that the theorem
     holds as it stands.
     """
-    return (*hypotheses(proof), *differentiable(proof), *conventions(proof))
+    return (*hypotheses(proof), *chunks(proof), *differentiable(proof), *conventions(proof))
 
 
 def hypotheses(proof: Proof) -> tuple[str, ...]:
@@ -30,6 +32,17 @@ def hypotheses(proof: Proof) -> tuple[str, ...]:
         for h in left
         for number in [next(k for k, s in enumerate(proof.steps) if s.rule == Assume(h))]
     )
+
+
+def chunks(proof: Proof) -> tuple[str, ...]:
+    """That chunks are alike, where what is defined over time has the length of a chunk."""
+    over_time = any(
+        isinstance(define, Define) and define.start is not None
+        for block in proof.definitions
+        for define in block
+    )
+    sorts = {v.sort for v in inside(proof.definitions, Var)}
+    return (CHUNKS,) if over_time and CHUNK.name in sorts else ()
 
 
 def differentials(proof: Proof) -> tuple[Term, ...]:
