@@ -36,6 +36,7 @@ from ttt_proofs import reduce
 from ttt_proofs.checker.definitions import Define
 from ttt_proofs.checker.proof import Proof, Sequent, Step, Theorem, infer
 from ttt_proofs.checker.terms import TIME, Add, CheckerError, Mul, Num, symbols
+from ttt_proofs.cli.headings import written
 from ttt_proofs.cli.library import folder, load, names
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.exact import refute
@@ -154,6 +155,8 @@ def test_deriving_needs_no_torch():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_says_what_it_is(name):
     derivation = DERIVED[name]
+    told = (derivation.name, derivation.expects, derivation.title, derivation.source)
+    assert written(DIRECTORY / f"{name}.py") == told  # so that `list` need not derive it
     assert isinstance(derivation, Derivation) and derivation.name == name
     assert derivation.title and derivation.source and derivation.parts
     assert derivation.expects in ("holds", "fails")

@@ -189,7 +189,8 @@ def test_a_report_on_standard_output_is_all_of_it(tmp_path, name):
         pytest.skip("there is no /dev/stdout")
     write(tmp_path, "one")
     words = ["verify", "--derivations", ".", "--witness", "proof", "--json", name]
-    with (tmp_path / "out.txt").open("w") as out:
+    (tmp_path / "out.txt").write_text("kept\n")
+    with (tmp_path / "out.txt").open("a") as out:
         done = subprocess.run(
             [sys.executable, "-m", "ttt_proofs", *words],
             cwd=tmp_path,
@@ -200,7 +201,26 @@ def test_a_report_on_standard_output_is_all_of_it(tmp_path, name):
             check=False,
         )
     assert done.returncode == 0 and b"1 of 1 as stated" in done.stderr
-    assert json.loads((tmp_path / "out.txt").read_text("utf-8"))["schema"] == 1
+    kept, _, report = (tmp_path / "out.txt").read_text("utf-8").partition("\n")
+    assert kept == "kept" and json.loads(report)["schema"] == 1
+
+
+def test_standard_output_may_be_a_socket():
+    """It cannot be opened by its name."""
+    ours, theirs = socket.socketpair()
+    words = ["verify", "sum_order", "--witness", "proof", "--json", "/dev/stdout"]
+    with ours, theirs:
+        subprocess.run(
+            [sys.executable, "-m", "ttt_proofs", *words],
+            cwd=ROOT,
+            env=environment(),
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            timeout=120,
+            check=True,
+        )
+        theirs.close()
+        assert json.loads(ours.makefile(encoding="utf-8").read())["schema"] == 1
 
 
 def test_the_shells_process_substitution(tmp_path):

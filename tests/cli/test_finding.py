@@ -92,8 +92,8 @@ def test_a_users_folder_has_shared_modules(tmp_path, line):
     file = write(tmp_path, "one", last="LAST * a[t + 1]")
     file.write_text(f"{line}\n{file.read_text()}")
     write(tmp_path, "two")
-    words = ("verify", "--derivations", ".", "--witness", "proof", "--jobs", "2")
-    done = command(*words, cwd=tmp_path)
+    words = ("verify", "--derivations", str(tmp_path), "--witness", "proof", "--jobs", "2")
+    done = command(*words)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.glob("__pycache__"))  # nothing is left there
 

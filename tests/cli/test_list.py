@@ -57,7 +57,7 @@ def test_importing_the_package_is_light():
 
 @pytest.mark.parametrize("name", names(folder(None)))
 def test_each_of_ours_states_its_heading(name):
-    """That it is what `derive()` returns, tests/test_derivations.py asks."""
+    """That it is the one that `derive()` returns, tests/test_derivations.py asks."""
     assert written(folder(None) / f"{name}.py") is not None
 
 

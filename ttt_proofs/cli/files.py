@@ -44,6 +44,8 @@ class Target:
             file = Path(os.path.realpath(self.path)) if self.path.is_symlink() else self.path
             try_to_make(file)
             return file
+        if self.is_output:
+            return self.path
         if stat.S_ISDIR(found.st_mode):
             raise IsADirectoryError(0, "it is a directory")
         if stat.S_ISSOCK(found.st_mode):
@@ -63,14 +65,14 @@ class Target:
     def is_output(self) -> bool:
         """Whether it is the pipe or file that standard output goes to, as /dev/stdout is."""
         with suppress(OSError, ValueError, AttributeError):
-            here, there = os.fstat(sys.stdout.fileno()), self.file.stat()
+            here, there = os.fstat(sys.stdout.fileno()), self.path.stat()
             return os.path.samestat(here, there) and not stat.S_ISCHR(here.st_mode)
         return False
 
     def write(self, text: str) -> None:
         """Write the whole text as UTF-8, in place of what the file held."""
         try:
-            if self.is_output:  # opened anew, it would be written from its start, over the rest
+            if self.is_output:  # opened anew, what was appended to would be lost
                 sys.stdout.flush()
                 write_all(sys.stdout.fileno(), text.encode())
                 return
