@@ -28,28 +28,45 @@ def propose(
         return sorted(picture(part, labels) for v, part in edges if near is None or near in v)
 
     def refined(colours: dict[Any, int]) -> dict[Any, int]:
+        """Finer colours, in the order of the coarser ones, until nothing more is told apart."""
         labels: dict[Any, Label] = {v: ("colour", sorts[v], -1, c) for v, c in colours.items()}
         own: Label = ("self", "", -1, 0)
-        seen = {v: repr((c, pictures(labels | {v: own}, v))) for v, c in colours.items()}
-        order = sorted(set(seen.values()))
-        finer = {v: order.index(text) for v, text in seen.items()}
+        seen = {v: (c, pictures(labels | {v: own}, v)) for v, c in colours.items()}
+        order: list = []
+        for look in sorted(seen.values()):
+            if not order or order[-1] != look:
+                order.append(look)
+        finer = {v: order.index(look) for v, look in seen.items()}
         if len(order) in (len(set(colours.values())), len(colours)):
             return finer
         return refined(finer)
 
-    def search(colours: dict[Any, int]) -> tuple[list, list[Any]]:
+    def choices(colours: dict[Any, int]) -> list[dict[Any, int]]:
+        """Each variable of the first colour that several share put before the others, refined."""
         ties = [c for c, d in pairwise(sorted(colours.values())) if c == d]
-        if not ties:
-            order = sorted(colours, key=lambda v: colours[v])
-            labels: dict[Any, Label] = {v: ("bound", sorts[v], -1, k) for k, v in enumerate(order)}
-            return [[sorts[v] for v in order], pictures(labels)], order
-        tied = [v for v in colours if colours[v] == ties[0]]
-        own: dict[Any, Label] = {w: ("own", "", -1, k) for k, w in enumerate(colours)}
-        # Where exchanging the first with v or with w gives one picture, v and w are twins:
-        # a symmetry of the edges takes one to the other, and trying one of them is enough.
-        few = {repr(pictures(own | {v: own[tied[0]], tied[0]: own[v]})): v for v in tied}
-        apart = ({w: 2 * c + (w != v) for w, c in colours.items()} for v in few.values())
-        return min((search(refined(finer)) for finer in apart), key=lambda found: found[0])
+        tied = [v for v in colours if ties and colours[v] == ties[0]]
+        return [refined({w: 2 * c + (w != v) for w, c in colours.items()}) for v in tied]
+
+    def leaf(colours: dict[Any, int]) -> tuple[list, list[Any]]:
+        """The picture and the order at the end of the first choices."""
+        while more := choices(colours):
+            colours = more[0]
+        order = sorted(colours, key=lambda v: colours[v])
+        labels: dict[Any, Label] = {v: ("bound", sorts[v], -1, k) for k, v in enumerate(order)}
+        return [[sorts[v] for v in order], pictures(labels)], order
+
+    def search(colours: dict[Any, int]) -> tuple[list, list[Any]]:
+        """The leaf with the least picture."""
+        # Where two choices end in one picture, a symmetry takes one to the other (it keeps all
+        # colours, since refinement keeps their order): one of them is enough.
+        few: list[tuple[list, dict[Any, int]]] = []
+        for finer in choices(colours):
+            look = leaf(finer)[0]
+            if all(look != other for other, _ in few):
+                few.append((look, finer))
+        if not few:
+            return leaf(colours)
+        return min((search(finer) for _, finer in few), key=lambda found: found[0])
 
     kinds = sorted(set(sorts.values()))
     if len(kinds) == len(sorts):

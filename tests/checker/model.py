@@ -111,7 +111,7 @@ class Model:
     def value(self, term, env: dict) -> Number:
         """The value of a term where `env` gives its free indices."""
         if isinstance(term, Num):
-            return number(term.value.numerator * pow(term.value.denominator, -1, PRIME))
+            return number(term.top * pow(term.bottom, -1, PRIME))
         if isinstance(term, Atom):
             return self.symbol(term.name, *(self.index(i, env) for i in term.ix))
         if isinstance(term, Add):

@@ -74,7 +74,6 @@ def test_numbers_cannot_change():
     for name in ("top", "bottom", "_numerator", "numerator"):
         with pytest.raises((AttributeError, TypeError)):
             setattr(number, name, 1)
-    number.value._numerator = 1  # a fraction made for whoever asked
     assert zero_is_zero().statement.equation.right == num(0) == number
 
 
@@ -91,3 +90,15 @@ def test_a_recorded_conclusion_may_name_its_bound_indices_otherwise():
     wide = Sequent((), forall((other,), atom("x", other), atom("x", other)))
     with pytest.raises(terms.CheckerError):
         Theorem(Proof((), (Step(rule, (), wide),)))
+
+
+def state_forged() -> bytes:
+    """A pickle that makes a theorem without its constructor and puts a false statement in."""
+    records = pickle.dumps((zero_is_zero().proof, FALSE), protocol=2)[:-1]  # without STOP
+    name = b"cttt_proofs.checker.proof\nTheorem\n"
+    return records[:2] + name + b")\x81" + records[2:] + b"b."
+
+
+def test_a_pickle_cannot_put_a_statement_into_a_theorem():
+    with pytest.raises(terms.CheckerError, match="from its proof"):
+        pickle.loads(state_forged())

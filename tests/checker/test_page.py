@@ -58,6 +58,8 @@ def test_the_limits_are_those_on_the_page():
         normal.LARGEST_EXPANSION,
         normal.LARGEST_BINDING,
         normal.LARGEST_FORM,
+        normal.LARGEST_CONTEXT - 1,
+        proof.LARGEST_SIDES,
     ]
     assert f"-{terms.LARGEST_SHIFT} and {terms.LARGEST_SHIFT}" in " ".join(PAGE.split())
     assert terms.LARGEST_INTEGER == 2**53 - 1 and "2^53 - 1" in PAGE

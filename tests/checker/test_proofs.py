@@ -192,9 +192,10 @@ def in_part(part: slice):
     return [(normal, "settled_time", settled_time)]
 
 
-def unlimited(variables, edges, known, scope):
+def unlimited(monomial, variables, edges, known, scope):
     """The limits of sums are not compared."""
-    return numbered(variables, [e for e in edges if not isinstance(e, tuple)], known, scope)
+    factors = [e for e in edges if not isinstance(e, tuple)]
+    return numbered(monomial, variables, factors, known, scope)
 
 
 def one_early(known, constraint):

@@ -46,7 +46,8 @@ def mutated(node, rng: random.Random, pool: list[Var]):
             return Ix((rng.choice(same), *node.vars[1:]), node.shift)
         return Ix(node.vars, node.shift + rng.choice((-1, 1)))
     if isinstance(node, Num):
-        value = rng.choice((-node.value, 2 * node.value, node.value + 1, Fraction(1, 2)))
+        now = Fraction(node.top, node.bottom)
+        value = rng.choice((-now, 2 * now, now + 1, Fraction(1, 2)))
         return Num(*value.as_integer_ratio())
     if isinstance(node, Atom):
         return Atom(node.name, node.ix[::-1]) if rng.random() < 0.5 else Atom("Q", node.ix)

@@ -118,7 +118,7 @@ def nothing_numeric(proof: Proof) -> None:
         assert index.shift in (-1, 0, 1), "times move by one step"
         assert index.vars or index.shift <= 0, "the only time with a number is the start"
     for number in inside(proof, Num):
-        assert abs(number.value) <= 1 and number.value.denominator <= 2, "no other coefficient"
+        assert abs(number.top) <= number.bottom <= 2, "no other coefficient"
     known = {(Ix, "shift"), (Induction, "pick"), (Num, "top"), (Num, "bottom")}
     for node in inside(proof, Node):
         for field, value in zip(type(node).__match_args__, parts(node), strict=True):

@@ -135,7 +135,7 @@ class Meaning:
         """The value of a term where `env` gives its free indices."""
         env = env or {}
         if isinstance(term, Num):
-            return term.value
+            return Fraction(term.top, term.bottom)
         if isinstance(term, Atom):
             return self.symbol(term.name, tuple(self.index(i, env) for i in term.ix))
         if isinstance(term, Add):

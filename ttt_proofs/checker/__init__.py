@@ -91,13 +91,15 @@ nothing.
 
 # Differentials
 
-`d(term)` in the direction E, a new symbol, when the symbol `param` moves: an `Atom` of `param`
-becomes the `Atom` of E with the same indices (whatever their number), other atoms and numbers 0;
-sums, products and `Sum` by the usual rules; `sigmoid`, `tanh` and `step` as above, times the
-differential of the argument; any other `App` as the sum over its arguments k of the sum over the
-argument's binders e of `App with the slot (k, e) appended` times the differential of the argument's
-entry e. Where `param` occurs in a `Prod`, or in an argument that binds a time, there is no
-differential: the checker refuses.
+`d(term)` in the direction E, a new symbol, when the symbol `param` moves: the number 0 where
+`param` does not occur in the term; otherwise an `Atom` of `param` becomes the `Atom` of E with the
+same indices (whatever their number), a sum the sum of the differentials of its terms, a product the
+sum, over its factors (those without `param` included), of the product with that factor replaced by
+its differential, a `Sum` the sum of the differential; `sigmoid`, `tanh` and `step` as above, times
+the differential of the argument; any other `App` the sum, over its arguments k in which `param`
+occurs and over that argument's binders e, of `App with the slot (k, e) appended` times the
+differential of the argument's entry e. Where `param` occurs in a `Prod`, or in an argument that
+binds a time, there is no differential: the checker refuses.
 
 # Normal form
 
@@ -111,7 +113,8 @@ With a *peel* `t + c` (one time variable plus a constant) ranges that reach it a
 2. *Settle* each monomial; do the first of these that applies, until none does:
    a. If no integers satisfy context and limits, it is 0.
    b. If these force a bound time to equal a constant, or another variable plus a constant, put that in:
-      a constant if there is one, else the first free variable by name if there is one, else a bound one.
+      a constant if there is one, else the first by name of the variables that are free in the whole term,
+      else another one.
    c. If the largest constant that they force to be <= a bound time v is not 0, write v = w + that
       constant, w new and bound in place of v.
    d. If the tightest bound that they force on a bound time v in terms of the peel's variable is
@@ -120,7 +123,8 @@ With a *peel* `t + c` (one time variable plus a constant) ranges that reach it a
       low have the same variables, or high has the peel's variable and a shift of at least c, the last
       factor is taken out: `Prod(low, high) = Prod(low, high - 1) * factor at high`, multiplied out again.
 3. *Arguments* of `App` and `Prod` are normal forms themselves, in the context of all that is known there
-   (context and limits), with the same peel; their binders carry no constraint.
+   (context and limits, what they imply included, but for the monomial's bound variables that do not
+   occur in the factor), with the same peel; their binders carry no constraint.
 4. *Collect*: monomials that differ only by a one-to-one renaming of bound variables that keeps sorts are
    one; coefficients add up, and 0 vanishes. Limits are compared by what they imply: all `u - v <= c` that
    follow from context and limits, c least, for pairs that involve a bound variable, and for other pairs
@@ -128,18 +132,20 @@ With a *peel* `t + c` (one time variable plus a constant) ranges that reach it a
    an `Ix` as well. Binders of a `Lam` are compared by position, and have the same sorts.
 
 Why it is sound: each step keeps the value for every size of the widths and all times that the
-context allows. Terms with one normal form are equal; the converse is not claimed.
+context allows. Terms with one normal form are equal; the converse is not claimed. Checkers may
+differ in one case: where the limits inside an argument force two variables that are bound outside
+of it to be equal, equal terms may be taken to differ.
 
 # Rules
 
 Each step of a proof names a rule, earlier steps as premises (by number, from 0; none but for
 *Calculate* and *Induction*), and its conclusion. Wherever a substitution would capture a variable,
 bound ones are renamed first. What the rule concludes must satisfy the following **before** it is
-compared with what is recorded: the names in `every` differ, no variable of `every` is free in a
-hypothesis (the equation would then speak of another variable than the hypothesis, by the same
-name), and only times are free in it, hypotheses included. What is recorded must be just that up to
-a renaming of bound variables (those of `every` among them, by position), and must satisfy the same.
-Later steps use what is recorded.
+compared with what is recorded: the names in `every` differ (in the hypotheses as well), no variable
+of `every` is free in a hypothesis (the equation would then speak of another variable than the
+hypothesis, by the same name), and only times are free in it, hypotheses included. What is recorded
+must be just that up to a renaming of bound variables (those of `every` among them, by position),
+and must satisfy the same. Later steps use what is recorded.
 
 **Definition** (name, entry, start). No hypotheses, and the defining equation. A `Define` takes no
 entry, and start says which equation: `name[every] = term`, or with a start `name[.., r + 1, rest] =
@@ -191,7 +197,10 @@ So that every checker agrees on what is too much: a record nests at most 100 of 
 at any subterm, and at any partial product of factors from the left; none has more than 32 bound
 variables, then or when settled. In one normal form at most 100 000 settled monomials arise, those
 of arguments included, each time that a settled monomial has them; one that is 0 for want of
-integers does not count, one with the coefficient 0 does.
+integers does not count, one with the coefficient 0 does. Context and limits together speak of at
+most 100 times. After each source of a calculation has been used, the two sides hold at most 100 000
+records together (each variable, index, term and so on that is a list with its type first counts as
+one).
 
 # Records
 

@@ -48,13 +48,12 @@ def differential(term: Term, param: str, direction: str) -> Term:
     if number and term.fn in DERIVATIVES:
         slope = differential(term.args[0].body, param, direction)
         return Mul((DERIVATIVES[term.fn](term), slope))
-    return Add(tuple(chain(term, k, param, direction) for k in range(len(term.args))))
+    moving = (k for k, argument in enumerate(term.args) if param in symbols(argument))
+    return Add(tuple(chain(term, k, param, direction) for k in moving))
 
 
 def chain(term: App, k: int, param: str, direction: str) -> Term:
     """The part of the chain rule that belongs to argument `k`: `Σ_e ∂_{k,e} f · dx_k[e]`."""
-    if param not in symbols(term.args[k]):
-        return ZERO
     argument = renamed(term.args[k], free(term))
     partial = App(term.fn, term.ix, term.args, (*term.slots, (k, tuple(map(ix, argument.binders)))))
     return sum_over(argument.binders, Mul((partial, differential(argument.body, param, direction))))
@@ -82,8 +81,7 @@ class Equation(Node):
 
     def put(self, values: dict[Var, Ix]) -> "Equation":
         """Replace free indices."""
-        images = free(tuple(values.values()))
-        apart = images.union(values).isdisjoint(self.every)
+        apart = free((*values, *values.values())).isdisjoint(self.every)
         require(apart, "what is replaced must be free.")
         return Equation(self.every, *substitute((self.left, self.right), values))
 
@@ -195,12 +193,8 @@ def admit(blocks: tuple[Block, ...]) -> None:
                 others = (d for d in (*block, define.at) if d is not define)
                 taken = used.union(names, *map(symbols, others))
                 require(define.param not in taken, f"`{define.param}` must occur in one loss only.")
-        used = used.union(names, symbols(block), params(block))
-
-
-def params(block: Block) -> list[str]:
-    """The parameters of the gradients of a block."""
-    return [define.param for define in block if isinstance(define, DefineGradient)]
+        params = (define.param for define in block if isinstance(define, DefineGradient))
+        used = used.union(names, symbols(block), params)
 
 
 def determined(block: Block, define: Define | DefineGradient, every, index, term) -> None:

@@ -34,6 +34,7 @@ Names = dict[Var, Label]
 LARGEST_EXPANSION = 100_000  # monomials of one subterm, multiplied out
 LARGEST_FORM = 100_000  # settled monomials of one normal form, those of arguments included
 LARGEST_BINDING = 32  # bound indices of one monomial
+LARGEST_CONTEXT = 101  # times of one set of constraints, 0 included
 
 
 def at_most(low: Ix, high: Ix) -> Limit:
@@ -57,6 +58,7 @@ def naturals(variables: frozenset[Var]) -> Context:
 def close(constraints: Context) -> dict[tuple[Var | None, Var | None], int] | None:
     """All implied constraints (the tightest for each pair); None where no times satisfy them."""
     nodes = {None, *(n for u, v, _ in constraints for n in (u, v))}
+    require(len(nodes) <= LARGEST_CONTEXT, f"at most {LARGEST_CONTEXT - 1} times may be compared.")
     table = {(n, n): 0 for n in nodes}
     for u, v, c in constraints:
         table[u, v] = min(c, table.get((u, v), c))
@@ -113,7 +115,7 @@ def few(monomials: Iterator[Monomial]) -> list[Monomial]:
 def expand(term: Term, names: Iterator[str]) -> list[Monomial]:
     """Multiply out. Bound indices get new names, so that products cannot capture."""
     if isinstance(term, Num):
-        return [Monomial(term.value)]
+        return [Monomial(Fraction(term.top, term.bottom))]
     if isinstance(term, Add):
         return few(m for t in term.terms for m in expand(t, names))
     if isinstance(term, Mul):
@@ -146,30 +148,41 @@ class Scope:
     budget: Iterator[int] = field(default_factory=lambda: iter(range(LARGEST_FORM)))
 
 
-def settle(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomial]:
+def settle(m: Monomial, scope: Scope, names: Iterator[str]) -> Iterator[Monomial]:
     """Solve determined times, start ranges at 0, split off tops at the peel, unfold products."""
+    left = [m]
+    while left:
+        m = left.pop()
+        changed = changed_once(m, scope, names)
+        if changed is None:
+            yield m
+        left.extend(changed or ())
+
+
+def changed_once(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomial] | None:
+    """What `m` becomes by the first change that applies, nothing if it is 0; None if none does."""
     table = close(scope.context | m.limits)
     if table is None:
         return []
     for v in (v for v in m.bound if v.sort == TIME):
-        if moved := settled_time(m, v, table, scope.peel, names):
-            return [s for part in moved for s in settle(part, scope, names)]
+        if moved := settled_time(m, v, table, scope, names):
+            return moved
     for k, factor in enumerate(m.factors):
-        unfolded = unfold(factor, scope.context | m.limits, scope.peel)
+        known = scope.context | m.limits
+        unfolded = unfold(factor, known, scope.peel) if isinstance(factor, Prod) else None
         if unfolded is not None:
             rest = replace(m, factors=m.factors[:k] + m.factors[k + 1 :])
-            more = (rest.times(n) for n in expand(unfolded, names))
-            return [s for part in more for s in settle(part, scope, names)]
-    return [m]
+            return [rest.times(n) for n in expand(unfolded, names)]
+    return None
 
 
-def settled_time(
-    m: Monomial, v: Var, table: dict, peel: Ix | None, names: Iterator[str]
-) -> list[Monomial]:
+def settled_time(m: Monomial, v: Var, table: dict, scope: Scope, names: Iterator) -> list[Monomial]:
     """The monomials that `m` becomes if something is to be done about its time `v`, or none."""
-    for w in sorted((b for a, b in table if a == v != b), key=str):
-        if (w, v) in table and table[v, w] + table[w, v] == 0:  # v is w plus a constant
-            return [m.put(v, Ix((w,) if w else (), table[v, w]))]
+    equal = [w for u, w in table if u == v != w and table.get((w, v)) == -table[v, w]]
+    if equal:  # v is w plus a constant, for a constant w, else a free one, else a bound one
+        w = min(equal, key=lambda w: (w is not None, w in m.bound or w in scope.names, str(w)))
+        return [m.put(v, Ix((w,) if w else (), table[v, w]))]
+    peel = scope.peel
     least = -table.get((None, v), 0)
     if least != 0:
         w = Var(next(names), TIME)
@@ -181,10 +194,8 @@ def settled_time(
     return []
 
 
-def unfold(factor: Atom | App | Prod, context: Context, peel: Ix | None) -> Term | None:
+def unfold(factor: Prod, context: Context, peel: Ix | None) -> Term | None:
     """One step of a running product: an empty one is 1, a top factor is taken out."""
-    if not isinstance(factor, Prod):
-        return None
     low, high, last = factor.low, factor.high, Ix(factor.high.vars, factor.high.shift - 1)
     if implied(context, at_most(high, Ix(low.vars, low.shift - 1))):
         return Num(1)
@@ -235,15 +246,15 @@ def shape(m: Monomial, scope: Scope) -> tuple:
         components = [part for part in components if not part[0] & free(edge)]
         variables = frozenset(v for part in joined for v in part[0])
         components.append((variables, [e for part in joined for e in part[1]] + [edge]))
-    return tuple(sorted(numbered(*component, inner, scope) for component in components))
+    return tuple(sorted(numbered(m, *component, inner, scope) for component in components))
 
 
-def numbered(variables: frozenset[Var], edges: list, known: dict, scope: Scope) -> tuple:
+def numbered(m: Monomial, variables: frozenset, edges: list, known: dict, scope: Scope) -> tuple:
     """Factors and limits with numbers in place of bound indices: any order of them will do."""
 
     def picture(edge: Any, names: Names, **budget: Iterator[int]) -> tuple:
-        near = free(edge) | {None}
-        context = frozenset((*pair, c) for pair, c in known.items() if near.issuperset(pair))
+        elsewhere = frozenset(m.bound) - free(edge)
+        context = frozenset((*p, c) for p, c in known.items() if elsewhere.isdisjoint(p))
         return frozen(edge, Scope(context, scope.peel, scope.names | names, scope.depth, **budget))
 
     # The proposal may look as often as it likes: each look has a budget of its own.
@@ -275,6 +286,7 @@ def frozen(node: Any, scope: Scope) -> Any:
 
 def label(var: Var | None, names: Names) -> Label:
     """What a variable is called in a form: by its number where it is bound, else by its name."""
-    if var is None:
-        return ("zero", "", 0, 0)
-    return names.get(var) or ("free", f"{var.name}:{var.sort}", 0, 0)
+    if var is None or var in names:
+        return names[var] if var else ("zero", "", 0, 0)
+    require("$" not in var.name, "a bound index must have a number.")
+    return ("free", f"{var.name}:{var.sort}", 0, 0)

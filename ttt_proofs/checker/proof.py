@@ -14,7 +14,10 @@ from typing import Any
 from .definitions import Block, Define, DefineGradient, Equation, admit
 from .normal import Context, at_most, close, implied, limits, naturals, whole_form
 from .terms import TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
-from .terms import at, binders, check, free, ix, parts, rebuild, renamed, require, substitute
+from .terms import at, binders, check, free, inside, ix
+from .terms import parts, rebuild, renamed, require, substitute
+
+LARGEST_SIDES = 100_000  # records in the two sides of a calculation, after each source
 
 Definitions = dict[str, Define | DefineGradient]
 
@@ -93,6 +96,7 @@ class Calculate(Node):
         for source in sources:
             known = naturals(free((old, new)))
             old, new = (replaced(side, source.equation, known) for side in (old, new))
+            require(len(inside((old, new), Node)) <= LARGEST_SIDES, "the sides grow too large.")
         known = naturals(free((old, new, self.term)))
         reached = whole_form(old, known, self.peel)
         alike = any(whole_form(side, known, self.peel) == reached for side in (self.term, new))
@@ -118,9 +122,8 @@ class Induction(Node):
         fits = time.sort == TIME and 0 <= self.pick < n and len(premises) == 2 * n
         require(fits, f"induction on {n} equations needs a time and {2 * n} premises.")
         goals = [part.put({time: now}) for now in (at(0), ix(time, 1)) for part in self.predicate]
-        reached = zip(premises, goals, strict=True)
-        fits = all(same(premise.equation, goal) for premise, goal in reached)
-        require(fits, "premises must be P(0) and P(t + 1).")
+        fits = map(same, (premise.equation for premise in premises), goals)
+        require(all(fits), "premises must be P(0) and P(t + 1).")
         others = (h for h in united(premises[n:]) if h not in self.predicate)
         kept = tuple(dict.fromkeys((*united(premises[:n]), *others)))
         require(all(time not in h.free() for h in kept), f"`{time.name}` must be fixed nowhere.")
@@ -162,6 +165,9 @@ class Theorem(Node):
         """A copy or a pickle holds the proof alone, which is replayed."""
         return Theorem, (self.proof,)
 
+    def __setstate__(self, state: object) -> None:
+        raise CheckerError("a theorem must be made from its proof; got a state to put in.")
+
 
 def replay(proof: Proof) -> Sequent:
     """Check every step in order and return the last conclusion, or raise `CheckerError`."""
@@ -196,11 +202,11 @@ def infer(definitions: Definitions, rule: Rule, premises: Sequence[Sequent]) -> 
 
 def stated(sequent: Sequent) -> None:
     """Raise unless the sequent says something of every width, the empty one included."""
-    every = sequent.equation.every
-    require(len({v.name for v in every}) == len(every), "quantified indices must differ.")
-    fixed = any(h.free().intersection(every) for h in sequent.hypotheses)
-    require(not fixed, "an index that a hypothesis fixes must not be quantified.")
     equations = (sequent.equation, *sequent.hypotheses)
+    apart = all(len({v.name for v in e.every}) == len(e.every) for e in equations)
+    require(apart, "quantified indices must differ.")
+    fixed = any(h.free().intersection(sequent.equation.every) for h in sequent.hypotheses)
+    require(not fixed, "an index that a hypothesis fixes must not be quantified.")
     loose = {v.name for e in equations for v in e.free() if v.sort != TIME}
     require(not loose, f"{loose} must be quantified: a width may be empty.")
 
@@ -230,9 +236,8 @@ def match(equation: Equation, atom: Atom, known: Context) -> dict[Var, Ix] | Non
         return None
     values = {}
     for pattern, index in zip(left.ix, atom.ix, strict=True):
-        for v in equation.every:
-            if pattern.vars == (v,):
-                values[v] = Ix(index.vars, index.shift - pattern.shift)
+        for v in set(pattern.vars).intersection(equation.every) if len(pattern.vars) == 1 else ():
+            values[v] = Ix(index.vars, index.shift - pattern.shift)
     for v in equation.every:
         if v not in values or not in_range(v, values[v], known):
             return None

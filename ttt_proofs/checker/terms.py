@@ -13,14 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 TIME = "time"
-LETTER = "A-Za-z_\u0391-\u03a9\u03b1-\u03c9"  # Latin, Greek, underscore
-NAME = re.compile(f"[{LETTER}][{LETTER}0-9]*")
+NAME = re.compile("[A-Za-z_\u0391-\u03a9\u03b1-\u03c9][0-9A-Za-z_\u0391-\u03a9\u03b1-\u03c9]*")
 LARGEST_INTEGER = 2**53 - 1  # what every reader of JSON reads alike
 LARGEST_SHIFT = 100
 LARGEST_DEPTH = 100
@@ -64,11 +62,6 @@ class Num(Node):
 
     top: int
     bottom: int = 1
-
-    @property
-    def value(self) -> Fraction:
-        """The fraction, as a number to calculate with."""
-        return Fraction(self.top, self.bottom)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +153,8 @@ def rebuild(node: Any, change) -> Any:
 
 def binders(node: Any) -> tuple[Var, ...]:
     """The index variables that this node itself binds, in all of its parts."""
-    if isinstance(node, Sum):
-        return (node.var,)
-    return node.binders if isinstance(node, Lam) else ()
+    own = (node.var,) if isinstance(node, Sum) else ()
+    return node.binders if isinstance(node, Lam) else own
 
 
 @lru_cache(maxsize=200_000)
@@ -176,9 +168,7 @@ def free(node: Any) -> frozenset[Var]:
 def inside(node: Any, kind: Any) -> list:
     """All nodes of this kind in a term (or tuple of terms)."""
     found = [node] if isinstance(node, kind) else []
-    for part in parts(node):
-        found.extend(inside(part, kind))
-    return found
+    return found + [n for part in parts(node) for n in inside(part, kind)]
 
 
 def symbols(node: Any) -> frozenset[str]:
@@ -268,8 +258,8 @@ def well_formed(node: Any) -> None:
     if isinstance(node, Num):
         require(node.bottom >= 1, f"a denominator must be at least 1; got {node.bottom}.")
     if isinstance(node, App):
-        fits = all(0 <= k < len(node.args) for k, _ in node.slots)
-        fits = fits and all(len(e) == len(node.args[k].binders) for k, e in node.slots)
+        sizes = dict(enumerate(len(argument.binders) for argument in node.args))
+        fits = all(sizes.get(k) == len(entry) for k, entry in node.slots)
         require(fits, f"a slot of `{node.fn}` must be an entry of one of its arguments.")
     if isinstance(node, Prod):
         require([v.sort for v in node.factor.binders] == [TIME], "a product must bind one time.")

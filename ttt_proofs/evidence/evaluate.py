@@ -175,7 +175,7 @@ class Model:
         return reduce(lambda total, c: total * y + c, numbers or [self.zero])
 
     def _num(self, term: Num) -> Code:
-        value = self.field.number(term.value)
+        value = self.field.number(Fraction(term.top, term.bottom))
         return Code((), lambda e: value)
 
     def _atom(self, term: Atom) -> Code:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 from ..checker.terms import Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum
@@ -21,7 +22,7 @@ def line(node: Any) -> str:
         shift = [str(node.shift)] if node.shift or not node.vars else []
         return "+".join([v.name for v in node.vars] + shift).replace("+-", "-")
     if isinstance(node, Num):
-        return str(node.value)
+        return str(Fraction(node.top, node.bottom))
     if isinstance(node, Atom):
         return node.name + brackets(node.ix)
     if isinstance(node, App):

@@ -44,12 +44,12 @@ def inner(argument: Lam) -> Lam:
 def split(term: Term) -> tuple[bool, Term]:
     """Whether the arranged term has a minus in front, and the term without it."""
     first = term.factors[0] if isinstance(term, Mul) else term
-    if not isinstance(first, Num) or first.value >= 0:
+    if not isinstance(first, Num) or first.top >= 0:
         return False, term
     number = Num(-first.top, first.bottom)
     if not isinstance(term, Mul):
         return True, number
-    return True, rebuilt(number.value, term.factors[1:])
+    return True, rebuilt(Fraction(number.top, number.bottom), term.factors[1:])
 
 
 def rebuilt(number: Fraction, factors: Iterable[Term]) -> Term:
@@ -99,7 +99,7 @@ def product(given: Iterable[Term]) -> Term:
         number = -number if negative else number
         for part in body.factors if isinstance(body, Mul) and k != place else (body,):
             if isinstance(part, Num):
-                number *= part.value
+                number *= Fraction(part.top, part.bottom)
             else:
                 kept.append(part)
     if number == -1 and len(kept) == 1 and isinstance(kept[0], Add):

@@ -60,8 +60,9 @@ class Writer:
     def piece(self, term: Term, names: Names, hidden: Sequence[Var] = ()) -> Piece:
         """An arranged term; the indices in `hidden` are shown as dots."""
         if isinstance(term, Num):
-            level = FACTOR if term.value.denominator == 1 and term.value >= 0 else PRODUCT
-            return Piece(self.signed(term.value), level)
+            value = Fraction(term.top, term.bottom)
+            level = FACTOR if value.denominator == 1 and value >= 0 else PRODUCT
+            return Piece(self.signed(value), level)
         if isinstance(term, Atom):
             return Piece(self.symbol(term.name, self.indices(term, names, hidden)))
         if isinstance(term, Mul) or of_number(term, "inverse") is not None:
