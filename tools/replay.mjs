@@ -517,7 +517,7 @@ const hasSymbol = (t, name) => atoms(t).some((a) => a.name === name);
 
 /** d(t) when the symbol `param` moves in the DIRECTION. */
 function differential(t, param) {
-  if (!hasSymbol(t, param)) return add([]);
+  if (!hasSymbol(t, param)) return num(0); // which counts as a monomial, as an empty sum would not
   const d = (part) => differential(part, param);
   switch (t.k) {
     case "Atom": return atom(DIRECTION, t.ix);
@@ -534,14 +534,14 @@ function differentialOfApp(t, param) {
     const inner = differential(t.args[0].body, param); // for step as well: it may have to be refused
     if (t.fn === "sigmoid") return mul(t, add([num(1), minus(t)]), inner);
     if (t.fn === "tanh") return mul(add([num(1), minus(t, t)]), inner);
-    if (t.fn === "step") return add([]);
+    if (t.fn === "step") return mul(num(0), inner);
   }
-  return add(t.args.map((arg, k) => {
-    if (!hasSymbol(arg, param)) return add([]);
+  return add(t.args.flatMap((arg, k) => {
+    if (!hasSymbol(arg, param)) return [];
     demand(!arg.binders.some(isTime), "no differential: the parameter occurs in an array over times");
     const { binders, body } = freshen(arg);
     const partial = app(t.fn, t.ix, t.args, [...t.slots, [k, binders.map(single)]]);
-    return sumOver(binders, mul(partial, differential(body, param)));
+    return [sumOver(binders, mul(partial, differential(body, param)))];
   }));
 }
 
