@@ -31,6 +31,7 @@ const exact = (total) => demand(Number.isSafeInteger(total), "an integer is out 
 
 let freshCount = 0;
 const fresh = (like) => `$${(freshCount += 1)} ${sortOf(like)}`;
+const isFresh = (v) => v.startsWith("$");
 const nameOf = (v) => v.slice(0, v.indexOf(" "));
 const sortOf = (v) => v.slice(v.indexOf(" ") + 1);
 const isTime = (v) => sortOf(v) === "time";
@@ -315,9 +316,11 @@ function putIn(m, v, ix) {
   return { ...m, bound: m.bound.filter((w) => w !== v), limits, factors: m.factors.map((f) => subst(f, map)) };
 }
 
-/** Rule b: a bound time that must equal something; a constant first, then what is free here. */
+/** Rule b: a bound time that must equal something: a constant first, then what is free in the whole
+ * term (all else has a fresh name), then what is bound further out. */
 function forcedEqual(m, bounds) {
-  const others = [ZERO, ...bounds.nodes.filter((u) => u !== ZERO && !m.bound.includes(u)).sort(compare)];
+  const outer = bounds.nodes.filter((u) => u !== ZERO && !m.bound.includes(u)).sort(compare);
+  const others = [ZERO, ...outer.filter((u) => !isFresh(u)), ...outer.filter(isFresh)];
   for (const v of m.bound.filter(isTime)) {
     for (const u of [...others, ...m.bound.filter(isTime)]) {
       const above = bounds.get(v, u);
