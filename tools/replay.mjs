@@ -234,6 +234,11 @@ class Bounds {
   get(u, v) {
     return u === v ? 0 : this.rows.get(u)?.get(v) ?? FAR;
   }
+  /** What is known of all but these times. */
+  without(gone) {
+    const kept = (entries) => new Map([...entries].filter(([v]) => !gone.includes(v)));
+    return new Bounds(new Map([...kept(this.rows)].map(([u, row]) => [u, kept(row)])));
+  }
   /** With more times and more limits; null if no integers satisfy them. */
   extend(times, limits) {
     const rows = new Map([...this.rows].map(([u, row]) => [u, new Map(row)]));
@@ -402,14 +407,15 @@ function normalForm(t, context, peel, work) {
 const topForm = (t, context, peel) => formText(normalForm(t, context, peel, { count: 0 }), new Map(), 0);
 
 function withArguments(m, context, peel, work) {
-  const array = (given) => {
+  const array = (given, known) => {
     const { binders, body } = freshen(given);
-    return { binders, form: normalForm(body, m.bounds, peel, work) };
+    return { binders, form: normalForm(body, known, peel, work) };
   };
   const outside = ({ binders, form }) => form.free.filter((v) => !binders.includes(v));
   const factors = m.factors.map((f) => {
     if (f.k === "Atom") return { ...f, free: [...free(f)] };
-    const arrays = (f.k === "App" ? f.args : [f.factor]).map(array);
+    const known = m.bounds.without(m.bound.filter((v) => !free(f).has(v)));
+    const arrays = (f.k === "App" ? f.args : [f.factor]).map((arg) => array(arg, known));
     const ixs = f.k === "App" ? [...f.ix, ...f.slots.flatMap(([, ix]) => ix)] : [f.low, f.high];
     return { ...f, arrays, free: [...ixs.flatMap((ix) => ix.vars), ...arrays.flatMap(outside)] };
   });
