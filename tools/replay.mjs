@@ -725,7 +725,8 @@ function checkStep({ rule, premises, conclusion }, before, defined) {
 
 /** What holds of each conclusion, the rule's own and the recorded one. */
 function checkSequent({ hypotheses, equation: e }) {
-  demand(distinct(e.every.map(nameOf)), "two quantified variables of one name");
+  const differ = (part) => distinct(part.every.map(nameOf));
+  demand([...hypotheses, e].every(differ), "two quantified variables of one name");
   const quantified = (v) => e.every.includes(v);
   demand(!hypotheses.some((h) => [...free(h)].some(quantified)), "a hypothesis has a quantified variable");
   demand([...hypotheses, e].every((part) => [...free(part)].every(isTime)), "a width is free");
