@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 // A second checker for recorded proofs, independent of the Python one.
-//
 // It was written from the page of meaning alone, without reading the other checker, so that a mistake
 // in one is not a mistake in both. Where the page leaves a doubt, it takes the stricter reading.
 //
@@ -8,14 +7,14 @@
 //                                          2: wrong usage or a file that cannot be read
 //   node tools/replay.mjs --lines FILE     each line of FILE is a record of its own; prints
 //                                          `accepted` or `refused<TAB>reason` for each
-//
-// Numbers: coefficients are fractions of BigInts; shifts and bounds are small exact integers.
 import { readFileSync } from "node:fs";
 
 const MAX_SHIFT = 100; // of an index in a record
 const MAX_DEPTH = 100; // records within records
 const MAX_MONOMIALS = 100_000; // of a subterm, a partial product, a normal form
 const MAX_BOUND = 32; // variables that one monomial binds
+const MAX_TIMES = 100; // that context and limits speak of
+const MAX_RECORDS = 100_000; // in the two sides of a calculation
 const MAX_LEAVES = 100_000; // tries at naming the variables of one monomial
 
 /** The only verdict but acceptance; any other exception counts as one, too. */
@@ -28,18 +27,17 @@ const exact = (total) => demand(Number.isSafeInteger(total), "an integer is out 
 // ---------------------------------------------------------------- variables and indices
 // A variable is the text "name sort"; such texts sort by name, then sort. Fresh ones begin with "$",
 // which no recorded name does, and are never made twice.
-
 let freshCount = 0;
 const fresh = (like) => `$${(freshCount += 1)} ${sortOf(like)}`;
+const isFresh = (v) => v.startsWith("$");
 const nameOf = (v) => v.slice(0, v.indexOf(" "));
 const sortOf = (v) => v.slice(v.indexOf(" ") + 1);
 const isTime = (v) => sortOf(v) === "time";
 const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 const distinct = (list) => new Set(list).size === list.length;
+const total = (list) => list.reduce((a, b) => a + b, 0);
 
-function makeIx(vars, shift) {
-  return { k: "Ix", vars: vars.length > 1 ? [...vars].sort(compare) : vars, shift: exact(shift) };
-}
+const makeIx = (vars, shift) => ({ k: "Ix", vars: [...vars].sort(compare), shift: exact(shift) });
 const single = (v) => makeIx([v], 0);
 const shifted = (ix, by) => makeIx(ix.vars, ix.shift + by);
 /** A constant, or one time plus a constant: what may bound a range, or stand for a time. */
@@ -47,7 +45,6 @@ const isBound = (ix) => ix.vars.length === 0 || (ix.vars.length === 1 && isTime(
 
 // ---------------------------------------------------------------- reading records
 // Kinds: a type or group of types; X* a list of X; X? an X or null; name, int, bool, slot.
-
 const RECORDS = {
   Var: { name: "name", sort: "name" }, Ix: { vars: "Var*", shift: "int" }, Num: { top: "int", bottom: "int" },
   Atom: { name: "name", ix: "Ix*" }, Lam: { binders: "Var*", body: "term" },
@@ -167,7 +164,6 @@ function anatomy(t) {
 }
 
 const FREE = Symbol("free variables"); // a cache
-
 /** The set of variables that are free in a term, an array or an equation. */
 function free(t) {
   if (!t[FREE]) {
@@ -183,10 +179,17 @@ const freeTimes = (...terms) => [...new Set(terms.flatMap((t) => [...free(t)]))]
 const boundNames = (t) => [...anatomy(t).binders.map(nameOf), ...anatomy(t).parts.flatMap(boundNames)];
 const atoms = (t) => (t.k === "Atom" ? [t] : anatomy(t).parts.flatMap(atoms));
 
+/** How many records a term is made of. */
+function size(t) {
+  const { ixs, binders, parts } = anatomy(t);
+  return 1 + binders.length + total(ixs.map((ix) => 1 + ix.vars.length)) + total(parts.map(size));
+}
+const checkedRecords = (count) => demand(count <= MAX_RECORDS, "a source makes the two sides too large");
+
 function substIx(ix, map) {
   if (!ix.vars.some((v) => map.has(v))) return ix;
   const values = ix.vars.map((v) => map.get(v) ?? single(v));
-  return makeIx(values.flatMap((x) => x.vars), values.reduce((total, x) => exact(total + x.shift), ix.shift));
+  return makeIx(values.flatMap((x) => x.vars), values.reduce((shift, x) => exact(shift + x.shift), ix.shift));
 }
 
 /** Substitute indices for variables; a binder that would capture is renamed, `always` all are. */
@@ -217,7 +220,6 @@ function shape(t, names = new Map(), depth = 0) {
 // ---------------------------------------------------------------- constraints on times
 // A limit [u, v, c] says u - v <= c, u and v times or ZERO. Bounds hold all limits that follow from
 // some, c least (shortest paths), and are never changed.
-
 const ZERO = "";
 const FAR = Infinity; // stands for "no limit"
 
@@ -230,8 +232,11 @@ class Bounds {
   /** The bounds that say: all these times are natural numbers. */
   static natural = (times) => new Bounds().extend(times, times.map((v) => [ZERO, v, 0]));
   /** The least c with u - v <= c, or FAR. */
-  get(u, v) {
-    return u === v ? 0 : this.rows.get(u)?.get(v) ?? FAR;
+  get = (u, v) => (u === v ? 0 : this.rows.get(u)?.get(v) ?? FAR);
+  /** What is known of all but these times. */
+  without(gone) {
+    const kept = (entries) => new Map([...entries].filter(([v]) => !gone.includes(v)));
+    return new Bounds(new Map([...kept(this.rows)].map(([u, row]) => [u, kept(row)])));
   }
   /** With more times and more limits; null if no integers satisfy them. */
   extend(times, limits) {
@@ -239,6 +244,7 @@ class Bounds {
     for (const v of [...times, ...limits.flatMap(([u, w]) => [u, w])]) {
       if (!rows.has(v)) rows.set(v, new Map([[v, 0]]));
     }
+    demand(rows.size <= MAX_TIMES + 1, "context and limits speak of too many times"); // and of ZERO
     for (const [u, v, c] of limits) {
       if ((rows.get(v).get(u) ?? FAR) + c < 0) return null;
       if (c >= (rows.get(u).get(v) ?? FAR)) continue;
@@ -268,7 +274,6 @@ function gap(bounds, left, right) {
 // ---------------------------------------------------------------- multiplying out
 // A fraction is [top, bottom], BigInts in lowest terms. A monomial {coef, bound, limits, factors}
 // is coef * Sum over bound, within limits, of the product of factors (Atom, App, Prod).
-
 function fraction(top, bottom) {
   let [a, b] = [top < 0n ? -top : top, bottom];
   while (b) [a, b] = [b, a % b];
@@ -298,8 +303,7 @@ function expand(t, env) {
     case "Sum": {
       const v = fresh(t.v);
       const limits = t.low ? rangeLimits(v, substIx(t.low, env), substIx(t.high, env)) : [];
-      const own = { ...monomial([]), bound: [v], limits };
-      return expand(t.body, new Map(env).set(t.v, single(v))).map((m) => product(own, m));
+      return products([{ ...monomial([]), bound: [v], limits }], expand(t.body, new Map(env).set(t.v, single(v))));
     }
     default: throw new Error(`no term: ${t.k}`);
   }
@@ -315,9 +319,10 @@ function putIn(m, v, ix) {
   return { ...m, bound: m.bound.filter((w) => w !== v), limits, factors: m.factors.map((f) => subst(f, map)) };
 }
 
-/** Rule b: a bound time that must equal something; a constant first, then what is free here. */
+/** Rule b: a bound time that must equal a constant, else what is free in the whole term, else another. */
 function forcedEqual(m, bounds) {
-  const others = [ZERO, ...bounds.nodes.filter((u) => u !== ZERO && !m.bound.includes(u)).sort(compare)];
+  const outer = bounds.nodes.filter((u) => u !== ZERO && !m.bound.includes(u)).sort(compare);
+  const others = [ZERO, ...outer.filter((u) => !isFresh(u)), ...outer.filter(isFresh)];
   for (const v of m.bound.filter(isTime)) {
     for (const u of [...others, ...m.bound.filter(isTime)]) {
       const above = bounds.get(v, u);
@@ -357,8 +362,7 @@ function openProduct(m, bounds, peel) {
     const last = h === nodeOf(f.low)[0] || (peel && h === nodeOf(peel)[0] && f.high.shift >= peel.shift);
     if (!last || gap(bounds, f.low, f.high) > 0) continue;
     const shorter = monomial([prod(f.low, shifted(f.high, -1), f.factor)]);
-    const env = new Map([[f.factor.binders[0], f.high]]);
-    return products(products([rest], [shorter]), expand(f.factor.body, env));
+    return products(products([rest], [shorter]), expand(f.factor.body, new Map([[f.factor.binders[0], f.high]])));
   }
   return null;
 }
@@ -381,7 +385,6 @@ function settle(m, context, peel) {
 // ---------------------------------------------------------------- normal form
 // A form {terms, free} lists [coefficient, monomial], no two monomials alike. An array in it is
 // {binders, form}. Forms, monomials and factors know their free variables.
-
 /** The normal form of a term. `work` counts settled monomials. */
 function normalForm(t, context, peel, work) {
   const alike = new Map();
@@ -399,14 +402,12 @@ function normalForm(t, context, peel, work) {
 const topForm = (t, context, peel) => formText(normalForm(t, context, peel, { count: 0 }), new Map(), 0);
 
 function withArguments(m, context, peel, work) {
-  const array = (given) => {
-    const { binders, body } = freshen(given);
-    return { binders, form: normalForm(body, m.bounds, peel, work) };
-  };
+  const array = ({ binders, body }, known) => ({ binders, form: normalForm(body, known, peel, work) });
   const outside = ({ binders, form }) => form.free.filter((v) => !binders.includes(v));
   const factors = m.factors.map((f) => {
     if (f.k === "Atom") return { ...f, free: [...free(f)] };
-    const arrays = (f.k === "App" ? f.args : [f.factor]).map(array);
+    const known = m.bounds.without(m.bound.filter((v) => !free(f).has(v)));
+    const arrays = (f.k === "App" ? f.args : [f.factor]).map((arg) => array(freshen(arg), known));
     const ixs = f.k === "App" ? [...f.ix, ...f.slots.flatMap(([, ix]) => ix)] : [f.low, f.high];
     return { ...f, arrays, free: [...ixs.flatMap((ix) => ix.vars), ...arrays.flatMap(outside)] };
   });
@@ -432,7 +433,6 @@ function limitsToCompare({ bound, bounds }, context) {
 // Two monomials have one text just if they differ by a renaming of bound variables. `names` maps
 // variables bound further out to their names; where it gives two of them one name (a colour), the
 // text still does not depend on what they were called before. Names at one depth are "#depth.n".
-
 const sortedText = (texts) => `(${texts.sort(compare).join(";")})`;
 
 function formText({ terms, free, texts }, names, depth) {
@@ -471,7 +471,8 @@ function monomialText(m, names, depth) {
   const search = (colours, everywhere) => {
     const cell = ambiguous(colours);
     if (!cell) return leaf(colours);
-    const child = (v, all) => search(refine(m, apart(colours, v), names, depth), all);
+    const apart = (v) => new Map([...colours].map(([u, c]) => [u, 2 * c + (u === v ? 0 : 1)])); // v comes first
+    const child = (v, all) => search(refine(m, apart(v), names, depth), all);
     if (!everywhere) return child(cell[0], false);
     // Two equal leaves show a symmetry that takes one child to the other: one of them will do.
     const firsts = new Map(cell.map((v) => [child(v, false), v]));
@@ -484,12 +485,9 @@ function monomialText(m, names, depth) {
 function ambiguous(colours) {
   const cells = new Map();
   for (const [v, colour] of colours) cells.set(colour, [...(cells.get(colour) ?? []), v]);
-  const shared = [...cells].filter(([, cell]) => cell.length > 1);
-  return shared.sort((a, b) => a[1].length - b[1].length || a[0] - b[0])[0]?.[1];
+  const order = (a, b) => a[1].length - b[1].length || a[0] - b[0];
+  return [...cells].filter(([, cell]) => cell.length > 1).sort(order)[0]?.[1];
 }
-
-/** Colours with v before the others of its colour. */
-const apart = (colours, v) => new Map([...colours].map(([u, c]) => [u, 2 * c + (u === v ? 0 : 1)]));
 
 /** Split colours by what their variables occur in until that splits no more. The order of colours
  * is kept, and nothing depends on what a variable is called. */
@@ -517,7 +515,7 @@ const hasSymbol = (t, name) => atoms(t).some((a) => a.name === name);
 
 /** d(t) when the symbol `param` moves in the DIRECTION. */
 function differential(t, param) {
-  if (!hasSymbol(t, param)) return add([]);
+  if (!hasSymbol(t, param)) return num(0); // which counts as a monomial, as an empty sum would not
   const d = (part) => differential(part, param);
   switch (t.k) {
     case "Atom": return atom(DIRECTION, t.ix);
@@ -534,14 +532,14 @@ function differentialOfApp(t, param) {
     const inner = differential(t.args[0].body, param); // for step as well: it may have to be refused
     if (t.fn === "sigmoid") return mul(t, add([num(1), minus(t)]), inner);
     if (t.fn === "tanh") return mul(add([num(1), minus(t, t)]), inner);
-    if (t.fn === "step") return add([]);
+    if (t.fn === "step") return mul(num(0), inner);
   }
-  return add(t.args.map((arg, k) => {
-    if (!hasSymbol(arg, param)) return add([]);
+  return add(t.args.flatMap((arg, k) => {
+    if (!hasSymbol(arg, param)) return [];
     demand(!arg.binders.some(isTime), "no differential: the parameter occurs in an array over times");
     const { binders, body } = freshen(arg);
     const partial = app(t.fn, t.ix, t.args, [...t.slots, [k, binders.map(single)]]);
-    return sumOver(binders, mul(partial, differential(body, param)));
+    return [sumOver(binders, mul(partial, differential(body, param)))];
   }));
 }
 
@@ -652,9 +650,14 @@ const RULES = {
     for (const { equation: source } of sources) {
       const bounds = Bounds.natural(freeTimes(side, term));
       const right = freshen(source.right);
-      const put = (a, map) => (map ? subst(right, map) : a);
-      const used = (t) => replaceAtoms(t, bounds, (a, known) => put(a, instance(source, a, known)));
+      let count = 0; // records put in: what is too large is refused before it is made
+      const used = (t) => replaceAtoms(t, bounds, (a, known) => {
+        const map = instance(source, a, known);
+        const value = map ? subst(right, map) : a;
+        return checkedRecords((count += size(value))) && value;
+      });
       [side, term] = [used(side), used(term)];
+      checkedRecords(size(side) + size(term));
     }
     const context = Bounds.natural(freeTimes(side, term, rule.term));
     const form = (t) => topForm(t, context, rule.peel);
@@ -667,9 +670,8 @@ const RULES = {
     const count = predicate.length;
     demand(pick >= 0 && pick < count && premises.length === 2 * count, "wrong premises or pick of an induction");
     demand(!predicate.some((p) => p.every.includes(time)), "the predicate quantifies the time of an induction");
-    const from = [makeIx([], 0), shifted(single(time), 1)];
     premises.forEach((premise, n) => {
-      const due = subst(predicate[n % count], new Map([[time, from[n < count ? 0 : 1]]]));
+      const due = subst(predicate[n % count], new Map([[time, n < count ? makeIx([], 0) : shifted(single(time), 1)]]));
       demand(shape(premise.equation) === shape(due), `premise ${n} is not what the induction needs`);
     });
     const assumed = predicate.map(text);
@@ -716,9 +718,8 @@ function checkStep({ rule, premises, conclusion }, before, defined) {
 
 /** What holds of each conclusion, the rule's own and the recorded one. */
 function checkSequent({ hypotheses, equation: e }) {
-  demand(distinct(e.every.map(nameOf)), "two quantified variables of one name");
-  const quantified = (v) => e.every.includes(v);
-  demand(!hypotheses.some((h) => [...free(h)].some(quantified)), "a hypothesis has a quantified variable");
+  demand([...hypotheses, e].every(({ every }) => distinct(every.map(nameOf))), "two quantified variables of one name");
+  demand(!hypotheses.some((h) => e.every.some((v) => free(h).has(v))), "a hypothesis has a quantified variable");
   demand([...hypotheses, e].every((part) => [...free(part)].every(isTime)), "a width is free");
 }
 
@@ -746,24 +747,23 @@ function replayProof(json, statement, where) {
   return steps.length;
 }
 
-/** Check a record, a Proof or an object with parts; the numbers of its parts and steps. */
+/** Check a record, a Proof or an object with parts; how many parts and steps it has. */
 function replay(json) {
-  if (Array.isArray(json)) return [1, replayProof(json, null, "part 1 ()")];
-  demand(json && typeof json === "object" && Array.isArray(json.parts) && json.parts.length, "no proof and no parts");
-  const steps = json.parts.map((part, n) => {
+  const parts = Array.isArray(json) ? [{ proof: json, statement: null }] : json?.parts;
+  demand(Array.isArray(parts) && parts.length, "no proof and no parts");
+  const steps = parts.map((part, n) => {
     const where = `part ${n + 1} (${typeof part?.label === "string" ? part.label : ""})`;
     const whole = part && Object.hasOwn(part, "proof") && Object.hasOwn(part, "statement");
     demand(whole, `${where}: no proof or no statement`);
     return replayProof(part.proof, part.statement, where);
   });
-  return [steps.length, steps.reduce((a, b) => a + b, 0)];
+  return `${parts.length} parts, ${total(steps)} steps`;
 }
 
 /** [accepted, what to say] of the text of a record. */
 function verdict(source) {
   try {
-    const [parts, steps] = replay(parse(source));
-    return [true, `${parts} parts, ${steps} steps`];
+    return [true, replay(parse(source))];
   } catch (error) {
     return [false, String(error.message).replace(/\s+/g, " ")];
   }
