@@ -147,3 +147,52 @@ def test_an_argument_over_all_times_has_no_derivative():
         differential(over, "X", "E")
     apart = call("f", Lam((i,), atom("x", i)))
     assert differential(mul(atom("X"), apart), "X", "E")
+
+
+def test_a_running_product_is_refused_before_it_is_multiplied_out(monkeypatch):
+    monkeypatch.setattr(normal, "LARGEST_FORM", 1000)
+    refused_soon(running(i, 0, 40, add(atom("x", i), num(1))), "more than 1000 monomials")
+
+
+def test_long_running_products_need_no_deep_recursion():
+    long = mul(*(running(i, -100, 100, atom(f"x{k}", i)) for k in range(6)))
+    assert len(normal.normal_form(long, NOTHING)) == 1
+
+
+def test_gadgets_that_are_alike_are_named_quickly():
+    # Σ_h (Σ_{a, b} x[h, a] y[a, b])^8, whose pairs (a, b) may be exchanged in 8! ways.
+    h, pairs = width("h"), [(width(f"a{k}"), width(f"b{k}")) for k in range(8)]
+    term = mul(*(mul(atom("x", h, a), atom("y", a, b)) for a, b in pairs))
+    other = mul(*(mul(atom("y", a, b), atom("x", h, a)) for a, b in reversed(pairs)))
+    for a, b in pairs:
+        term, other = total(a, total(b, term)), total(b, total(a, other))
+    began = process_time()
+    assert normal.normal_form(total(h, term), NOTHING) == normal.normal_form(
+        total(h, other), NOTHING
+    )
+    assert process_time() - began < 20
+
+
+def test_so_many_times_are_compared_and_no_more():
+    def free_times(number: int) -> Proof:
+        every = tuple(time(f"t{k}") for k in range(number))
+        script = Script()
+        term = atom("x", *every)
+        script.calculate(script.begin(every, mul(num(1), term)), term)
+        return script.proof
+
+    replay(free_times(normal.LARGEST_CONTEXT - 1))
+    with pytest.raises(CheckerError, match="times may be compared"):
+        free_times(normal.LARGEST_CONTEXT)
+
+
+def test_sides_that_double_are_refused():
+    # x = f(x, x), used again and again, doubles the sides each time.
+    x = atom("x")
+    script = Script()
+    grows, begun = script.assume(forall((), x, call("f", x, x))), script.begin((), x)
+    script.calculate(begun, x, *[grows] * 3)
+    began = process_time()
+    with pytest.raises(CheckerError, match="too large"):
+        script.calculate(begun, x, *[grows] * 60)
+    assert process_time() - began < 60

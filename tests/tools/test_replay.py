@@ -211,6 +211,8 @@ def matrix(*names):
 
 
 x, two = atom("x"), add(atom("x"), atom("y"))
+REACHING = (atom("A", j), add(atom("A", j), mul(num(0), atom("A", t))))
+ENDS = ((i, i), (t, i))
 SMALL = {
     "a trace is cyclic": calculated((), matrix("A", "B", "C"), matrix("C", "A", "B")),
     "a trace of a transpose": calculated((), matrix("A", "B", "C"), matrix("C", "B", "A")),
@@ -233,6 +235,17 @@ SMALL = {
     "a product of numbers": calculated((), running(i, 1, 3, add(atom("A", i), num(1))), num(1)),
     "an empty product": calculated((t,), running(i, ix(t, 1), t, atom("A", i)), num(1)),
     "an argument": calculated((), call("f", two), call("f", add(atom("y"), atom("x")))),
+    "an argument that knows of the peel": calculated(
+        (t,),
+        *[total(i, 0, t, call("f", total(j, 0, ix(i, 5), inner))) for inner in REACHING],
+        ix(t),
+    ),
+    "a time that is forced in an argument": calculated(
+        (t,), *[total(i, t, t, call("f", total(j, i, t, atom("A", k)))) for k in (j, t)]
+    ),
+    "a range that one exchange empties": calculated(
+        (t,), *[total(i, 0, t, call("f", total(j, ix(a, 1), b, atom("A", j)))) for a, b in ENDS]
+    ),
     "a slot": calculated((), call("f", x, slots=((0, ()),)), call("f", x)),
     "as many monomials as may be": calculated((), mul(*[two] * 16), mul(*[two] * 16)),
     "more monomials than may be": calculated((), mul(*[two] * 17), mul(*[two] * 17)),
