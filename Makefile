@@ -18,7 +18,7 @@ verify: $(READY)  ## prove every derivation and check it by every witness
 	@mkdir -p build
 	$(BIN)/ttt-proofs verify --json build/verify.json
 
-nightly: $(READY)  ## verify, with every mutant of every proof (an hour or so)
+nightly: $(READY)  ## verify, with every mutant of every proof (hours)
 	@mkdir -p build
 	$(BIN)/ttt-proofs verify --every-mutant --json build/nightly.json
 

@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from derivations import mlp_gradients, momentum, parallel_form, squared_error_is_affine, unrolled
+from derivations import (
+    inner_steps,
+    mlp_gradients,
+    momentum,
+    parallel_form,
+    squared_error_is_affine,
+    unrolled,
+)
 from ttt_proofs.checker.definitions import Equation
 from ttt_proofs.checker.proof import Calculate, Definition, Induction, Proof, Sequent, Step, replay
 from ttt_proofs.checker.terms import Atom, CheckerError, ix, put_symbol
@@ -109,7 +116,20 @@ def test_circular_definitions_that_are_admitted_survive(monkeypatch):
     assert not score(PARTS["momentum"], "definitions", None).survivors
     monkeypatch.setattr(scoring, "admit", lambda blocks: None)
     found = score(PARTS["momentum"], "definitions", None)
-    assert any("need themselves" in why for _, why in found.survivors)
+    assert any("finds no value" in why for _, why in found.survivors)
+
+
+def test_values_that_rest_on_hundreds_of_others_are_worked_out():
+    # with K + 1 for K in a gradient's point, each step needs twice as many before it
+    part = inner_steps.derive().parts[2]
+    judge = Judge(part.statement, part.proof, 0)
+    deep = [
+        c
+        for c in corruptions(part.proof, "definitions", None, "")
+        if c.name.startswith("definition of G_W, point, shifted time")
+    ]
+    assert any(c.site.startswith("K+1 ") for c in deep)
+    assert {judge.says(c)[0] for c in deep} <= {"killed", "equivalent"}
 
 
 def replayed(proof: Proof, corruption: Corruption) -> bool:

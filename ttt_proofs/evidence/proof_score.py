@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..checker.definitions import Block, DefineGradient, Equation, admit
@@ -14,6 +16,7 @@ from .exact import Points, fingerprint, widths_of
 from .fields import PRIMES, PrimeField
 
 REFUSALS = (CheckerError, RecursionError, ValueError)  # those of `replay`
+DEPTH = 10_000  # Python's own limit is 1000 calls
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,17 @@ def rests_on(corruption: Corruption, premises: tuple[int, ...], rule, changed: d
     return redefined or any(p in changed for p in premises)
 
 
+@contextmanager
+def deep() -> Iterator[None]:
+    """Room for values that rest on hundreds of earlier ones, as corrupted recursions' do."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 class Judge:
     """Says of a proof's corruptions whether the checker refuses them; the proof must replay."""
 
@@ -73,21 +87,32 @@ class Judge:
 
     def says(self, corruption: Corruption) -> tuple[str, str]:
         """ "killed", "equivalent" or "survived", and why."""
-        accepted: dict[int, Sequent] = {}
-        try:
-            if corruption.definitions is not None:
+        with deep():
+            try:
+                return self.judged(corruption)
+            except (ValueError, RecursionError) as error:  # of evaluation
+                return "survived", f"exact arithmetic finds no value: {error}"
+
+    def judged(self, corruption: Corruption) -> tuple[str, str]:
+        """The same; raises where a definition that was admitted has no values."""
+        if corruption.definitions is not None:
+            try:
                 self.check_definition(corruption)
-                if not self.determined(corruption):
-                    return "survived", "a definition is admitted, and its values need themselves"
-            for k, conclusion in retraced(self.proof, corruption):
-                accepted[k] = conclusion
-                if self.is_false(corruption, k, conclusion):
-                    return "survived", f"step {k} is accepted, and exact arithmetic refutes it"
-        except REFUSALS:
-            return "killed", ""
-        if len(self.proof.steps) - 1 in accepted:
-            return "killed", ""  # what it proves is another statement, or under hypotheses
-        return self.accepted(corruption)
+            except REFUSALS:
+                return "killed", ""
+            self.determine(corruption)
+        ends_elsewhere, trace = False, retraced(self.proof, corruption)
+        while True:
+            try:
+                k, conclusion = next(trace, (None, None))
+            except REFUSALS:
+                return "killed", ""
+            if k is None or conclusion is None:
+                break
+            if self.is_false(corruption, k, conclusion):
+                return "survived", f"step {k} is accepted, and exact arithmetic refutes it"
+            ends_elsewhere = k == len(self.proof.steps) - 1  # another statement, or hypotheses left
+        return ("killed", "") if ends_elsewhere else self.accepted(corruption)
 
     def check_definition(self, corruption: Corruption) -> None:
         """Raise as `replay` does for definitions; the unchanged ones were checked."""
@@ -96,19 +121,15 @@ class Judge:
             check(define, type(define))
         admit(blocks)
 
-    def determined(self, corruption: Corruption) -> bool:
-        """Whether the changed symbol has a value, worked out for widths of 1 at time 2."""
+    def determine(self, corruption: Corruption) -> None:
+        """Work the changed symbol out, for widths of 1 at time 2; raises where it has no value."""
         blocks = corruption.definitions or ()
         widths = dict.fromkeys(widths_of(self.claim, blocks), 1)
         model = Model(PrimeField(PRIMES[0]), widths, blocks, self.seed)
         define = model.defined[corruption.redefined]
         binders = define.at.binders if isinstance(define, DefineGradient) else ()
         index = [2 if v.sort == TIME else 0 for v in (*define.every, *binders)]
-        try:
-            model.symbol(define.name)(tuple(index))
-        except (ValueError, RecursionError):
-            return False
-        return True
+        model.symbol(define.name)(tuple(index))
 
     def accepted(self, corruption: Corruption) -> tuple[str, str]:
         """A corruption with which the proof ends as before."""

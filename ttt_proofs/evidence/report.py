@@ -135,7 +135,7 @@ def verify(
     derivation: a `Derivation`, as `derive()` in each file of derivations/ returns it. witnesses:
     names among "proof", "exact", "autograd", "kernel". seed: fixes all random draws. device: "cpu",
     where kernels run in Triton's interpreter, or "cuda"; all else runs on the CPU. every_mutant:
-    all mutants of definitions, steps and predicates, which takes minutes, in place of twenty each.
+    all mutants of definitions, steps and predicates, which takes hours, in place of twenty each.
     Deterministic for a seed, `seconds` aside. Raises `ValueError` for an unknown witness and
     `TypeError` for anything but a derivation.
     """
