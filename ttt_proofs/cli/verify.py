@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -120,6 +121,7 @@ def verify_one(
     name: str, directory: Path, witnesses: tuple[str, ...], seed: int, device: str, every: bool
 ) -> dict[str, Any]:
     """One derivation's entry of the report; may run in a process of its own."""
+    gc.set_threshold(2000, 20, 100)  # terms are many and live long: looking at them all is slow
     derivation = load(directory, name)
     from ..evidence.report import verify as run  # slower to import than most files to refuse
 
