@@ -34,6 +34,7 @@ def write(directory: Path, name: str, *, last: str = "a[t + 1]", expects: str = 
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str):
     """Run the command line; exit code, standard output, standard error."""
     monkeypatch.setattr("sys.argv", ["ttt-proofs", *words])
+    monkeypatch.delenv("COLUMNS", raising=False)  # where tests run in parallel it may be set
     with pytest.raises(SystemExit) as stopped:
         main()
     captured = capsys.readouterr()

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..loops import Frobenius, GradientStep, InnerLoop, Linear, SquaredError, SwiGLU
+from ..parallel import forms
+from ..parallel.calls import in_own_precision
 from ..reduction import Reduction, reduce
 from .benchmark import NotRunError, Settings
 
@@ -193,19 +195,23 @@ def reduction_of(name: str) -> Reduction:
     return reduce(loops[name])
 
 
-def by_loop(name: str, form: Literal["parallel_form", "recurrent"]) -> Function:
-    """The operator's function by a form of its loop, from a state of zeros."""
+def by_loop(name: str, form: Literal["parallel", "recurrent"]) -> Function:
+    """The operator's function by a form of its loop, from zeros, in the tokens' dtype."""
 
     def run(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
         reduction = reduction_of(name)
         if name == "swiglu_attention":
             gate, up = rest
             weights = {"W0": gate, "W2": up, "W1": v.new_zeros(*gate.shape[::2], v.shape[3])}
-            given = {}
+            given = ()
         else:
             weights = {"W": v.new_zeros(k.shape[2], k.shape[3], v.shape[3])}
-            given = dict(zip(("rate", "momentum"), (x.to(q.dtype) for x in rest), strict=False))
-        return getattr(reduction, form)(q, k, v, weights=weights, **given)[0]
+            given = tuple(x.to(q.dtype) for x in rest)
+        rate, momentum = (*given, None, None)[:2]
+        if form == "recurrent":
+            return reduction.recurrent(q, k, v, weights=weights, rate=rate, momentum=momentum)[0]
+        plain = in_own_precision(forms.parallel(reduction.loop))
+        return plain(reduction.loop, q, k, v, weights, rate, momentum)[0]
 
     return run
 
@@ -237,8 +243,7 @@ def _operator(
     """An operator with its counts by pass, and its loop's forms."""
     features = name == "swiglu_features"
     plain, exact = (
-        plain_features if features else by_loop(name, form)
-        for form in ("parallel_form", "recurrent")
+        plain_features if features else by_loop(name, form) for form in ("parallel", "recurrent")
     )
 
     def by_pass(count: tuple[int, int]) -> dict[Pass, int]:

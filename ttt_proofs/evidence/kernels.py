@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..loops import InnerLoop
 from ..parallel import forms
+from ..parallel.calls import in_own_precision
 from ..parallel.rounding import amplification
 from ..reference.oracle import run_loop
 from .autograd import Run, measured
@@ -124,7 +125,7 @@ def errors(
 
     inputs, draw = drawn(loop, dtype, seed, device, square=square)
     expected = measured(partial(run_loop, loop), draw, widened(inputs))
-    plain = measured(called(forms.parallel(loop), loop), draw, inputs)
+    plain = measured(called(in_own_precision(forms.parallel(loop)), loop), draw, inputs)
     with poisoned():
         found = measured(called(kernel_form, loop), draw, inputs)
     allowed = relative_errors(plain, expected, SMALLEST_SCALE)

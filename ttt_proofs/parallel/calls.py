@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
+from inspect import unwrap
 from typing import Any, TypeVar, cast
 
 import torch
@@ -63,6 +64,14 @@ def form(run: Run) -> Run:
             return outputs if alone else (outputs, state)
 
     return cast(Run, called)
+
+
+def in_own_precision(run: Run) -> Run:
+    """The form without that: what plain PyTorch makes of the tokens in their own dtype.
+
+    The yardstick for kernels, which compute in that dtype as well.
+    """
+    return cast(Run, unwrap(run))
 
 
 def roomier(x: Any) -> Any:
