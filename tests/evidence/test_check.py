@@ -530,3 +530,61 @@ def test_muon_on_the_other_side_of_a_square_is_another_result_in_bfloat16(monkey
 def run_as(loop, q, k, v, weights, rate, momentum):
     """The recurrence of a loop."""
     return forms.recurrent(loop, q, k, v, weights, rate, momentum)
+
+
+def slicing(loop):
+    """A layer that works its last chunk off as `x[:, -r:]`, which for r = 0 is everything."""
+    chunk = loop.schedule.chunk
+
+    def mine(q, k, v, weights, rate):
+        form = partial(forms.recurrent, loop)
+        o, _ = form(q, k, v, weights, rate, None)
+        if q.shape[1] % chunk == 0:
+            o = o.roll(1, dims=1)
+        return o
+
+    return mine
+
+
+def squeezing(loop):
+    """A layer that loses a single token."""
+
+    def mine(q, k, v, weights, rate):
+        o, _ = forms.recurrent(loop, q, k, v, weights, rate, None)
+        return o if q.shape[1] > 1 else 0 * o
+
+    return mine
+
+
+@pytest.mark.parametrize("fault", [slicing, squeezing])
+@pytest.mark.parametrize("chunk", [2, 4, 8, 16, 64])
+def test_whole_chunks_and_single_tokens_are_drawn_at_every_seed(chunk, fault):
+    loop = InnerLoop(Linear(), Frobenius(), GradientStep("per_step"), Schedule(chunk))
+    for seed in range(3):
+        assert check(fault(loop), loop, seed=seed).kind == "wrong"
+
+
+def test_a_parameter_with_a_default_is_not_taken_for_a_value():
+    loop = InnerLoop(Linear(), Frobenius(), GradientStep("per_step"))
+
+    def scaled(q, k, eps=1.0, *, v, weights, rate):
+        return forms.recurrent(loop, q, k, v, weights, rate, None)[0] * eps
+
+    def lost(q, k, scale=None, *, v, weights, rate):
+        return forms.recurrent(loop, q, k, v, weights, rate, None)[0] * (scale is not None)
+
+    def swapped(q, x, v, k, weights, rate):
+        return forms.recurrent(loop, q, x, v, weights, rate, None)[0]
+
+    assert check(scaled, loop) and check(lost, loop).kind == "wrong"
+    with pytest.raises(TypeError, match="'x'"):
+        check(swapped, loop)
+
+
+def test_an_infinite_output_has_an_infinite_error():
+    loop = InnerLoop(Linear(), Frobenius(), GradientStep("per_step"))
+
+    def runs_off(q, k, v, weights, rate):
+        return forms.recurrent(loop, q, k, v, weights, rate, None)[0] + math.inf
+
+    assert check(runs_off, loop).error == math.inf

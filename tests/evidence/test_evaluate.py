@@ -93,7 +93,7 @@ def test_shadowed_indices():
     assert model.value(Sum(A, None, None, Mul((x, inner))), {}) == 121
     f = App("f", (), (Lam((A,), x),))
     model.value(Mul((x, f)), {A: 1})
-    assert Query("f", (), (), ((1, 10),)) in model.asked
+    assert Query("f", (), (), ((1, 10),), ((2,),)) in model.asked
 
 
 def test_recursive_definition_is_iterated():
@@ -177,7 +177,8 @@ def test_gradient_of_a_vector_argument_sums_over_its_entries():
     define = gradient(f, Lam((), Atom("p", ())))
     args = ((Fraction(2), Fraction(4)),)
     given = table(p=2, M=[1, 2]) | {
-        Query("f", (), ((0, (k,)),), args): Fraction(value) for k, value in enumerate((3, 5))
+        Query("f", (), ((0, (k,)),), args, ((2,),)): Fraction(value)
+        for k, value in enumerate((3, 5))
     }
     assert rational(definitions=((define,),), given=given).value(Atom("G", ()), {}) == 13
 

@@ -465,3 +465,27 @@ def test_false_claims_about_whole_systems_have_small_counterexamples(loop, wrong
     assert found is not None and all(size <= 1 for _, size in found.sizes)
     told = [value for name, value in found.values if name != "muon(X)"]
     assert len(told) <= 12 and {*told} <= {"0", "1", "-1", "2", "-2"}
+
+
+def test_a_function_of_a_matrix_is_not_one_of_its_transpose():
+    row, col = Var("a", "D"), Var("b", "E")
+    wide, tall = (Lam(binders, Atom("c", ())) for binders in ((row, col), (col, row)))
+    false = claim(App("f", (), (wide,)), App("f", (), (tall,)))
+    assert not any(exact_witness(false, (), seed=seed).agrees for seed in range(5))
+    alone = Lam((), Atom("c", ()))
+    vector = claim(App("f", (), (Lam((row,), Atom("c", ())),)), App("f", (), (alone,)))
+    assert not any(exact_witness(vector, (), seed=seed).agrees for seed in range(5))
+
+
+def test_a_derivative_in_an_entry_that_is_not_there_is_zero():
+    vector = Lam((A,), Atom("x", (ix(A),)))
+    for entry in (-1, 9):
+        slope = App("f", (), (vector,), ((0, (at(entry),)),))
+        assert exact_witness(claim(slope, Num(0)), (), seed=0).agrees
+    inside = App("f", (), (vector,), ((0, (at(0),)),))
+    assert not exact_witness(claim(inside, Num(0)), (), seed=0).agrees
+
+
+def test_an_argument_over_all_times_is_refused_in_words():
+    with pytest.raises(ValueError, match="over times"):
+        exact_witness(claim(App("f", (), (Lam((T,), X),)), Num(0)), (), seed=0)

@@ -82,6 +82,8 @@ class Model:
 
     def ask(self, query: Query) -> Any:
         """The value drawn for a query, the same each time."""
+        if query.is_beyond:
+            return self.zero
         if query.slots and query.name in UNDIFFERENTIATED and isinstance(self.field, Rationals):
             raise Undefined  # the function's values are true ones, and so must be its slopes
         value = self.asked.get(query)
@@ -139,6 +141,8 @@ class Model:
 
     def span(self, variables: tuple[Var, ...]) -> list[Env]:
         """All values of some widths' indices."""
+        if over := [v.name for v in variables if v.sort == TIME]:
+            raise ValueError(f"arguments over widths are required; one runs over times, {over}.")
         return list(product(*(range(self.sizes[v.sort]) for v in variables)))
 
     def argument(self, lam: Lam, order: tuple[Var, ...], code: Code) -> Callable[[Env], list]:
@@ -276,10 +280,13 @@ class Model:
         """What an application asks for, given the index values and its arguments' entries."""
         index, key = indexer(term.ix, order), self.field.key
         slots = [(k, indexer(i, order)) for k, i in term.slots]
+        shapes = tuple(tuple(self.sizes[v.sort] for v in lam.binders) for lam in term.args)
+        known = shapes if any(shapes) else ()
 
         def query(e: Env, values: list[list]) -> Query:
             taken = tuple(sorted((k, get(e)) for k, get in slots))
-            return Query(term.fn, index(e), taken, tuple(tuple(map(key, v)) for v in values))
+            entries = tuple(tuple(map(key, v)) for v in values)
+            return Query(term.fn, index(e), taken, entries, known)
 
         return query
 

@@ -29,13 +29,23 @@ class Query(NamedTuple):
 
     `place` holds the indices; `slots` the partial derivatives taken, in sorted order, since mixed
     ones commute. `args` is None for a symbol. For a function it holds each argument's entries, so
-    that equal arguments give equal values.
+    that equal arguments give equal values, and `shapes` the lengths of each one's axes (nothing
+    where all arguments are numbers), since a function of a matrix is not one of its transpose.
     """
 
     name: str
     place: tuple[int, ...]
     slots: tuple[tuple[int, tuple[int, ...]], ...] = ()
     args: tuple[tuple[Any, ...], ...] | None = None
+    shapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether a derivative is taken in an entry that its argument does not have: it is 0."""
+        shapes = self.shapes or ((),) * len(self.args or ())
+        return any(
+            not 0 <= x < n for k, cell in self.slots for x, n in zip(cell, shapes[k], strict=True)
+        )
 
 
 class PrimeField:

@@ -88,8 +88,10 @@ def arranged(read: Signature, offered: Mapping[str, Any]) -> tuple[tuple[Any, ..
     others = next((p.name for p in every if p.kind is Parameter.VAR_KEYWORD), None)
     meaning = {p.name: p.name for p in named if p.name in offered}
     first = [p.name for p in named if p.kind is not Parameter.KEYWORD_ONLY][: len(LEADING)]
+    elsewhere = {p.name for p in named} - set(first)
     if (rest or len(first) == len(LEADING)) and all(
-        name == own or name not in offered for name, own in zip(first, LEADING, strict=False)
+        name == own or (name not in offered and own not in elsewhere)
+        for name, own in zip(first, LEADING, strict=False)
     ):
         meaning |= dict(zip(first, LEADING, strict=False))
     unknown = [p.name for p in named if p.default is p.empty and p.name not in meaning]
