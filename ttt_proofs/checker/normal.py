@@ -161,14 +161,14 @@ def settle(m: Monomial, scope: Scope, names: Iterator[str]) -> Iterator[Monomial
 
 def changed_once(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomial] | None:
     """What `m` becomes by the first change that applies, nothing if it is 0; None if none does."""
-    table = close(scope.context | m.limits)
+    known = scope.context | m.limits
+    table = close(known)
     if table is None:
         return []
     for v in (v for v in m.bound if v.sort == TIME):
         if moved := settled_time(m, v, table, scope, names):
             return moved
     for k, factor in enumerate(m.factors):
-        known = scope.context | m.limits
         unfolded = unfold(factor, known, scope.peel) if isinstance(factor, Prod) else None
         if unfolded is not None:
             rest = replace(m, factors=m.factors[:k] + m.factors[k + 1 :])

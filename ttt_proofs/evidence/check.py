@@ -13,7 +13,7 @@ from torch import Tensor
 from ..loops import InnerLoop
 from ..reference.oracle import run_loop
 from .conditioning import DRAWS, Drawn, draw_steady
-from .sampling import Inputs, square
+from .sampling import Inputs, ragged, square
 from .signature import call
 from .tolerances import LOST, SURE, allowance
 from .types import Draw, Verdict
@@ -39,9 +39,10 @@ def check(
     `[B, T, H, K]`, v `[B, T, H, V]`, `weights` (a dict of initial weights `[H, rows, cols]`,
     without batch), `rate` and `momentum` (numbers, `[B, N, H]` if per step, `[B, T, H]` if per
     token, such a rate for each trained weight; or None). It returns outputs `[B, T, H, V]`, alone
-    or first in a tuple. Inputs are float64 and drawn at random: first two sequences of at least
-    LONG tokens and a ragged last chunk (whole images for a convolution), then such ones with
-    square weights, then short ones. The reference runs the real inner loop by autograd; gradients
+    or first in a tuple. Inputs are float64 and drawn at random. The lengths of the trials, in
+    order: at least LONG tokens and a last chunk of one token (whole images for a convolution);
+    whole chunks, with square weights; a single token; two and a half chunks; one chunk; from the
+    sixth trial on, any. The reference runs the real inner loop by autograd; gradients
     are recorded in both, whatever mode `check` is called in. Only outputs are compared.
 
     At each draw the reference runs again on inputs that are moved in the last place. Loops such as
@@ -93,10 +94,10 @@ def edges(loop: InnerLoop, trial: int) -> dict[str, int]:
     chunk that is cut in half; a single chunk.
     """
     chunk = loop.schedule.chunk
-    long = max(LONG // chunk, 2) * chunk
+    chunks = max(LONG // chunk, 2)
     if trial <= SQUARE:
-        short = loop.net.tokens is None and (trial != SQUARE or chunk == 1)
-        return {"B": 2, "H": 2, "T": long + short}
+        whole = trial == SQUARE and chunk > 1
+        return {"B": 2, "H": 2, "T": chunks * chunk if whole else ragged(loop, chunks)}
     lengths = {2: 1, 3: 2 * chunk + chunk // 2, 4: chunk}
     one = {"B": 1, "H": 1} if trial == 2 else {}
     return {} if loop.net.tokens or trial not in lengths else {"T": lengths[trial], **one}
