@@ -340,7 +340,7 @@ def expected_class(loop: InnerLoop) -> str:
 
 def tensors(loop: InnerLoop) -> int:
     """Outputs, final weights, and gradients in q, k, v, weights, rates and momenta."""
-    rates = {"per_step": 1, "per_token": len(loop.trained)}.get(str(loop.update.rate), 0)
+    rates = {"per_step": 1, "per_token": len(loop.fast_weights)}.get(str(loop.update.rate), 0)
     momenta = loop.update.momentum in ("per_step", "per_token")
     return 4 + 2 * len(loop.net.weights) + rates + momenta
 

@@ -21,6 +21,7 @@ SOURCES = (PACKAGE, "derivations", "tools")
 LAYERS = (
     "naming",
     "checker",
+    "program",
     "loops",
     "symbolic",
     "render",
@@ -44,6 +45,7 @@ ONLY = {
 
 # What these never import.
 NEVER = {
+    "ttt_proofs.program": ("torch",),
     "ttt_proofs.loops": ("torch",),
     "ttt_proofs.evidence.exact": ("torch",),
 }

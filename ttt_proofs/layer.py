@@ -106,7 +106,7 @@ class TTTLayer(nn.Module):
             )
             self.weights[weight.name] = nn.Parameter(torch.randn(heads, rows, cols) * rows**-0.5)
             self.sizes |= {weight.rows.name: rows, weight.cols.name: cols}
-        kind, kinds = loop.update.rate, len(loop.trained)
+        kind, kinds = loop.update.rate, len(loop.fast_weights)
         kinds = kinds if kind == "per_token" else 1
         self.rates = Numbers(kind, width, heads, kinds) if kind else None
         kind = loop.update.momentum
@@ -239,7 +239,7 @@ class TTTLayer(nn.Module):
             learned = self.rates(x, waiting, chunk) / chunk
             rate = learned[..., 0] if learned.ndim else learned
             if self.rates.kind == "per_token":
-                names = [w.name for w in self.loop.trained]
+                names = [w.name for w in self.loop.fast_weights]
                 rate = dict(zip(names, learned.unbind(-1), strict=True))
         momentum = None
         if self.momenta is not None:

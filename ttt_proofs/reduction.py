@@ -398,5 +398,5 @@ def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:
 @cache
 def theorems_of(loop: InnerLoop) -> Mapping[str, Theorem]:
     """The gradient theorems, the same for many loops."""
-    found = {w.name: Theorem(gradient_part(loop, w).proof) for w in loop.trained}
+    found = {w.name: Theorem(gradient_part(loop, w).proof) for w in loop.fast_weights}
     return MappingProxyType(found)

@@ -251,7 +251,7 @@ NUMBERS = [
     (name, loop)
     for name in PER_TOKEN
     for loop in TOKENS
-    if name != "one rate for all weights" or len(TOKENS[loop].trained) > 1
+    if name != "one rate for all weights" or len(TOKENS[loop].fast_weights) > 1
 ]
 
 

@@ -153,7 +153,7 @@ def test_shapes_fit_the_loop(index):
     shapes = {"per_step": (2, -(-length // loop.schedule.chunk), 3), "per_token": (2, length, 3)}
     update, rates = loop.update, [x.rate]
     if update.rate == "per_token":
-        assert isinstance(x.rate, dict) and list(x.rate) == [w.name for w in loop.trained]
+        assert isinstance(x.rate, dict) and list(x.rate) == [w.name for w in loop.fast_weights]
         rates = list(x.rate.values())
     for kind, value in ((update.rate, rates[0]), (update.momentum, x.momentum)):
         assert {None: value is None, "constant": isinstance(value, float)}.get(

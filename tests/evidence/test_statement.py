@@ -147,7 +147,7 @@ NEW = {
 @pytest.mark.parametrize("name", NEW)
 def test_every_option_agrees_with_autograd(name):
     loop = NEW[name]
-    parts = [attention_part(loop), *(gradient_part(loop, weight) for weight in loop.trained)]
+    parts = [attention_part(loop), *(gradient_part(loop, weight) for weight in loop.fast_weights)]
     for part in parts:
         seen = statement_witness(part, loop, seed=1)
         assert seen.agrees and seen.tolerance == 1e-12, (part.label, seen)

@@ -26,7 +26,9 @@ from ttt_proofs.loops import (
     SwiGLU,
     ladder,
 )
-from ttt_proofs.loops.update import NEXT_M, G, M, N, R, U, W, t
+from ttt_proofs.loops.update import NEXT_M, M, N, R, U
+from ttt_proofs.program.coefficients import t
+from ttt_proofs.program.rules import G, W
 
 SENTENCE = re.compile(r"`(\w+)` must (?:not )?be .+; got .+\. [A-Z][^\n]*\.")
 
@@ -84,8 +86,9 @@ RULES = [
 
 @pytest.mark.parametrize(("update", "rule"), RULES, ids=[str(u) for u, _ in RULES])
 def test_the_rule_is_the_one_written(update, rule):
-    assert update.recurrence == rule
-    assert list(update.recurrence) == list(rule)  # the accumulator is computed first
+    found = {line.target: argument(line) for line in update.rule.lines}
+    assert found == rule
+    assert list(found) == list(rule)  # the accumulator is computed first
 
 
 def test_every_choice_gives_its_own_rule():
@@ -95,7 +98,7 @@ def test_every_choice_gives_its_own_rule():
     for rate, place, momentum, ascent in product(
         kinds, ("inside", "outside"), (None, *kinds), (False, True)
     ):
-        rule = GradientStep(rate, place, momentum, ascent).recurrence
+        rule = GradientStep(rate, place, momentum, ascent).rule
         key = (rate, place if momentum else "", momentum, ascent)
         assert seen.setdefault(key, rule) == rule
     rules = list(seen.values())
@@ -115,9 +118,9 @@ def test_every_choice_gives_its_own_rule():
     ids=str,
 )
 def test_what_is_trained(net, names):
-    assert [w.name for w in InnerLoop(net, Frobenius()).trained] == names
+    assert [w.name for w in InnerLoop(net, Frobenius()).fast_weights] == names
     last = InnerLoop(net, Frobenius(), GradientStep(trained="last"))
-    assert [w.name for w in last.trained] == names[-1:]
+    assert [w.name for w in last.fast_weights] == names[-1:]
 
 
 def test_defaults():

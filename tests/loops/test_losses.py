@@ -6,8 +6,8 @@ import torch
 
 from tests.symbolic.values import matrix
 from ttt_proofs.loops import AbstractLoss, Frobenius, Loss, SquaredError
-from ttt_proofs.loops.expressions import RowLoss, RowLossGradient
 from ttt_proofs.loops.losses import F, V
+from ttt_proofs.program.expressions import RowLoss, RowLossGradient
 
 TORCH = {
     Frobenius(): lambda f, v: -(f * v).sum(),

@@ -10,7 +10,7 @@ from torch.nn import functional
 from tests.loops.torch_nets import TORCH, features_of, random_arrays
 from tests.symbolic.values import assigned, scalar
 from ttt_proofs.loops import ACTIVATIONS, MLP, Features, Linear, Net, SwiGLU, Weight
-from ttt_proofs.loops.expressions import RowFunction, activate, gelu_tanh, width
+from ttt_proofs.program.expressions import RowFunction, activate, gelu_tanh, width
 
 SENTENCE = re.compile(r"`(\w+)` must be .+; got .+\. [A-Z][^\n]*\.")
 

@@ -21,7 +21,7 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.loops.expressions import RowFunction, Windowed
+from ttt_proofs.program.expressions import RowFunction, Windowed
 from ttt_proofs.reference import run_loop
 from ttt_proofs.symbolic.gradients import Z, adjoint, backward, forward
 

@@ -62,7 +62,7 @@ def sample_scalars(loop, batch=2, length=5, heads=2, seed=8):
     rule = loop.update
     rate = None if rule.rate is None else draw(rule.rate, 0.1)
     if rule.rate == "per_token":
-        rate = {weight.name: draw(rule.rate, 0.1) for weight in loop.trained}
+        rate = {weight.name: draw(rule.rate, 0.1) for weight in loop.fast_weights}
     return rate, None if rule.momentum is None else draw(rule.momentum, 0.3)
 
 

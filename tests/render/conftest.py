@@ -61,7 +61,7 @@ def theorems() -> dict[str, Theorem]:
     """Each loop's linear-attention form, and the gradients of each of its weights."""
     found = {name: Theorem(attention_part(loop).proof) for name, loop in LOOPS.items()}
     for name, loop in (*LOOPS.items(), ("any", ANY)):
-        for weight in loop.trained:
+        for weight in loop.fast_weights:
             part = gradient_part(loop, weight)
             found[f"{name} {weight.name}"] = Theorem(part.proof)
     return found

@@ -201,7 +201,7 @@ def test_what_a_part_alone_is_given_is_said_there(shown):
 
 def test_parts_without_anything_in_common_are_as_if_alone():
     loop = LOOPS["swiglu"]
-    parts = tuple(gradient_part(loop, weight) for weight in loop.trained)
+    parts = tuple(gradient_part(loop, weight) for weight in loop.fast_weights)
     shown = render_derivation(derivation(*parts), "text")
     assert "(D1)" not in shown
     assert "Definitions that parts share" not in shown

@@ -38,7 +38,7 @@ def drawn(loop: InnerLoop, seed: int = 0) -> dict:
     }
     rate = numbers[loop.update.rate]
     if loop.update.rate == "per_token":
-        rate = {w.name: normal(1, length, 1) for w in loop.trained}
+        rate = {w.name: normal(1, length, 1) for w in loop.fast_weights}
     momentum = {
         None: None,
         "constant": -0.7,

@@ -18,7 +18,7 @@ from ttt_proofs.loops import (
     lact,
     ladder,
 )
-from ttt_proofs.loops.update import t
+from ttt_proofs.program.coefficients import t
 from ttt_proofs.symbolic import inner_steps
 from ttt_proofs.symbolic.classes import classify, degree_in, transition
 from ttt_proofs.symbolic.linear_attention import linear_attention

@@ -75,16 +75,16 @@ def test_one_step_is_about_updates_without_momentum():
 
 def test_gradients_of_each_weight():
     loop = InnerLoop(SwiGLU("act"), AbstractLoss())
-    for weight in loop.trained:
+    for weight in loop.fast_weights:
         part = gradient_part(loop, weight)
         assert part.label == f"gradient in {weight.name}" and holds(part)
         assert symbols(part.statement.left) == {f"G_{weight.name}"}
-    assert gradient_part(loop, loop.trained[0], "gate").label == "gate"
+    assert gradient_part(loop, loop.fast_weights[0], "gate").label == "gate"
 
 
 def test_the_gradient_of_one_weight_is_not_that_of_another():
     loop = InnerLoop(SwiGLU("act"), AbstractLoss())
-    gate, content, _ = (gradient_part(loop, w) for w in loop.trained)
+    gate, content, _ = (gradient_part(loop, w) for w in loop.fast_weights)
     assert gate.statement.every != () and gate.statement.right != content.statement.right
     last = content.proof.steps[-1]
     forged = type(last)(last.rule, last.premises, gate.proof.steps[-1].conclusion)

@@ -86,7 +86,7 @@ def of_loop(loop: InnerLoop) -> str:
         proofs = [attention_form(loop)[1].proof]
     except NotCoveredError:
         proofs = []
-    proofs += [gradient_part(loop, weight).proof for weight in loop.trained]
+    proofs += [gradient_part(loop, weight).proof for weight in loop.fast_weights]
     return " ".join(digest(proof)[:12] for proof in proofs)
 
 

@@ -163,7 +163,7 @@ def test_a_wrong_gradient_is_refused_by_the_kernel(loop, weight, fault):
 def test_a_transposed_gradient_is_refused():
     """The indices in the other order are those of another shape."""
     loop = InnerLoop(Linear(), Frobenius())
-    (weight,) = loop.trained
+    (weight,) = loop.fast_weights
     define, found = theory.gradient_definition(loop, weight), theory.gradient_entry(loop, weight)
     with pytest.raises(CheckerError, match="the gradient must have indices of the widths"):
         define.equation(Lam(found.binders[::-1], found.body), False)
@@ -190,14 +190,14 @@ def test_a_fault_in_the_backward_pass_is_refused_by_the_kernel(fault, monkeypatc
     wrong = fault(dict(backward(loop.net)))
     monkeypatch.setattr(theory, "backward", lambda net: wrong)
     with pytest.raises(CheckerError):
-        for weight in loop.trained:
+        for weight in loop.fast_weights:
             Theorem(gradient_part(loop, weight).proof)
 
 
 def test_the_gradient_is_taken_at_the_present_weights():
     """At another time it is another gradient: the index in the record matters."""
     loop = InnerLoop(Linear(), SquaredError())
-    part = gradient_part(loop, loop.trained[0])
+    part = gradient_part(loop, loop.fast_weights[0])
     *steps, last = part.proof.steps
     later = {theory.T: index_of(theory.T, 1)}
     moved = substitute(part.statement.right, later)

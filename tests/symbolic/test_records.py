@@ -36,7 +36,7 @@ def exchange():
 PARTS = {
     "attention": attention_part(ABSTRACT),
     "single step": single_step_part(NET, scale=sp.Symbol("eta")),
-    "gradient": gradient_part(NET, NET.trained[0]),
+    "gradient": gradient_part(NET, NET.fast_weights[0]),
     "identity": exchange(),
 }
 

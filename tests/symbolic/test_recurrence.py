@@ -8,7 +8,9 @@ import pytest
 import sympy as sp
 
 from ttt_proofs.loops import GradientStep
-from ttt_proofs.loops.update import NEXT_M, G, M, U, W, t
+from ttt_proofs.loops.update import NEXT_M, M, U
+from ttt_proofs.program.coefficients import t
+from ttt_proofs.program.rules import G, W
 from ttt_proofs.symbolic.recurrence import Closed, solve
 
 STEPS = 5
@@ -74,7 +76,7 @@ UPDATES = [
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("update", UPDATES, ids=str)
 def test_closed_forms_are_what_iterating_gives(update, seed):
-    given, solved = draw(seed), solve(update.recurrence)
+    given, solved = draw(seed), solve(update.rule)
     assert set(solved) == ({W} if update.momentum is None else {M, W})
     for n, (m, w) in enumerate(iterated(update, given)):
         assert predicted(solved[W], n, given["start"][0], given) == w
@@ -85,7 +87,7 @@ def test_closed_forms_are_what_iterating_gives(update, seed):
 @pytest.mark.parametrize("update", UPDATES, ids=str)
 def test_another_rule_is_told_apart(update):
     """The comparison above can fail: each choice, changed alone, gives other numbers."""
-    given, solved = draw(0), solve(update.recurrence)
+    given, solved = draw(0), solve(update.rule)
     mine = [predicted(solved[W], n, given["start"][0], given) for n in range(STEPS)]
     for other in UPDATES:
         same_rule = other.recurrence == update.recurrence
@@ -100,8 +102,8 @@ def test_forms_are_written_as_in_the_paper():
     eta, alpha = sp.IndexedBase("eta"), sp.IndexedBase("alpha")
     i, j, s, u = sp.symbols("i j s u", integer=True)
     beta = sp.Product(alpha[s], (s, i + 1, j))
-    outside = solve(GradientStep("per_step", "outside", "per_step").recurrence)[W]
-    inside = solve(GradientStep("per_step", "inside", "per_step").recurrence)[W]
+    outside = solve(GradientStep("per_step", "outside", "per_step").rule)[W]
+    inside = solve(GradientStep("per_step", "inside", "per_step").rule)[W]
     assert outside.weight(i, u).dummy_eq(sp.Sum(-eta[j] * beta, (j, i, u)))
     assert inside.weight(i, u).dummy_eq(sp.Sum(-eta[i] * beta, (j, i, u)))
     assert outside.decay(u) == inside.decay(u) == 1
@@ -246,7 +248,7 @@ def test_closed_forms_with_operators_and_gates(name, monkeypatch):
     for letter in "RNU":
         given[letter] = [Fraction(rng.randint(1, 9), rng.randint(1, 7)) for _ in range(STEPS)]
     monkeypatch.setattr("tests.symbolic.test_recurrence.NAMES", (*NAMES, "R", "N"))
-    solved = solve(update.recurrence)
+    solved = solve(update.rule)
     assert solved[W].input == (U if update.orthogonal else G)
     source = given | {"g": given["U"]} if update.orthogonal else given
     late = operated(update, given, late=1)

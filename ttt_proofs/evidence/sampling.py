@@ -156,7 +156,7 @@ def random_inputs(
         rows, cols = size[w.rows.name], size[w.cols.name]
         weights[w.name] = draw.vectors(heads, rows, cols, width=rows)
     if update.rate == "per_token":
-        rate = {w.name: number(update.rate, low, high) for w in loop.trained}
+        rate = {w.name: number(update.rate, low, high) for w in loop.fast_weights}
     else:
         rate = number(update.rate, low, high)
     return Inputs(q, k, v, weights, rate, number(update.momentum, 0.0, 1.0))

@@ -197,7 +197,7 @@ def table(name: str, x: Tensor) -> dict[Query, Any]:
 def given(loop: InnerLoop, inputs: Inputs) -> dict[Query, Any]:
     """The inputs under the names that the definitions use."""
     by_token = (STEPS, *tokens(loop))
-    trained = {weight.name for weight in loop.trained}
+    trained = {weight.name for weight in loop.fast_weights}
     values = table("epsilon", torch.tensor(EPSILON, dtype=torch.float64))
     seen = torch.eye(loop.schedule.chunk, dtype=torch.float64).cumsum(dim=0)
     values |= table("visible", seen.reshape(2 * by_token[1:]))

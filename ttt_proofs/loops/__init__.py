@@ -1,6 +1,6 @@
 """What is studied: `InnerLoop` = net + loss + update rule + schedule. SymPy, no torch."""
 
-from .expressions import ACTIVATIONS
+from ..program.expressions import ACTIVATIONS
 from .ladder import lact, ladder
 from .loop import InnerLoop, Schedule
 from .losses import AbstractLoss, Frobenius, Loss, SquaredError

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from .expressions import CHUNK, shown
+from ..program.coefficients import Coefficient, choose
+from ..program.expressions import CHUNK, shown
+from ..program.rules import Rule
 from .losses import Loss
 from .nets import Net, Weight
-from .update import GradientStep, choose
+from .update import GradientStep
 
 Read = Literal["after_update", "before_update", "causal"]
 Query = Literal["query", "key"]
@@ -81,7 +83,7 @@ class InnerLoop:
     Source: Section 3 of arXiv 2602.21204.
 
     >>> from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear, Schedule
-    >>> InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(chunk=4)).trained[0].name
+    >>> InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(chunk=4)).fast_weights[0].name
     'W'
     """
 
@@ -127,11 +129,28 @@ class InnerLoop:
         return self.net.axes | ({CHUNK.name: ()} if self.schedule.single else {})
 
     @property
+    def rule(self) -> Rule:
+        """How a gradient moves a weight, the same for all fast weights."""
+        return self.update.rule
+
+    @property
     def is_static(self) -> bool:
         """Whether the features φ never change: nothing before the last layer is trained."""
         return self.update.trained == "last" or self.net.has_static_features
 
     @property
-    def trained(self) -> tuple[Weight, ...]:
-        """The weights that the inner loop updates."""
+    def fast_weights(self) -> tuple[Weight, ...]:
+        """The weights that the inner loop updates, the last layer's last."""
         return self.net.weights if self.update.trained == "all" else (self.net.last,)
+
+    @property
+    def loss_weights(self) -> dict[str, str]:
+        """By fast weight, the coefficient that weighs each token's loss in its gradient."""
+        found = {w.name: self.update.loss_weight(w.name) for w in self.fast_weights}
+        return {weight: name for weight, name in found.items() if name is not None}
+
+    @property
+    def coefficients(self) -> dict[str, Coefficient]:
+        """Everything that a run gives numbers for, by name, those that weigh losses included."""
+        weighing = dict.fromkeys(self.loss_weights.values(), Coefficient("token"))
+        return self.update.coefficients | weighing

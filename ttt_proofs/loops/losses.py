@@ -7,7 +7,7 @@ from functools import cache
 
 import sympy as sp
 
-from .expressions import CHUNK, VALUE, RowLoss, RowLossGradient, check_name, shown
+from ..program.expressions import CHUNK, VALUE, RowLoss, RowLossGradient, check_name, shown
 
 F, V = (sp.MatrixSymbol(name, CHUNK, VALUE) for name in "FV")
 

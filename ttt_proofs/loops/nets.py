@@ -11,7 +11,17 @@ from itertools import pairwise
 
 import sympy as sp
 
-from .expressions import CHUNK, HIDDEN, KEY, VALUE, RowFunction, activate, check_name, shown, width
+from ..program.expressions import (
+    CHUNK,
+    HIDDEN,
+    KEY,
+    VALUE,
+    RowFunction,
+    activate,
+    check_name,
+    shown,
+    width,
+)
 
 
 @dataclass(frozen=True)

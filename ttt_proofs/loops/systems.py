@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from .expressions import CHUNK, HIDDEN, KEY, VALUE, WINDOW, Windowed, activate, check_name
+from ..program.expressions import CHUNK, HIDDEN, KEY, VALUE, WINDOW, Windowed, activate, check_name
 from .nets import Assignment, Net, Weight, X
 
 

@@ -7,7 +7,21 @@ from typing import Literal, get_args
 
 import sympy as sp
 
-from .expressions import check_name, shown
+from ..program.coefficients import Clock, Coefficient, choose
+from ..program.expressions import check_name, shown
+from ..program.rules import (
+    EPSILON,
+    W_0,
+    G,
+    Line,
+    Rule,
+    W,
+    column_norm,
+    following,
+    inverse,
+    operator,
+    unknown_gate,
+)
 
 Rate = Literal["constant", "per_step", "per_token"]
 Place = Literal["inside", "outside"]
@@ -18,31 +32,11 @@ CLIPS = ("column_norm",)
 OPERATORS = ("muon", "muon_bfloat16")
 NORMS = ("initial_norm",)
 
-t = sp.Symbol("t", integer=True)
-W, M, G, U, R, N, NEXT_M = sp.symbols("W M G U R N M_next")
-Rule = dict[sp.Symbol, sp.Expr]
+M, U, R, N = sp.symbols("M U R N")
+NEXT_M = following(M)
+ETA, ALPHA = "eta", "alpha"  # the names of a rate and of a momentum
 
-
-def number(kind: Rate | None, name: str) -> sp.Expr:
-    """A rate or momentum as SymPy has it: a symbol, or one indexed by the step t.
-
-    The momenta of a chunk's tokens are averaged, so that they are one number per step.
-    """
-    return sp.Symbol(name) if kind == "constant" else sp.IndexedBase(name)[t]
-
-
-def gate(name: sp.Symbol, time: sp.Expr) -> sp.Expr:
-    """A gate on the columns of a matrix, as it is at `time`."""
-    return sp.IndexedBase(name)[time]
-
-
-def choose(owner: object, **allowed: tuple[object, ...]) -> None:
-    """Raise unless each named field has one of the allowed values."""
-    for field, values in allowed.items():
-        value = getattr(owner, field)
-        if value not in values or type(value) not in map(type, values):
-            names = ", ".join(map(repr, values))
-            raise ValueError(f"`{field}` must be one of {names}; got {value!r}. Choose one.")
+EVERY: dict[str, Clock] = {"constant": "loop", "per_step": "step", "per_token": "token"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,35 +76,51 @@ class GradientStep:
     __repr__ = shown
 
     @property
-    def recurrence(self) -> Rule:
+    def coefficients(self) -> dict[str, Coefficient]:
+        """The rate and the momentum that the rule has, as "eta" and "alpha"."""
+        found = {}
+        if self.rate and self.rate != "per_token":
+            found[ETA] = Coefficient(EVERY[self.rate])
+        if self.momentum:
+            each = self.momentum == "per_token"
+            found[ALPHA] = Coefficient(EVERY[self.momentum], mean=each)
+        return found
+
+    def loss_weight(self, weight: str) -> str | None:
+        """The name of what weighs each token's loss in this weight's gradient, if anything does."""
+        return f"{ETA}_{weight}" if self.rate == "per_token" else None
+
+    @property
+    def rule(self) -> Rule:
         """The update as SymPy expressions, in order of computation.
 
-        M and W have their next values, `M_next` is M's. R, U and N have the arguments of the
-        functions `clip`, `orthogonal` and `weight_norm`; `R[t]` and `N[t + 1]` are the gates
-        that these make at step t, U is what the operator makes. G is the gradient at step t.
+        M is the accumulator, R the gate of the clip, U what the operator makes of M, N the gate
+        of the weight normalisation.
         """
-        eta = sp.Integer(1) if self.rate in (None, "per_token") else number(self.rate, "eta")
-        alpha = number(self.momentum, "alpha") if self.momentum else sp.Integer(0)
+        known = {name: c.symbol(name) for name, c in self.coefficients.items()}
+        eta, alpha = known.get(ETA, sp.Integer(1)), known.get(ALPHA, sp.Integer(0))
         inside, outside = (eta, sp.Integer(1)) if self.place == "inside" else (sp.Integer(1), eta)
         sign = 1 if self.ascent else -1
         first, later = (sign, 1) if self.orthogonal else (1, sign)
-        rule: Rule = {}
+        lines, constants = [], {}
         step = inside * G
         if self.clip:
-            rule[R] = step
-            step = gate(R, t) * step
+            lines.append(Line(R, clipped(self.clip, step), "gate"))
+            step = lines[-1].seen * step
         if self.momentum or self.orthogonal:
-            rule[M] = first * step + alpha * M
-            step = NEXT_M
+            lines.append(Line(M, first * step + alpha * M))
+            step = lines[-1].seen
         if self.orthogonal:
-            rule[U] = step
-            step = U
+            lines.append(Line(U, operator(self.orthogonal, step), "operator"))
+            step = lines[-1].seen
         moved = W + later * outside * step
         if self.weight_norm:
-            rule[N] = moved
-            moved = gate(N, t + 1) * moved
-        rule[W] = moved
-        return rule
+            restored = (restoring(self.weight_norm, x) for x in (moved, W_0))
+            lines.append(Line(N, next(restored), "gate", next(restored)))
+            moved = lines[-1].seen * moved
+            constants = {EPSILON: 1e-5} if self.weight_norm in NORMS else {}
+        lines.append(Line(W, moved))
+        return Rule(tuple(lines), (M,) if self.momentum else (), tuple(constants.items()))
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -140,3 +150,19 @@ class GradientStep:
         for field in ("clip", "orthogonal", "weight_norm"):
             if getattr(self, field) is not None:
                 check_name(field, getattr(self, field))
+
+
+def clipped(name: str, step: sp.Expr) -> sp.Expr:
+    """The gate of a clip: `1 / (‖step‖ + 1)`, or an unknown function of each column."""
+    return inverse(column_norm(step) + 1) if name in CLIPS else unknown_gate(name, step)
+
+
+def restoring(name: str, moved: sp.Expr) -> sp.Expr:
+    """The gate of a normalisation: `‖W_0‖ / (‖moved‖ + ε)`, or an unknown one of each column.
+
+    An unknown normalisation may be another for each column of each weight, as it may depend on
+    where they started.
+    """
+    if name in NORMS:
+        return column_norm(W_0) * inverse(column_norm(moved) + EPSILON)
+    return unknown_gate(name, moved, varies=True)

@@ -126,7 +126,7 @@ def chunks(
         return (w.mT.flatten(1, 2)[..., None] if apart else w)[:, :, None]
 
     first = {name: fast(w.expand(batch, *w.shape)) for name, w in weights.items()}
-    names = [w.name for w in loop.trained]
+    names = [w.name for w in loop.fast_weights]
     now = {name: first[name].to(wide(q.dtype)) for name in names}
     held = {name: torch.zeros_like(w) for name, w in now.items() if loop.update.momentum}
     if initial_state is not None:

@@ -145,7 +145,7 @@ def check_state(loop: InnerLoop, state: State, like: Tensor, weights: Weights) -
             f"`initial_state` must be a State; got {type(state).__name__}. Pass what "
             "a form has returned, and weights as `weights`."
         )
-    trained = {w.name for w in loop.trained} if loop.update.momentum else set()
+    trained = {w.name for w in loop.fast_weights} if loop.update.momentum else set()
     both = (("weights", state, set(weights)), ("accumulators", state.accumulators, trained))
     dtype, device = wide(like.dtype), like.device
     for what, all_, names in both:
@@ -170,7 +170,7 @@ def check_rate(loop: InnerLoop, rate: Rates, like: Tensor) -> None:
     if kind != "per_token":
         check_number("rate", rate, kind, chunk, like)
         return
-    names = [weight.name for weight in loop.trained]
+    names = [weight.name for weight in loop.fast_weights]
     if not isinstance(rate, Mapping) or set(rate) != set(names):
         raise ValueError(
             f"`rate` must map each trained weight, {', '.join(names)}, to a tensor; "

@@ -33,7 +33,7 @@ def corner(loop: InnerLoop, tail: str) -> Definitions:
                 Atom(f"{letter}_{w.name}", place(theory.cell(loop, w))) for letter in CORNERS[tail]
             )
         )
-        for w in loop.trained
+        for w in loop.fast_weights
     }
     moved = tuple(
         replace(d, start=starts[d.name]) if isinstance(d, Define) and d.name in starts else d
@@ -68,8 +68,8 @@ def prove_corners(loop: InnerLoop, goal: Equation, tails: Sequence[str] = tuple(
     prover = Prover(joined(*(corner(loop, tail) for tail in tails)))
     sources: list[int] = []
     for tail in tails:
-        sources += unfolded(prover, loop, "WNUMRG", (loop.net.last,), tail)
-        starts = [theory.state(name, w) + tail for w in loop.trained for name in "WM"]
+        sources += unfolded(prover, loop, (loop.net.last,), tail)
+        starts = [theory.state(name, w) + tail for w in loop.fast_weights for name in "WM"]
         sources += [prover.definition(name, start=True) for name in starts if name in prover.known]
     number = prover.begin(goal.every, goal.left)
     return prover.claim(prover.use(number, *sources), goal, None, *sources)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..checker.definitions import ZERO, Define, DefineGradient, differential
 from ..checker.proof import Assume, Proof
 from ..checker.terms import Add, App, Mul, Sum, Term, Var, inside, symbols
-from ..loops.expressions import CHUNK
+from ..program.expressions import CHUNK
 
 STEP = (
     "The derivative of `step` (1 for positive and 0 for other numbers) is taken as 0, "

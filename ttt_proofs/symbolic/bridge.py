@@ -11,7 +11,7 @@ from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from ..checker.definitions import ONE, sum_over
 from ..checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var, ix
-from ..loops.expressions import (
+from ..program.expressions import (
     RowFunction,
     RowFunctionAdjoint,
     RowLoss,
@@ -214,11 +214,14 @@ def index(expression: sp.Expr) -> Ix:
 def scalar(expression: sp.Expr, env: Mapping[sp.Basic, Any] | None = None) -> Term:
     """A scalar expression; `env` gives the terms of symbols that stand for something else.
 
-    For an indexed family it gives a function from the time to the term.
+    For an indexed family it gives a function from the time to the term, for a kind of expression
+    one from the expression to the term.
     """
     e, env = sp.sympify(expression), env or {}
     if e in env:
         return env[e]
+    if type(e) in env:
+        return env[type(e)](e)
     if e.is_Rational:
         return Num(int(e.p), int(e.q))
     if e.is_Symbol:

@@ -8,7 +8,6 @@ import sympy as sp
 
 from ..checker.terms import Add, App, Atom, Mul, Prod, Term, parts, symbols
 from ..loops import InnerLoop
-from ..loops.update import NEXT_M, M, W
 from .linear_attention import Form
 
 Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
@@ -21,7 +20,7 @@ def classify(loop: InnerLoop, form: Form) -> tuple[Parallel, str]:
         return "sequential", "the kernel's parameters are updated, so φ depends on the state"
     if rule.weight_norm:
         return "sequential", "each column is divided by a norm of the state that it is part of"
-    trained = {weight.name for weight in loop.trained}
+    trained = {weight.name for weight in loop.fast_weights}
     degree = degree_in(form.value, trained | {f"{name}_in" for name in trained})
     if degree is None:
         return "sequential", "the value is an unknown function of the state, perhaps not affine"
@@ -55,7 +54,8 @@ def degree_in(term: Term, names: set[str]) -> int | None:
 
 def transition(loop: InnerLoop) -> sp.Matrix:
     """How the states (accumulator first) depend on those of the step before."""
-    rule = {s: e for s, e in loop.update.recurrence.items() if s in (M, W)}
-    if M in rule:
-        rule = {s: sp.expand(e.subs(NEXT_M, rule[M])) for s, e in rule.items()}
-    return sp.Matrix([[sp.expand(rule[a]).coeff(b) for b in rule] for a in rule])
+    following: dict[sp.Basic, sp.Expr] = {}
+    for line in loop.rule.of_kind("state"):
+        following[line.seen] = sp.expand(line.expression.xreplace(following))
+    states = [line.target for line in loop.rule.of_kind("state")]
+    return sp.Matrix([[row.coeff(state) for state in states] for row in following.values()])

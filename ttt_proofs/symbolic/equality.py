@@ -10,13 +10,13 @@ from ..checker.definitions import Block, Define, DefineGradient, Equation, sum_o
 from ..checker.proof import Proof
 from ..checker.terms import Add, Atom, CheckerError, Mul, Term, at, inside, ix, rebuild
 from ..loops import InnerLoop, Weight
-from ..loops.update import M
 from . import theory
 from .bridge import place, product, scalar
 from .prover import Prover
 from .theory import NOW, T
 
 Definitions = tuple[Block, ...]
+TAILS = ("", "_b")  # of the first loop's names and of the second's
 
 
 def renamed_symbols(node: Any, names: dict[str, str]) -> Any:
@@ -43,11 +43,17 @@ def tagged(definitions: Definitions, tail: str) -> Definitions:
 
 
 def unfolded(
-    prover: Prover, loop: InnerLoop, states: str, weights: Sequence[Weight], tail: str = ""
+    prover: Prover,
+    loop: InnerLoop,
+    weights: Sequence[Weight],
+    tail: str = "",
+    *,
+    states: bool = True,
 ) -> list[int]:
-    """The definitions of these states of a loop's copy, gradients as SymPy found them."""
+    """The definitions of a loop's copy, gradients as SymPy found them; other states if asked."""
     own, steps = own_names((theory.weight_definitions(loop),), tail), []
-    for name in states:
+    made = theory.targets(loop)
+    for name in (s.name for s in made.unfolding if states or s not in made.states):
         for weight in weights:
             known = theory.state(name, weight) + tail
             if known in prover.known:
@@ -72,8 +78,8 @@ class Comparison:
     def __init__(self, left: InnerLoop, right: InnerLoop) -> None:
         ours, theirs = theory.definitions(left), tagged(theory.definitions(right), "_b")
         self.prover = Prover(joined(ours, theirs))
-        self.ours = unfolded(self.prover, left, "WNURG", left.trained)
-        self.theirs = unfolded(self.prover, right, "WNURG", right.trained, "_b")
+        self.ours = unfolded(self.prover, left, left.fast_weights, states=False)
+        self.theirs = unfolded(self.prover, right, right.fast_weights, "_b", states=False)
 
     def same(self, left: Term, right: Term, ours: list[int], theirs: list[int], every) -> int:
         """`left = right` for all `every`, by using `ours` on the left and `theirs` on both."""
@@ -85,21 +91,25 @@ class Comparison:
 
 
 def accumulators(loop: InnerLoop, sign: int, time) -> list[Equation]:
-    """`M = sign · M_b` for each weight that has one."""
-    if M not in loop.update.recurrence:
-        return []
+    """`M = sign · M_b` for each state M beside a weight."""
     found = []
-    for weight in loop.trained:
+    for weight in loop.fast_weights:
         cell = theory.cell(loop, weight)
-        left, right = (Atom(f"M_{weight.name}{tail}", (time, *place(cell))) for tail in ("", "_b"))
-        found.append(Equation(cell, left, product([scalar(sign), right])))
+        for name in beside(loop, weight):
+            left, right = (Atom(name + tail, (time, *place(cell))) for tail in ("", "_b"))
+            found.append(Equation(cell, left, product([scalar(sign), right])))
     return found
+
+
+def beside(loop: InnerLoop, weight: Weight) -> list[str]:
+    """The names of the states that are computed before a weight."""
+    return [theory.state(target.name, weight) for target in theory.targets(loop).states]
 
 
 def weights_agree(loop: InnerLoop, time) -> list[Equation]:
     """`W = W_b` for each trained weight."""
     found = []
-    for weight in loop.trained:
+    for weight in loop.fast_weights:
         cell = theory.cell(loop, weight)
         ours, theirs = (Atom(weight.name + tail, (time, *place(cell))) for tail in ("", "_b"))
         found.append(Equation(cell, ours, theirs))
@@ -129,6 +139,7 @@ def agreement(both: Comparison, left: InnerLoop, sign: int) -> list[int]:
     prover = both.prover
     predicate = tuple(accumulators(left, sign, NOW) + weights_agree(left, NOW))
     bases, steps = [], []
+    held = {name + tail for w in left.fast_weights for name in beside(left, w) for tail in TAILS}
     assumed = [prover.assume(part) for part in predicate]
     for part in predicate:
         start = part.put({T: at(0)})
@@ -139,10 +150,10 @@ def agreement(both: Comparison, left: InnerLoop, sign: int) -> list[int]:
         goal = part.put({T: ix(T, 1)})
         names = [atom.name for atom in inside((goal.left, goal.right), Atom)]
         # An accumulator is unfolded in its own step only: in the weights' step it is known.
-        own = [prover.definition(name) for name in names if name.startswith("M_")]
+        own = [prover.definition(name) for name in names if name in held]
         ours = [*own[:1], *both.ours, *steps, *assumed]
         steps.append(both.same(goal.left, goal.right, ours, [*own[1:], *both.theirs], part.every))
-    picks = range(len(predicate) - len(left.trained), len(predicate))
+    picks = range(len(predicate) - len(left.fast_weights), len(predicate))
     return [prover.induct(T, predicate, bases, steps, pick) for pick in picks]
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import sympy as sp
 
-from ..checker.definitions import ONE, sum_over
-from ..checker.terms import Add, App, Atom, Lam, Mul, Term
-from ..loops import InnerLoop, Weight
-from ..loops.update import CLIPS, NORMS, R
-from .bridge import Place, place
+from ..checker.definitions import sum_over
+from ..checker.terms import Add, App, Lam, Mul, Term, Var
+from ..loops import Weight
+from ..program.rules import column_norm, gate_of, inverse, operated
+from .bridge import Place
+
+Columns = dict[type[sp.Basic], Callable[[sp.Expr], Term]]
 
 
 def call(name: str, argument: Term) -> App:
@@ -21,22 +26,29 @@ def norm(column: Lam) -> Term:
     return call("root", sum_over(column.binders, Mul((column.body, column.body))))
 
 
-def column_gate(loop: InnerLoop, weight: Weight, which: sp.Symbol, column: Lam, col: Place) -> Term:
-    """The gate on a column: 1/(norm + 1) or initial norm/(norm + ε); by other names, unknown.
+def columns(
+    weight: Weight, row: tuple[Var, ...], col: Place, entry: Callable[[sp.Expr], Term]
+) -> Columns:
+    """What norms and gates of columns stand for, `entry` giving an entry in that row.
 
-    An unknown clip is one function of a column; an unknown normalisation may be another for each
-    column of each weight, as it may depend on where they started.
+    An unknown gate that varies is another function for each column of each weight.
     """
-    if which == R and loop.update.clip in CLIPS:
-        return call("inverse", Add((norm(column), ONE)))
-    if which == R:
-        return App(str(loop.update.clip), (), (column,))
-    if loop.update.weight_norm in NORMS:
-        begun = Lam(column.binders, Atom(f"{weight.name}_0", (*place(column.binders), *col)))
-        return Mul((norm(begun), call("inverse", Add((norm(column), Atom("epsilon", ()))))))
-    return App(f"{loop.update.weight_norm}_{weight.name}", col, (column,))
+
+    def gate(e: Any) -> Term:
+        name, argument, varies = e.name, Lam(row, entry(e.args[1])), bool(e.args[2])
+        return App(f"{name}_{weight.name}" if varies else name, col if varies else (), (argument,))
+
+    def inverted(e: Any) -> Term:  # 1 / (norm + gap), in that order
+        terms = sorted(sp.Add.make_args(e.args[0]), key=lambda part: not part.has(column_norm))
+        parts = tuple(map(entry, terms))
+        return call("inverse", parts[0] if len(parts) == 1 else Add(parts))
+
+    found = {column_norm: lambda e: norm(Lam(row, entry(e.args[0])))}
+    return found | {gate_of: gate, inverse: inverted}
 
 
-def applied(loop: InnerLoop, at: Place, matrix: Lam) -> App:
-    """An entry of what the loop's operator makes of a matrix."""
-    return App(str(loop.update.orthogonal), at, (matrix,))
+def applied(operator: sp.Expr, at: Place, matrix: Lam) -> App:
+    """An entry of what an operator, `operated(name, x)`, makes of a matrix."""
+    if not isinstance(operator, operated):
+        raise TypeError(f"an operator on a matrix is required; got {operator}.")
+    return App(operator.name, at, (matrix,))

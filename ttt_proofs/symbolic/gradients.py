@@ -6,9 +6,9 @@ from functools import cache
 
 import sympy as sp
 
-from ..loops.expressions import RowFunction, RowFunctionAdjoint, Windowed, WindowedAdjoint
 from ..loops.losses import F
 from ..loops.nets import Assignment, Net
+from ..program.expressions import RowFunction, RowFunctionAdjoint, Windowed, WindowedAdjoint
 
 Z = sp.MatrixSymbol("Z", *F.shape)  # what the last layer makes, where a gate follows
 

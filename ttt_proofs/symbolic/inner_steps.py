@@ -23,7 +23,8 @@ from ..checker.proof import Proof
 from ..checker.terms import TIME, Add, Atom, Ix, Lam, Mul, Prod, Sum, Term, Var, at, ix
 from ..loops import InnerLoop, Weight
 from ..loops.losses import F
-from ..loops.update import G, W, t
+from ..program.coefficients import t
+from ..program.rules import G, W
 from . import theory
 from .bridge import Entry, Place, Scope, entry, index, loss_term, place, product, scalar
 from .gradients import adjoint
@@ -38,8 +39,7 @@ INNER, LAST = ix(J), ix(K)
 
 def covered(loop: InnerLoop) -> bool:
     """Whether the update is a plain step, the only one that is covered here."""
-    rule = loop.update
-    return not (rule.momentum or rule.clip or rule.orthogonal or rule.weight_norm)
+    return len(loop.rule) == 1 and sp.expand(loop.rule[W]).coeff(W) == 1
 
 
 def outer(weight: Weight, time: Ix) -> Entry:
@@ -62,18 +62,20 @@ def timed(names: Scope, time: Ix, step: Ix) -> Scope:
 def reading(loop: InnerLoop) -> Scope:
     """The loop's names as chunk t is read, with the weights between two chunks."""
     time = theory.read_time(loop)
-    return timed(theory.reading(loop, {w.name: outer(w, time) for w in loop.trained}), time, at(0))
+    return timed(
+        theory.reading(loop, {w.name: outer(w, time) for w in loop.fast_weights}), time, at(0)
+    )
 
 
 def storing(loop: InnerLoop, time: Ix, weight: Weight | None = None, **override: Entry) -> Scope:
     """The loop's names at step j on chunk `time`, its loss weighed as in `theory.storing`."""
-    weights = {w.name: inner(w, time, INNER) for w in loop.trained}
+    weights = {w.name: inner(w, time, INNER) for w in loop.fast_weights}
     return timed(theory.storing(loop, time, weight, weights | override), time, INNER)
 
 
 def rate(loop: InnerLoop, time: sp.Expr) -> sp.Expr:
     """What the gradient of chunk `time` is multiplied by."""
-    return sp.expand(loop.update.recurrence[W]).coeff(G).subs(t, time)
+    return sp.expand(loop.rule[W]).coeff(G).subs(t, time)
 
 
 def gradient(loop: InnerLoop, weight: Weight) -> tuple[DefineGradient, Lam]:
@@ -90,12 +92,12 @@ def gradient(loop: InnerLoop, weight: Weight) -> tuple[DefineGradient, Lam]:
 def definitions(loop: InnerLoop) -> tuple[Block, ...]:
     """The loop as the checker sees it: chunks, and steps within a chunk."""
     block: list[Define | DefineGradient] = []
-    gradients = [gradient(loop, weight)[0] for weight in loop.trained]
-    for weight in loop.trained:
+    gradients = [gradient(loop, weight)[0] for weight in loop.fast_weights]
+    for weight in loop.fast_weights:
         row, col = theory.ends(loop, weight)
         cell = (place(row), place(col))
         slope = Atom(f"G_{weight.name}", (NOW, INNER, LAST, *cell[0], *cell[1]))
-        moved = scalar(loop.update.recurrence[W], {W: inner(weight, NOW, INNER)(*cell), G: slope})
+        moved = scalar(loop.rule[W], {W: inner(weight, NOW, INNER)(*cell), G: slope})
         block += [
             Define(
                 weight.name,

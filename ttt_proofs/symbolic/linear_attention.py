@@ -32,7 +32,8 @@ from ..checker.terms import (
     symbols,
 )
 from ..loops import InnerLoop
-from ..loops.update import G, M, U, W, number, t
+from ..program.coefficients import t
+from ..program.rules import G, Line, W, following
 from . import theory
 from .bridge import Place, index, place, product, scalar, variables
 from .gates import applied
@@ -41,7 +42,6 @@ from .recurrence import Closed, i, solve
 from .theory import NOW, T
 
 PAST, EARLIER = Var("i", TIME), Var("j", TIME)
-RATE = {number(kind, "eta"): sp.Integer(1) for kind in ("constant", "per_step")}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Form:
 
 def closed_forms(loop: InnerLoop) -> dict[sp.Symbol, Closed]:
     """The closed form of the update's states."""
-    return solve(loop.update.recurrence)
+    return solve(loop.rule)
 
 
 def last_step(loop: InnerLoop) -> sp.Expr:
@@ -95,13 +95,23 @@ def last_step(loop: InnerLoop) -> sp.Expr:
 
 
 def sign(loop: InnerLoop) -> int:
-    """-1 for descent, where v̂ is minus the gradient; +1 for ascent."""
-    return 1 if loop.update.ascent else -1
+    """-1 for descent, where v̂ is minus the gradient; +1 for ascent.
+
+    That is the sign with which a step's own gradient comes into the weight, or into what an
+    operator is applied to.
+    """
+    reached: dict[sp.Basic, sp.Expr] = {}
+    for line in loop.rule.lines:
+        if line.kind != "gate":
+            body = line.expression.args[1] if line.kind == "operator" else line.expression
+            reached[line.seen] = sp.expand(body.xreplace(reached)).coeff(G) * G
+    return -1 if reached[following(W)].could_extract_minus_sign() else 1
 
 
 def written(loop: InnerLoop, expression: sp.Expr, col: Place) -> Term:
-    """A coefficient of the last layer's column `col` as a term."""
-    return scalar(expression, theory.gates(loop.net.last, col))
+    """A coefficient of the last layer's weight, in its column `col`, as a term."""
+    row = place(theory.ends(loop, loop.net.last)[0])
+    return scalar(expression, theory.families(loop, loop.net.last, row, col))
 
 
 def linear_attention(
@@ -115,7 +125,8 @@ def linear_attention(
     closed, last = closed_forms(loop), last_step(loop)
     col = theory.ends(loop, loop.net.last)[1]
     read = t if loop.schedule.read == "causal" else last
-    direction = 1 if loop.update.orthogonal else sign(loop)  # there the accumulator has the sign
+    operator = next(iter(loop.rule.of_kind("operator")), None)
+    direction = 1 if operator else sign(loop)  # the operator's argument has the sign
     found = sp.expand(direction * closed[W].weight(i, read))
     weights = found if coefficient is None else sp.sympify(coefficient)
     parts = pieces(loop, ix(PAST), scale)
@@ -125,8 +136,8 @@ def linear_attention(
         seen = Atom("visible", (*place(theory.rows(loop)), *place(past_rows(loop))))
         own = product([written(loop, weights, place(col)), of_tokens(loop, parts, seen)])
         newest = substitute(own, {PAST: NOW})
-    if loop.update.orthogonal:
-        stored = operated(loop, stored, closed[M])
+    if operator:
+        stored = operated(loop, stored, operator, closed)
     return Form(
         **parts,
         stored=stored,
@@ -144,14 +155,15 @@ def single_step(loop: InnerLoop, scale: sp.Expr | int) -> Form:
 
     The rate is in the `scale` of the values, the coefficient is the rest.
     """
-    weight, rule = loop.net.last, sp.expand(loop.update.recurrence[W])
+    weight, rule = loop.net.last, sp.expand(loop.rule[W])
+    rates = {c.symbol(name): sp.Integer(1) for name, c in loop.coefficients.items()}
     cell, col = place(theory.cell(loop, weight)), place(theory.ends(loop, weight)[1])
     before = Atom(weight.name, (NOW, *cell))
     parts = pieces(loop, NOW, scale)
     return Form(
         **parts,
         stored=of_tokens(loop, parts),
-        coefficient=written(loop, sign(loop) * rule.coeff(G).xreplace(RATE), col),
+        coefficient=written(loop, sign(loop) * rule.coeff(G).xreplace(rates), col),
         start=product([written(loop, rule.coeff(W), col), before]),
         last=None,
     )
@@ -183,28 +195,34 @@ def of_tokens(loop: InnerLoop, parts: dict[str, Any], *factors: Term) -> Term:
     return sum_over(past_rows(loop), Mul((*factors, parts["key"], parts["value"])))
 
 
-def operated(loop: InnerLoop, stored: Term, accumulator: Closed) -> Term:
-    """What the operator makes of the accumulator after step i, at `[h, c]`."""
+def operated(
+    loop: InnerLoop, stored: Term, operator: Line, closed: dict[sp.Symbol, Closed]
+) -> Term:
+    """What the operator makes of its state after step i, at `[h, c]`."""
     outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
     col = place(theory.ends(loop, loop.net.last, 1)[1])
     there = dict(zip(outer, place(inner), strict=True))
-    if not loop.update.momentum:  # the accumulator is the step's own gradient
-        own = sign(loop) * sp.expand(loop.update.recurrence[M]).coeff(G).subs(t, i)
+    state = next(s for s in closed if following(s) == operator.expression.args[1])
+    if state not in loop.rule.buffers:  # it is the step's own gradient
+        own = sign(loop) * sp.expand(loop.rule[state]).coeff(G).subs(t, i)
         held: Term = product([written(loop, own, col), substitute(stored, there)])
     else:
-        found = sign(loop) * accumulator.weight(sp.Symbol(EARLIER.name, integer=True), i)
+        found = sign(loop) * closed[state].weight(sp.Symbol(EARLIER.name, integer=True), i)
         each = product([written(loop, found, col), substitute(stored, there | {PAST: ix(EARLIER)})])
         held = Sum(EARLIER, at(0), ix(PAST), each)
-    return applied(loop, place(outer), Lam(inner, held))
+    return applied(operator.expression, place(outer), Lam(inner, held))
 
 
 def each_outer_product(loop: InnerLoop) -> Form:
     """The loop's form with the operator on every token's keyᵀ value, as Eq. (1) prints it."""
+    (operator,) = loop.rule.of_kind("operator")
     plain = linear_attention(replace(loop, update=replace(loop.update, orthogonal=None)))
     outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
     alone = Mul((plain.coefficient, plain.key, plain.value))
     there = substitute(alone, dict(zip(outer, place(inner), strict=True)))
-    stored = sum_over(past_rows(loop), applied(loop, place(outer), Lam(inner, there)))
+    stored = sum_over(
+        past_rows(loop), applied(operator.expression, place(outer), Lam(inner, there))
+    )
     return replace(plain, stored=stored, coefficient=ONE)
 
 
@@ -238,9 +256,9 @@ def predicate(loop: InnerLoop) -> tuple[Equation, ...]:
     entry = place(row + col)
     parts = []
     for value, closed in closed_forms(loop).items():
-        if value == M and not loop.update.momentum:
+        if value not in loop.rule.states:
             continue
-        later = 1 if closed.input == U else 0  # what the operator makes in step i is U[i + 1]
+        later = 0 if closed.input == G else 1  # what the operator makes in step i is U[i + 1]
         made = Atom(theory.state(closed.input.name, weight), (ix(PAST, later), *entry))
         each = product([written(loop, closed.weight(i, t - 1), place(col)), made])
         right: Term = Sum(PAST, at(0), ix(T, -1), each)
@@ -291,9 +309,10 @@ def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proo
         for tail in (("", theory.SEEN_TAIL) if causal else ("",))
     ]
     known = prove_unrolled(prover, loop) if unroll else {}
-    last, held, made = (theory.state(name, weight) for name in "WMU")
+    lines = [line for line in reversed(loop.rule.lines) if line.kind != "gate"]
+    last, *others = (theory.state(line.target.name, weight) for line in lines)
     number = prover.definition("o")
-    for name in (last + theory.SEEN_TAIL, last, made, held):
+    for name in (last + theory.SEEN_TAIL, last, *others):
         if name in symbols(prover.right(number)):
             number = prover.use(number, known.get(name, partial(prover.definition, name))())
     for gradient in gradients:

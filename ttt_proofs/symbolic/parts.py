@@ -19,6 +19,7 @@ from .linear_attention import (
     each_outer_product,
     linear_attention,
     prove_claim,
+    sign,
     single_step,
 )
 from .linear_attention import scores as scored
@@ -133,7 +134,7 @@ def same_outputs_part(left: InnerLoop, right: InnerLoop, label: str = "") -> Par
     """
     one_step_a_chunk(left, right)
     goal = same_outputs(left)
-    opposite = left.update.ascent != right.update.ascent and not left.update.orthogonal
+    opposite = sign(left) != sign(right) and not left.rule.of_kind("operator")
     return Part(label, goal, prove_same_outputs(left, right, goal, -1 if opposite else 1))
 
 

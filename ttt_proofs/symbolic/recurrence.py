@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from ..loops.update import NEXT_M, G, M, Rule, U, W, t
+from ..program.coefficients import t
+from ..program.rules import G, Line, Rule, following
 
 Kernel = Callable[[sp.Expr, sp.Expr], sp.Expr]
 i, s = (sp.Symbol(name, integer=True) for name in "is")
@@ -30,23 +31,28 @@ class Closed:
 def solve(recurrence: Rule) -> dict[sp.Symbol, Closed]:
     """The closed form of each state, in order."""
     solved: dict[sp.Symbol, Closed] = {}
-    for state in (M, W):
-        if state in recurrence:
-            solved[state] = solve_one(state, sp.expand(recurrence[state]), solved)
+    for line in recurrence.of_kind("state"):
+        solved[line.target] = solve_one(line, recurrence, solved)
     return solved
 
 
-def solve_one(state: sp.Symbol, expression: sp.Expr, solved: dict[sp.Symbol, Closed]) -> Closed:
+def solve_one(line: Line, rule: Rule, solved: dict[sp.Symbol, Closed]) -> Closed:
     """The closed form of one state, given those computed before it."""
-    source = U if expression.has(U) else G
+    state, expression = line.target, sp.expand(line.expression)
+    inputs = [G, *(x.target for x in rule.of_kind("operator"))]
+    source = next((x for x in reversed(inputs) if expression.has(x)), G)
+    earlier = {s: following(s) for s in solved}
     decay, direct = expression.coeff(state), expression.coeff(source)
-    through = expression.coeff(NEXT_M)
-    rest = sp.expand(expression - decay * state - direct * source - through * NEXT_M)
-    coefficients = sp.Tuple(decay, direct, through)  # no sum: one could cancel another
-    if rest != 0 or coefficients.has(W, M, G, U, NEXT_M):
+    through = {s: expression.coeff(seen) for s, seen in earlier.items()}
+    rest = expression - decay * state - direct * source
+    rest = sp.expand(rest - sum(through[s] * seen for s, seen in earlier.items()))
+    coefficients = sp.Tuple(decay, direct, *through.values())  # no sum: one could cancel another
+    others = [x.target for x in rule.of_kind("state")]
+    apart = [s for s, factor in through.items() if factor != 0 and solved[s].input != source]
+    if rest != 0 or apart or coefficients.has(*others, *inputs, *earlier.values()):
         raise ValueError(
-            "the update must be linear in the state and the gradient; it is "
-            f"{expression}. Use a linear rule."
+            f"the update must be linear in its states and in one input, the gradient or what an "
+            f"operator makes; {state} becomes {expression}. Use a linear rule."
         )
     j = sp.Symbol("j", integer=True)
 
@@ -56,10 +62,11 @@ def solve_one(state: sp.Symbol, expression: sp.Expr, solved: dict[sp.Symbol, Clo
 
     def weight(step: sp.Expr, last: sp.Expr) -> sp.Expr:
         """What G of `step` still weighs after step `last`."""
-        own = direct.subs(t, step) * kept(step + 1, last)
-        if through == 0:
-            return own
-        passed = through.subs(t, j) * solved[M].weight(step, j) * kept(j + 1, last)
-        return own + sp.Sum(passed, (j, step, last))
+        total = direct.subs(t, step) * kept(step + 1, last)
+        for earlier, factor in through.items():
+            if factor != 0:
+                passed = factor.subs(t, j) * solved[earlier].weight(step, j) * kept(j + 1, last)
+                total += sp.Sum(passed, (j, step, last))
+        return total
 
     return Closed(lambda last: kept(sp.Integer(0), last), weight, source)

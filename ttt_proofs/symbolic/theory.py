@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -11,9 +13,9 @@ import sympy as sp
 from ..checker.definitions import MINUS_ONE, ONE, ZERO, Block, Define, DefineGradient
 from ..checker.terms import TIME, Atom, Ix, Lam, Mul, Term, Var, ix
 from ..loops import InnerLoop, Weight
-from ..loops.expressions import Windowed
 from ..loops.losses import F
-from ..loops.update import NEXT_M, G, M, N, R, U, W
+from ..program.expressions import Windowed
+from ..program.rules import W_0, G, Kind, Line, W, following
 from .bridge import (
     Entry,
     Place,
@@ -26,7 +28,7 @@ from .bridge import (
     shifted,
     variables,
 )
-from .gates import applied, column_gate
+from .gates import applied, columns
 from .gradients import adjoint, backward, forward, made
 
 T = Var("t", TIME)
@@ -63,8 +65,8 @@ def weighing(loop: InnerLoop, weight: Weight, time: Ix, seen_by: Place | None = 
 
     def factors(token: Place) -> list[Term]:
         found: list[Term] = []
-        if loop.update.rate == "per_token":
-            found.append(Atom(f"eta_{weight.name}", (time, *token)))
+        if name := loop.loss_weights.get(weight.name):
+            found.append(Atom(name, (time, *token)))
         if seen_by is not None:
             found.append(Atom("visible", (*seen_by, *token)))
         return found
@@ -84,7 +86,7 @@ def scope(
 
     `weigh` gives the factors of a token's loss, `override` names that stand for something else.
     """
-    trained = {weight.name for weight in loop.trained}
+    trained = {weight.name for weight in loop.fast_weights}
     entries = {
         weight.name: symbol(weight.name, *((time,) if weight.name in trained else ()))
         for weight in loop.net.weights
@@ -159,48 +161,99 @@ def start(loop: InnerLoop, weight: Weight) -> Term:
     return Atom(f"{weight.name}_0", place(cell(loop, weight)))
 
 
-def environment(weight: Weight, at: Place, col: Place) -> dict[sp.Basic, Any]:
+def environment(loop: InnerLoop, weight: Weight) -> dict[Any, Any]:
     """What the symbols of an update rule stand for, at one entry of a weight, at time t."""
-    env: dict[sp.Basic, Any] = {
-        value: Atom(state(value.name, weight), (NOW, *at)) for value in (W, M, G)
-    }
-    env |= {
-        value: Atom(state(name, weight), (NEXT, *at)) for value, name in ((NEXT_M, "M"), (U, "U"))
-    }
-    return env | gates(weight, col)
+    row, col = ends(loop, weight)
+    at = place(row + col)
+    env: dict[Any, Any] = {G: Atom(state("G", weight), (NOW, *at)), W_0: start(loop, weight)}
+    for line in loop.rule.lines:
+        name = state(line.target.name, weight)
+        if line.kind == "state":
+            env[line.target] = Atom(name, (NOW, *at))
+        if line.kind != "gate":
+            env[line.seen] = Atom(name, (NEXT, *at))
+    env.update(families(loop, weight, place(row), place(col)))
+    env.update(columns(weight, row, place(col), lambda e: scalar(e, env)))  # norms in norms, too
+    return env
 
 
-def gates(weight: Weight, col: Place) -> dict[sp.Basic, Any]:
-    """The gates of an update rule, on one column, as families over time."""
-    return {
-        sp.IndexedBase(value): lambda time, name=value.name: Atom(state(name, weight), (time, *col))
-        for value in (R, N)
+def families(loop: InnerLoop, weight: Weight, row: Place, col: Place) -> dict[Any, Any]:
+    """What changes from step to step or from entry to entry: gates and shaped coefficients."""
+    found: dict[Any, Any] = {
+        sp.IndexedBase(line.target): partial(indexed, state(line.target.name, weight), None, col)
+        for line in loop.rule.of_kind("gate")
     }
+    at = {"row": row, "column": col, "entry": row + col}
+    for name, coefficient in loop.coefficients.items():
+        if coefficient.shape in at:
+            every = () if coefficient.every == "loop" else None
+            found[sp.IndexedBase(name)] = partial(indexed, name, every, at[coefficient.shape])
+    return found
+
+
+def indexed(name: str, times: Place | None, rest: Place, time: Ix) -> Atom:
+    """`name[time, rest]`; other times instead of that one where they are given."""
+    return Atom(name, (*((time,) if times is None else times), *rest))
 
 
 def weight_definitions(loop: InnerLoop) -> Block:
     """How the trained weights move: accumulators, weights, gradients, at all times at once."""
-    moved: dict[sp.Symbol, list[Define | DefineGradient]] = {s: [] for s in (M, U, N, W, G, R)}
-    for weight in loop.trained:
-        row, col = ends(loop, weight)
-        env = environment(weight, place(row + col), place(col))
-        for value, expression in loop.update.recurrence.items():
-            name, term = state(value.name, weight), scalar(expression, env)
-            if value == U:
-                inner = sum(ends(loop, weight, 1), ())
-                held = Lam(inner, Atom(state("M", weight), (NOW, *place(inner))))
-                operated = applied(loop, place(row + col), held)
-                moved[U].append(Define(name, (T, *row, *col), operated))
-            elif value in (R, N):
-                gate = column_gate(loop, weight, value, Lam(row, term), place(col))
-                begun = Lam(row, start(loop, weight))
-                first = column_gate(loop, weight, N, begun, place(col)) if value == N else None
-                moved[value].append(Define(name, (T, *col), gate, first))
-            else:
-                first = start(loop, weight) if value == W else ZERO
-                moved[value].append(Define(name, (T, *row, *col), term, first))
+    moved: dict[sp.Symbol, list[Define | DefineGradient]] = {s: [] for s in targets(loop).defined}
+    for weight in loop.fast_weights:
+        for line in loop.rule.lines:
+            moved[line.target].append(definition(loop, weight, line))
         moved[G].append(gradient_definition(loop, weight))
     return tuple(define for group in moved.values() for define in group)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the lines of an update define, by part: states, operators, gates before and after.
+
+    `after` are gates on the new weight, `before` all others.
+    """
+
+    states: tuple[sp.Symbol, ...]
+    operators: tuple[sp.Symbol, ...]
+    before: tuple[sp.Symbol, ...]
+    after: tuple[sp.Symbol, ...]
+
+    @property
+    def defined(self) -> tuple[sp.Symbol, ...]:
+        """All, and the gradient, in the order in which definitions are written."""
+        return (*self.states, *self.operators, *self.after, W, G, *self.before)
+
+    @property
+    def unfolding(self) -> tuple[sp.Symbol, ...]:
+        """All, and the gradient, in the order in which a weight is traced back to it."""
+        return (W, *self.after, *self.operators, *reversed(self.states), *self.before, G)
+
+
+def targets(loop: InnerLoop) -> Targets:
+    """What the loop's update defines; the weight, whose line is the last, is not among states."""
+
+    def of(kind: Kind, later: bool | None = None) -> tuple[sp.Symbol, ...]:
+        lines = loop.rule.of_kind(kind)
+        return tuple(x.target for x in lines if later in (None, x.start is not None))
+
+    return Targets(of("state")[:-1], of("operator"), of("gate", False), of("gate", True))
+
+
+def definition(loop: InnerLoop, weight: Weight, line: Line) -> Define:
+    """One line of the update rule, for all times: a state from its start, a gate, an operator."""
+    row, col = ends(loop, weight)
+    name, env = state(line.target.name, weight), environment(loop, weight)
+    if line.kind == "operator":
+        inner = sum(ends(loop, weight, 1), ())
+        (held,) = (s for s in loop.rule.of_kind("state") if s.seen == line.expression.args[1])
+        matrix = Lam(inner, Atom(state(held.target.name, weight), (NOW, *place(inner))))
+        return Define(name, (T, *row, *col), applied(line.expression, place(row + col), matrix))
+    term = scalar(line.expression, env)
+    if line.kind == "gate":
+        first = None if line.start is None else scalar(line.start, env)
+        return Define(name, (T, *col), term, first)
+    first = start(loop, weight) if line.target == W else ZERO
+    return Define(name, (T, *row, *col), term, first)
 
 
 def gradient_definition(loop: InnerLoop, weight: Weight, seen: bool = False) -> DefineGradient:
@@ -235,16 +288,16 @@ def gradient_entry(loop: InnerLoop, weight: Weight, seen: bool = False) -> Lam:
 
 def seen_definitions(loop: InnerLoop) -> Block:
     """The last layer as each token of chunk t sees it: one update by the tokens up to it."""
-    weight, rule = loop.net.last, loop.update.recurrence
+    weight = loop.net.last
     at = place(cell(loop, weight))
-    env = environment(weight, at, ())
+    env = environment(loop, weight)
     env[G] = Atom(state("G", weight) + SEEN_TAIL, (NOW, *place(rows(loop)), *at))
-    if M in rule:
-        env[NEXT_M] = scalar(rule[M], env)
+    for line in loop.rule.lines:  # all are states where a loop is read causally
+        env[line.seen] = scalar(line.expression, env)
     every = (T, *rows(loop), *cell(loop, weight))
     return (
         gradient_definition(loop, weight, seen=True),
-        Define(weight.name + SEEN_TAIL, every, scalar(rule[W], env)),
+        Define(weight.name + SEEN_TAIL, every, env[following(W)]),
     )
 
 

@@ -16,10 +16,11 @@ import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from ..loops import InnerLoop
-from ..loops.expressions import Windowed, WindowedAdjoint, gelu_tanh
 from ..loops.losses import F, V
 from ..loops.nets import Assignment, Weight
-from ..loops.update import CLIPS, NEXT_M, NORMS, OPERATORS, G, M, N, R, U, W
+from ..loops.update import CLIPS, NEXT_M, NORMS, OPERATORS, G, M, N, R, U
+from ..program.expressions import Windowed, WindowedAdjoint, gelu_tanh
+from ..program.rules import W_0, Line, W, column_norm
 from .gradients import adjoint, backward, forward, made
 from .torch_functions import FUNCTIONS
 
@@ -135,8 +136,10 @@ def net_code(loop: InnerLoop) -> list[str]:
     back = [(known[name], value) for name, value in backward(net).items()]
     gated = live([line for line in through if line[0] != layer], {F})
     into = live(program + back, {adjoint(layer)})
-    lines = weighed(live(through + back, {adjoint(w.symbol) for w in loop.trained}), loop.trained)
-    found = ", ".join(f"'{w.name}': {adjoint(w.symbol).name}" for w in loop.trained)
+    lines = weighed(
+        live(through + back, {adjoint(w.symbol) for w in loop.fast_weights}), loop.fast_weights
+    )
+    found = ", ".join(f"'{w.name}': {adjoint(w.symbol).name}" for w in loop.fast_weights)
     loss = loop.loss.gradient
     loss = loss.subs(V, -V).doit() if loop.schedule.negate_values else loss
     slope = adjoint(F).name
@@ -160,10 +163,18 @@ def named(field: str, name: str | None, known: tuple[str, ...], argument: str) -
     return f"{name}({argument})"
 
 
+def argument(line: Line) -> sp.Expr:
+    """What the function of a gate or operator is taken of; a state's expression."""
+    if line.kind == "state":
+        return line.expression
+    norms = line.expression.atoms(column_norm) - {column_norm(W_0)}
+    return norms.pop().args[0] if norms else line.expression.args[1]
+
+
 def rule_code(loop: InnerLoop) -> list[str]:
     """The update rule, cut where a function that is not linear comes in."""
-    rule, update = loop.update.recurrence, loop.update
-    code = {symbol: scalar_code(value) for symbol, value in rule.items()}
+    rule, update = loop.rule, loop.update
+    code = {line.target: scalar_code(argument(line)) for line in rule.lines}
     clip = named("clip", update.clip, CLIPS, code[R]) if R in rule else "1"
     accumulated = code.get(M, G.name)
     operated = named("orthogonal", update.orthogonal, OPERATORS, code[U]) if U in rule else "step"

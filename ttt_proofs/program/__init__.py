@@ -1,0 +1,1 @@
+"""What loops are made of: expressions, operations, coefficients, update rules. SymPy, no torch."""
