@@ -18,7 +18,7 @@ from ..loops import InnerLoop
 from ..loops.losses import F, V
 from ..loops.nets import Assignment
 from ..program.expressions import Windowed, WindowedAdjoint, gelu_tanh
-from ..program.rules import W_0, G, Line, Rule, W, column_norm, gate_of, inverse, operated
+from ..program.rules import W_0, G, Line, Rule, W, gate_of, inverse, operated
 from .gradients import adjoint, backward, forward, made
 from .torch_functions import FUNCTIONS, OPERATORS
 
@@ -251,7 +251,7 @@ def loop_code(loop: InnerLoop) -> str:
     the line of M, of what that line reads.
     """
     texts = [*net_code(loop), *rule_code(loop)]
-    whole = "\n".join([*texts, "windows(" if loop.net.tokens else ""])
+    whole = "\n".join([*texts, "windows(" if loop.net.window else ""])
     used = [name for name in FUNCTIONS if f"{name}(" in whole]
     functions = dict.fromkeys(f for name in used for f in FUNCTIONS[name])
     pasted = [inspect.getsource(function).rstrip() for function in functions]
