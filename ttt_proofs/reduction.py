@@ -123,8 +123,8 @@ class Reduction:
         one for the loop, `[B, N, H]` per step, N = ceil(T / chunk), and `[B, T, H]` per token;
         those of rows, columns or entries have these sizes after H.
         The final `State` maps the names of all the net's weights, fast or not, to
-        `[B, H, rows, cols]`, and has the buffers; given as `initial_state`, with the same `weights`, the next tokens go
-        on from there, at the start of a chunk. Raises `ValueError` or
+        `[B, H, rows, cols]`, and has the buffers; given as `initial_state`, with the same
+        `weights`, the next tokens go on from there, at the start of a chunk. Raises `ValueError` or
         `TypeError` in one sentence if shapes, dtypes or numbers are off. Source: Section 3.
         """
         check_inputs(self.loop, q, k, v, weights, coefficients, initial_state)
@@ -261,8 +261,9 @@ class Reduction:
         """The effective attention matrix `[B, H, T, T]`: what v̂ of token s weighs in output t.
 
         `O = Φ(Q) S_0 + A V̂`, with V̂ minus the loss' gradient in the outputs (plus, for ascent):
-        for the Frobenius loss and descent V̂ is V itself. Weights of tokens' losses are in A; an output gate
-        is not. A convolution has a matrix for each channel: `[B, H · C, T, T]`. For loops whose
+        for the Frobenius loss and descent V̂ is V itself. Weights of tokens' losses are in A; an
+        output gate is not. A convolution has a matrix for each channel: `[B, H · C, T, T]`. For
+        loops whose coefficients are of whole matrices and whose
         values do not depend on the state (additive or gated); raises `NotParallelError` for the
         others, and as `recurrent` for wrong inputs. Source: Section 6.2, Appendix H.
         """

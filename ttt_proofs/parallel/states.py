@@ -137,7 +137,7 @@ def states(
     """What the last layer makes of the queries, `[B, H, N, L, V]`, and the last states."""
     each, read = code.loop.schedule.steps, code.loop.schedule.read
     values = constant_values(code, x)
-    g = every(gradients(code, x, keys, values), each)
+    g = repeated(gradients(code, x, keys, values), each, 2)
     steps = max(1, min(tile // x.k.shape[3], x.steps)) * each
     known, last = worked_out(code, x, g, steps, along)
     if read == "causal" and x.k.shape[3] > 1:
