@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 
 import sympy as sp
 
@@ -82,6 +83,16 @@ class Net:
     def axes(self) -> dict[str, tuple[str, ...]]:
         """Widths that are products of others, such as a chunk of pixels: height times width."""
         return {}
+
+    @property
+    def extents(self) -> dict[str, int]:
+        """How long each of these axes is when the net runs."""
+        return {}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The widths that the net fixes by its `extents`."""
+        return {width: prod(map(self.extents.get, axes)) for width, axes in self.axes.items()}
 
     @property
     def has_static_features(self) -> bool:
