@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
 
 import sympy as sp
 
@@ -85,16 +84,6 @@ class Net:
         return {}
 
     @property
-    def extents(self) -> dict[str, int]:
-        """How long each of these axes is when the net runs."""
-        return {}
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """The widths that the net fixes by its `extents`."""
-        return {width: prod(map(self.extents.get, axes)) for width, axes in self.axes.items()}
-
-    @property
     def has_static_features(self) -> bool:
         """Whether φ has no parameters."""
         return not self.program
@@ -102,6 +91,11 @@ class Net:
     @property
     def tokens(self) -> int | None:
         """How many tokens a chunk must have; None where any number will do."""
+        return None
+
+    @property
+    def window(self) -> tuple[int, int, int] | None:
+        """Size of a window of pixels, height and width of an image; None for any other net."""
         return None
 
     @property

@@ -128,14 +128,14 @@ class DepthwiseConv(Net):
     @property
     def tokens(self) -> int:
         """One image."""
-        return self.sizes[CHUNK.name]
+        return self.height * self.width
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """As given."""
+        return self.size, self.height, self.width
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:
         """Pixels and offsets have two coordinates each."""
         return {CHUNK.name: ("Y", "X"), WINDOW.name: ("D_y", "D_x")}
-
-    @property
-    def extents(self) -> dict[str, int]:
-        """The pixels of the image and of the window."""
-        return {"Y": self.height, "X": self.width, "D_y": self.size, "D_x": self.size}

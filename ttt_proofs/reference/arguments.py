@@ -55,9 +55,9 @@ def given(
         x = torch.as_tensor(x, dtype=torch.float64, device=q.device)
         return x if outer else x.detach()  # so that the inner gradients keep no history
 
-    tokens = (double(x).transpose(1, 2) for x in (q, k, v))
+    q64, k64, v64 = (double(x).transpose(1, 2) for x in (q, k, v))
     state = {name: double(w).expand(q.shape[0], *w.shape).clone() for name, w in weights.items()}
-    return Given(loop, *tokens, state, {n: double(c) for n, c in coefficients.items()}, outer)
+    return Given(loop, q64, k64, v64, state, {n: double(c) for n, c in coefficients.items()}, outer)
 
 
 def check_tokens(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -97,7 +97,8 @@ def check_weights(
             f"`weights` must be named {', '.join(every)}; got "
             f"{', '.join(weights) or 'none'}. Rename them."
         )
-    sizes = sizes | loop.net.sizes
+    window = loop.net.window
+    sizes = sizes | ({"D_w": window[0] ** 2} if window else {})
     for name, widths in every.items():
         arrived = tuple(weights[name].shape)
         for width, size in zip(widths, arrived[-2:], strict=False):
