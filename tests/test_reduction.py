@@ -38,8 +38,7 @@ from ttt_proofs.loops import (
 from ttt_proofs.parallel import forms
 from ttt_proofs.reduction import NotCoveredError, NotParallelError, Reduction
 from ttt_proofs.symbolic import Part
-from ttt_proofs.symbolic.classes import classify
-from ttt_proofs.symbolic.linear_attention import linear_attention
+from ttt_proofs.symbolic.plan import plan_of
 
 LAST = GradientStep(trained="last")
 HEAVY = GradientStep("per_step", "outside", "per_step", trained="last")
@@ -142,18 +141,7 @@ def test_static_or_dynamic_and_the_parallel_class(loop, static, parallel, reason
 def test_the_schedule_does_not_change_the_class():
     for loop, _, parallel, _ in CLASSES[:18:3]:
         for schedule in (Schedule(3), Schedule(2, "before_update")):
-            form = linear_attention(replace(loop, schedule=schedule))
-            assert classify(replace(loop, schedule=schedule), form)[0] == parallel
-
-
-def test_the_class_is_read_off_the_form():
-    """A value that holds the state, whatever the loop says, is no additive one."""
-    loop = InnerLoop(Linear(), Frobenius())
-    assert classify(loop, linear_attention(loop))[0] == "additive"
-    delta = linear_attention(InnerLoop(Linear(), SquaredError()))
-    assert classify(loop, delta)[0] == "affine"
-    unknown = linear_attention(InnerLoop(Linear(), AbstractLoss()))
-    assert classify(loop, unknown)[0] == "sequential"
+            assert plan_of(replace(loop, schedule=schedule)).word == parallel
 
 
 eta, alpha = sp.symbols("eta alpha")

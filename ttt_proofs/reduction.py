@@ -26,9 +26,9 @@ from .parallel.state import State
 from .parallel.tiles import TILE
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
-from .symbolic.classes import Parallel, classify, transition
 from .symbolic.linear_attention import Form
 from .symbolic.parts import NotCoveredError, attention_form, gradient_part
+from .symbolic.plan import Parallel, plan_of, transition
 from .symbolic.records import digest
 from .symbolic.torch_code import loop_code
 
@@ -98,7 +98,7 @@ class Reduction:
     @cached_property
     def gates(self) -> sp.ImmutableMatrix:
         """The 1×1 or 2×2 SymPy matrix that takes (accumulator, state) one step on, without G."""
-        return sp.ImmutableMatrix(transition(self.loop))
+        return sp.ImmutableMatrix(transition(self.loop.rule))
 
     def __reduce__(self) -> tuple[Callable[[InnerLoop], Reduction], tuple[InnerLoop]]:
         return reduce, (self.loop,)
@@ -377,8 +377,8 @@ def reduce(loop: InnerLoop) -> Reduction:
     form, part = attention_form(loop)
     theorem = Theorem(part.proof)
     gradients = gradient_theorems(loop)
-    parallel, reason = classify(loop, form)
-    return Reduction(loop, form, theorem, gradients, loop.is_static, parallel, reason)
+    plan = plan_of(loop)
+    return Reduction(loop, form, theorem, gradients, loop.is_static, plan.word, plan.reason)
 
 
 def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:

@@ -492,7 +492,7 @@ def test_where_rounding_is_enlarged_too_much_nothing_is_said(seed):
 
 def test_an_error_far_beyond_rounding_is_one_wherever_it_is():
     """However much rounding is enlarged later, the first tokens are known."""
-    seen = check(late(0.5, SINGLE, from_token=2), SINGLE)
+    seen = check(late(0.5, SINGLE, from_token=2), SINGLE, seed=1)
     assert seen.kind == "wrong" and seen.token == 2 and seen.drawn[-1].tolerance is None
     half = check(late(1e-5, LACT), LACT)
     assert half.kind == "wrong" and half.token == 40
@@ -588,3 +588,47 @@ def test_an_infinite_output_has_an_infinite_error():
         return forms.recurrent(loop, q, k, v, weights, rate, None)[0] + math.inf
 
     assert check(runs_off, loop).error == math.inf
+
+
+@pytest.mark.parametrize("loop", [HEAVY, LACT, DELTA], ids=str)
+@pytest.mark.parametrize("before", [False, True])
+def test_inputs_that_are_overwritten_are_the_candidates_own(loop, before):
+    """In the reference, and at the next draw, they are as they were drawn."""
+
+    def mine(q, k, v, weights, rate, momentum):
+        o = run_as(loop, q, k, v, weights, rate, momentum)[0].clone()
+        rates = rate.values() if isinstance(rate, dict) else [rate]
+        for x in (q, k, v, *weights.values(), *rates, *([] if momentum is None else [momentum])):
+            x.zero_()
+        again = run_as(loop, q, k, v, weights, rate, momentum)[0]
+        return again if before else o
+
+    assert check(mine, loop, trials=3).kind == ("wrong" if before else "exact")
+
+
+def test_a_state_that_is_kept_between_calls_is_seen():
+    kept = []
+
+    def first(q, k, v, weights, rate):
+        kept.append(rate)
+        return attention(q, k, v, weights, kept[0])
+
+    assert check(first, LINEAR).kind == "wrong" and len(kept) == 2
+
+
+@pytest.mark.parametrize("loop", [LINEAR, LACT, IMAGES], ids=str)
+def test_the_modes_that_a_candidate_leaves_do_not_reach_the_loop(loop):
+    def careless(q, k, v, **numbers):
+        assert torch.is_grad_enabled()
+        torch.set_default_dtype(torch.float16)
+        torch.set_grad_enabled(False)
+        torch.manual_seed(0)
+        return reduce(loop).recurrent(q, k, v, **numbers)
+
+    kind, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        seen = check(careless, loop)
+        assert torch.is_grad_enabled() is grad
+    finally:
+        torch.set_default_dtype(kind)
+    assert seen and seen.drawn == check(partial(run_as, loop), loop).drawn

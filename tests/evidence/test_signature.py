@@ -8,6 +8,7 @@ from torch import distributed, nn
 
 from tests.evidence.test_check import DELTA, HEAVY, LINEAR, Layer
 from ttt_proofs import check, reduce
+from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
 
 # Wrappers. Each makes a callable of a module or a function that takes (q, k, v, weights, rate).
 
@@ -39,6 +40,9 @@ class Callable:
 
     def __call__(self, *args, **kwargs):
         return self.f(*args, **kwargs)
+
+    def method_of_all(self, *args):
+        return self.f(*args)
 
     def method(self, q, k, v, weights, rate):
         return self.f(q, k, v, weights, rate)
@@ -180,6 +184,97 @@ def test_wrappers_pass_on_what_the_loop_has(wrap, loop):
             return recurrent(q, k, v, weights=weights, rate=rate, momentum=momentum)
 
     assert check(wrap(Mine()), loop, trials=2)
+
+
+class Places(nn.Module):
+    """A module that takes anything, by position."""
+
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, *args):
+        return self.f(*args)
+
+
+NUMBERS = {
+    (rate, momentum): InnerLoop(Linear(), Frobenius(), GradientStep(rate, momentum=momentum))
+    for rate in (None, "constant", "per_step")
+    for momentum in (None, "constant")
+}
+BY_PLACE = [
+    by_place,
+    Places,
+    lambda f: Places(f).forward,
+    lambda f: partial(by_place(f)),
+    lambda f: by_place(by_place(f)),
+    lambda f: by_place(partial(f)),
+    lambda f: Callable(by_place(f)).method_of_all,
+]
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize("wrap", [lambda f: f, forwarding, signed, *BY_PLACE])
+def test_nothing_takes_the_place_of_what_a_loop_lacks(numbers, wrap):
+    loop, given = NUMBERS[numbers], []
+    recurrent = reduce(loop).recurrent
+
+    def every(q, k, v, weights, rate, momentum):
+        given.append((rate is None, momentum is None))
+        return recurrent(q, k, v, weights=weights, rate=rate, momentum=momentum)
+
+    def optional(q, k, v, weights, rate=None, momentum=None):
+        return every(q, k, v, weights, rate, momentum)
+
+    for mine in (every, optional):
+        assert check(wrap(mine), loop, trials=2)
+    assert {*given} == {tuple(x is None for x in numbers)}
+
+
+@pytest.mark.parametrize("wrap", BY_PLACE)
+def test_a_none_at_the_end_is_left_out_where_it_is_not_taken(wrap):
+    def four(q, k, v, weights):
+        return reduce(NUMBERS[None, None]).recurrent(q, k, v, weights=weights)
+
+    assert check(wrap(four), NUMBERS[None, None], trials=2)
+    assert check(wrap(outputs(Layer())), LINEAR, trials=2)
+
+
+@pytest.mark.parametrize("wrap", BY_PLACE)
+@pytest.mark.parametrize("numbers", [(None, "constant"), ("constant", "constant")])
+def test_too_few_places_are_one_sentence(wrap, numbers):
+    """That the fifth is called momentum cannot be seen from outside."""
+
+    def mine(q, k, v, weights, momentum):
+        raise AssertionError("must not be called")
+
+    pattern = (
+        r"^`candidate` must take q, .+, momentum in this order .+; got .+ takes 5\. Pass .+\.$"
+    )
+    with pytest.raises(TypeError, match=pattern):
+        check(wrap(mine), NUMBERS[numbers])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda f: torch.compile(by_place(f), backend="aot_eager", dynamic=True),
+        lambda f: by_place(torch.compile(f, backend="aot_eager", dynamic=True)),
+        lambda f: torch.compile(Places(f), backend="aot_eager", dynamic=True),
+    ],
+)
+def test_compiled_code_gets_each_number_in_its_place(wrap):
+    def mine(q, k, v, weights, rate, momentum):
+        scores = torch.einsum("bthk,bshk->bhts", q, k).tril()
+        span = torch.arange(q.shape[1], dtype=q.dtype)
+        age = (span[:, None] - span).clamp_min(0)
+        total = (momentum**age).tril().cumsum(0) * (1 if rate is None else rate)
+        start = torch.einsum("bthk,hkv->bthv", q, weights["W"])
+        return start + torch.einsum("bhts,bshv->bthv", scores * total, v)
+
+    for loop in (NUMBERS[None, "constant"], NUMBERS["constant", "constant"]):
+        torch.compiler.reset()
+        assert check(mine, loop, trials=2) and check(wrap(mine), loop, trials=2)
 
 
 def test_what_partial_has_fixed_stays():

@@ -28,13 +28,33 @@ from ttt_proofs.loops import (
 )
 from ttt_proofs.loops.update import NEXT_M, M, N, R, U
 from ttt_proofs.program.coefficients import t
-from ttt_proofs.program.rules import G, W
+from ttt_proofs.program.rules import (
+    EPSILON,
+    W_0,
+    G,
+    W,
+    column_norm,
+    inverse,
+    operator,
+    unknown_gate,
+)
 
 SENTENCE = re.compile(r"`(\w+)` must (?:not )?be .+; got .+\. [A-Z][^\n]*\.")
 
 eta, alpha = sp.symbols("eta alpha")
 eta_t, alpha_t, R_t = (sp.IndexedBase(name)[t] for name in ("eta", "alpha", "R"))
 N_next = sp.IndexedBase("N")[t + 1]
+
+
+def clip(x: sp.Expr) -> sp.Expr:
+    """ViTTT's, as released."""
+    return inverse(column_norm(x) + 1)
+
+
+def restore(x: sp.Expr) -> sp.Expr:
+    """LaCT's, as released."""
+    return column_norm(W_0) * inverse(column_norm(x) + EPSILON)
+
 
 # As the paper writes them: Theorem 5.1, Theorem 5.3, and the two places of the rate.
 RULES = [
@@ -60,35 +80,47 @@ RULES = [
     (GradientStep(None, ascent=True), {W: W + G}),
     (GradientStep("per_token", "inside"), {W: W - G}),  # the rates are in the gradient
     (GradientStep(momentum="per_token"), {M: G + alpha_t * M, W: W - eta * NEXT_M}),
-    (GradientStep("per_step", clip="column_norm"), {R: G, W: W - eta_t * R_t * G}),
+    (GradientStep("per_step", clip="column_norm"), {R: clip(G), W: W - eta_t * R_t * G}),
     (
         GradientStep("per_step", "inside", "per_step", clip="column_norm"),
-        {R: eta_t * G, M: R_t * eta_t * G + alpha_t * M, W: W - NEXT_M},
+        {R: clip(eta_t * G), M: R_t * eta_t * G + alpha_t * M, W: W - NEXT_M},
     ),
     # with an operator the accumulator holds the direction, and the step is added
-    (GradientStep(None, orthogonal="muon"), {M: -G, U: NEXT_M, W: W + U}),
-    (GradientStep(None, orthogonal="muon", ascent=True), {M: G, U: NEXT_M, W: W + U}),
+    (GradientStep(None, orthogonal="muon"), {M: -G, U: operator("muon", NEXT_M), W: W + U}),
+    (
+        GradientStep(None, orthogonal="muon", ascent=True),
+        {M: G, U: operator("muon", NEXT_M), W: W + U},
+    ),
     (
         GradientStep("per_step", "outside", "per_step", orthogonal="muon"),
-        {M: -G + alpha_t * M, U: NEXT_M, W: W + eta_t * U},
+        {M: -G + alpha_t * M, U: operator("muon", NEXT_M), W: W + eta_t * U},
     ),
     (
         GradientStep("per_step", "inside", orthogonal="muon"),
-        {M: -eta_t * G, U: NEXT_M, W: W + U},
+        {M: -eta_t * G, U: operator("muon", NEXT_M), W: W + U},
     ),
-    (GradientStep(weight_norm="initial_norm"), {N: W - eta * G, W: N_next * (W - eta * G)}),
+    (
+        GradientStep(weight_norm="initial_norm"),
+        {N: restore(W - eta * G), W: N_next * (W - eta * G)},
+    ),
     (
         GradientStep("per_token", "inside", "per_token", True, "all", "c", "o", "n"),
-        {R: G, M: R_t * G + alpha_t * M, U: NEXT_M, N: W + U, W: N_next * (W + U)},
+        {
+            R: unknown_gate("c", G),
+            M: R_t * G + alpha_t * M,
+            U: operator("o", NEXT_M),
+            N: unknown_gate("n", W + U, varies=True),
+            W: N_next * (W + U),
+        },
     ),
 ]
 
 
 @pytest.mark.parametrize(("update", "rule"), RULES, ids=[str(u) for u, _ in RULES])
 def test_the_rule_is_the_one_written(update, rule):
-    found = {line.target: argument(line) for line in update.rule.lines}
-    assert found == rule
-    assert list(found) == list(rule)  # the accumulator is computed first
+    assert dict(update.rule) == rule
+    assert list(update.rule) == list(rule)  # the accumulator is computed first
+    assert update.rule.buffers == ((M,) if update.momentum else ())
 
 
 def test_every_choice_gives_its_own_rule():

@@ -2,16 +2,20 @@
 
 import numpy as np
 import pytest
+import sympy as sp
 
 from tests.symbolic.values import Meaning, muon_entry
 from ttt_proofs.checker.terms import App, Atom, Lam, Var, at, ix, symbols
-from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
-from ttt_proofs.loops.update import N, R
-from ttt_proofs.symbolic.gates import applied, column_gate, norm
+from ttt_proofs.loops import Frobenius, InnerLoop, Linear
+from ttt_proofs.loops.update import clipped, restoring
+from ttt_proofs.program.rules import W_0, operator
+from ttt_proofs.symbolic.bridge import scalar
+from ttt_proofs.symbolic.gates import applied, columns, norm
 
 ROW, COL = Var("a", "D_k"), Var("c", "D_v")
 SIZES = {"D_k": 3, "D_v": 2}
 X, START = np.arange(6.0).reshape(3, 2) - 1.5, np.array([[3.0, 1.0], [0.0, 2.0], [4.0, 2.0]])
+X_ENTRY = sp.Symbol("x")
 COLUMN = Lam((ROW,), Atom("x", (ix(ROW), ix(COL))))
 
 
@@ -21,16 +25,20 @@ def value(term, col: int) -> float:
     return float(Meaning(SIZES, symbols, {"muon": muon_entry}).of(term, {COL: col}))
 
 
-def gate(**fields):
-    """The gate of a loop, on column c of W."""
-    loop = InnerLoop(Linear(), Frobenius(), GradientStep(**fields))
-    which = R if "clip" in fields else N
-    return column_gate(loop, loop.net.last, which, COLUMN, (ix(COL),))
+def gate(expression: sp.Expr):
+    """A gate on column c of W, of the matrix x."""
+
+    def entry(e: sp.Expr):
+        return scalar(e, found | {X_ENTRY: COLUMN.body, W_0: Atom("W_0", (ix(ROW), ix(COL)))})
+
+    weight = InnerLoop(Linear(), Frobenius()).net.last
+    found = columns(weight, (ROW,), (ix(COL),), entry)
+    return entry(expression)
 
 
 @pytest.mark.parametrize("col", [0, 1])
 def test_the_clip_divides_by_the_column_norm_plus_one(col):
-    found = value(gate(clip="column_norm"), col)
+    found = value(gate(clipped("column_norm", X_ENTRY)), col)
     assert found == pytest.approx(1 / (np.linalg.norm(X[:, col]) + 1), rel=1e-12)
     assert found != pytest.approx(1 / (np.linalg.norm(X[:, 1 - col]) + 1), rel=1e-3)
     assert found != pytest.approx(1 / (np.linalg.norm(X) + 1), rel=1e-3)
@@ -38,7 +46,10 @@ def test_the_clip_divides_by_the_column_norm_plus_one(col):
 
 @pytest.mark.parametrize("col", [0, 1])
 def test_the_weight_norm_restores_the_initial_norm_of_the_column(col):
-    found, initial = value(gate(weight_norm="initial_norm"), col), np.linalg.norm(START, axis=0)
+    found, initial = (
+        value(gate(restoring("initial_norm", X_ENTRY)), col),
+        np.linalg.norm(START, axis=0),
+    )
     length = np.linalg.norm(X[:, col])
     assert found == pytest.approx(initial[col] / (length + 1e-5), rel=1e-12)
     assert found != pytest.approx(initial[col] / length, rel=1e-7)  # ε counts
@@ -51,15 +62,14 @@ def test_norms():
 
 def test_other_names_are_unknown_functions():
     """A clip is one function of a column; a normalisation may be another for each column."""
-    assert gate(clip="r") == App("r", (), (COLUMN,))
-    assert gate(weight_norm="n") == App("n_W", (ix(COL),), (COLUMN,))
-    assert symbols(gate(weight_norm="initial_norm")) == {"x", "W_0", "epsilon"}
+    assert gate(clipped("r", X_ENTRY)) == App("r", (), (COLUMN,))
+    assert gate(restoring("n", X_ENTRY)) == App("n_W", (ix(COL),), (COLUMN,))
+    assert symbols(gate(restoring("initial_norm", X_ENTRY))) == {"x", "W_0", "epsilon"}
 
 
 def test_operators_take_the_whole_matrix():
     inner = Lam((ROW, COL), Atom("x", (ix(ROW), ix(COL))))
-    loop = InnerLoop(Linear(), Frobenius(), GradientStep(orthogonal="muon"))
-    term = applied(loop, (at(2), at(1)), inner)
+    term = applied(operator("muon", X_ENTRY), (at(2), at(1)), inner)
     assert (term.fn, term.ix, term.args) == ("muon", (at(2), at(1)), (inner,))
     whole = muon_entry((2, 1), [X], [])
     assert value(term, 0) == pytest.approx(whole, rel=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..loops import InnerLoop
 from ..reference.oracle import run_loop
 from .conditioning import DRAWS, Drawn, draw_steady
-from .sampling import Inputs, ragged, square
+from .sampling import Inputs, ragged, square, widths
 from .signature import call
 from .tolerances import LOST, SURE, allowance
 from .types import Draw, Verdict
@@ -38,11 +39,16 @@ def check(
     The candidate gets, of these inputs, those that its parameters name (`signature.call`): q, k
     `[B, T, H, K]`, v `[B, T, H, V]`, `weights` (a dict of initial weights `[H, rows, cols]`,
     without batch), `rate` and `momentum` (numbers, `[B, N, H]` if per step, `[B, T, H]` if per
-    token, such a rate for each trained weight; or None). It returns outputs `[B, T, H, V]`, alone
-    or first in a tuple. Inputs are float64 and drawn at random. The lengths of the trials, in
-    order: at least LONG tokens and a last chunk of one token (whole images for a convolution);
-    whole chunks, with square weights; a single token; two and a half chunks; one chunk; from the
-    sixth trial on, any. The reference runs the real inner loop by autograd; gradients
+    token, such a rate for each trained weight; or None), copies each time. A callable that has no
+    parameters but `*args` gets all six in this order, None for what the loop lacks, less such
+    None at the end as a callable inside does not take. It returns outputs `[B, T, H, V]`, alone or
+    first in a tuple. Inputs are float64 and drawn at random. The lengths of the trials, in order:
+    at least LONG tokens and a last chunk of one token; at least LONG in whole chunks, with square
+    weights; a single token; two and a half chunks, a half rounded up; one chunk, or three where
+    one is a single token. A convolution has whole images in place of parts of chunks. At any seed,
+    some of these five have B = 1, H = 1, K = 1, V = 1 or inner widths of 1, some have more; K is
+    below, equal to and above V, and inner widths are below both and above both. From the sixth
+    trial on, all sizes are random. The reference runs the real inner loop by autograd; gradients
     are recorded in both, whatever mode `check` is called in. Only outputs are compared.
 
     At each draw the reference runs again on inputs that are moved in the last place. Loops such as
@@ -62,13 +68,13 @@ def check(
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use 5.")
     seen: list[Found] = []
-    with torch.inference_mode(False), torch.enable_grad():
-        for trial in range(trials):
+    for trial in range(trials):
+        with torch.inference_mode(False), torch.enable_grad():
             drawn = draw(loop, seed + trial, trial)
             got = outputs_of(candidate, drawn)
             seen.append(compare(loop, drawn, got, seed + trial, coarse=trial == SQUARE))
-            if seen[-1].departure:
-                break
+        if seen[-1].departure:
+            break
     return verdict(seen, allowance(loop, 1).error)
 
 
@@ -81,26 +87,32 @@ def draw(loop: InnerLoop, seed: int, trial: int) -> Drawn:
     def reference(inputs: Inputs) -> dict[str, Tensor]:
         return {"outputs": run_loop(loop, **vars(inputs))[0].detach()}
 
-    sizes = edges(loop, trial)
-    if trial == SQUARE:
-        sizes |= square(loop, seed)
+    sizes = edges(loop, seed, trial)
     return draw_steady(loop, seed, reference, sizes=sizes, draws=1 if trial == SQUARE else DRAWS)
 
 
-def edges(loop: InnerLoop, trial: int) -> dict[str, int]:
+def edges(loop: InnerLoop, seed: int, trial: int) -> dict[str, int]:
     """Sizes of a trial at which code is most often wrong; those that are left out are random.
 
-    Long sequences that end in a chunk of one token, and in a whole one; a single token; a last
-    chunk that is cut in half; a single chunk.
+    Rows: batch, heads, tokens, widths. The trials of several chunks (the first, second and fourth)
+    have all of 1, more, K < V, K = V and K > V, since a single chunk may be read before its update;
+    the others have unequal widths above 1. Keys of width 1 keep Muon steady over many steps.
     """
-    chunk = loop.schedule.chunk
-    chunks = max(LONG // chunk, 2)
-    if trial <= SQUARE:
-        whole = trial == SQUARE and chunk > 1
-        return {"B": 2, "H": 2, "T": chunks * chunk if whole else ragged(loop, chunks)}
-    lengths = {2: 1, 3: 2 * chunk + chunk // 2, 4: chunk}
-    one = {"B": 1, "H": 1} if trial == 2 else {}
-    return {} if loop.net.tokens or trial not in lengths else {"T": lengths[trial], **one}
+    chunk, images = loop.schedule.chunk, bool(loop.net.tokens)
+    chunks, least = max(-(-LONG // chunk), 2), chunk if images else 1
+    half, few = 0 if images else -(-chunk // 2), chunk if chunk > least else 3 * chunk
+    low, mid, high = sorted(random.Random(seed).sample(range(2, 6), 3))
+    plan = (
+        (2, 2, ragged(loop, chunks), widths(loop, 1, (high, high + 1), low)),
+        (1, 3, chunks * chunk, square(loop, seed)),
+        (1, 1, least, widths(loop, mid, (high + 1, high), low)),
+        (2, 1, 2 * chunk + half, widths(loop, mid, (1,), 1)),
+        (3, 2, few, widths(loop, mid + 1, (low + 1, low), high + 1)),
+    )
+    if trial >= len(plan):
+        return {}
+    batch, heads, tokens, wide = plan[trial]
+    return {"B": batch, "H": heads, "T": tokens, **wide}
 
 
 def outputs_of(candidate: Callable[..., Tensor | tuple], drawn: Drawn) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, get_args
 
 import torch
@@ -190,15 +191,27 @@ def ragged(loop: InnerLoop, chunks: int) -> int:
     return chunks * loop.schedule.chunk + (0 if loop.net.tokens else 1)
 
 
+def widths(loop: InnerLoop, key: int, inner: tuple[int, ...], value: int) -> dict[str, int]:
+    """The widths of keys, of all layers between, by turns, and of values, by their names.
+
+    A convolution's weight has the pixels of its window for rows, so only the order of keys and
+    values can be kept: its channels are more than the pixels, as many, or `value`.
+    """
+    if isinstance(loop.net, DepthwiseConv):
+        pixels = loop.net.size**2
+        return {"D_v": pixels if key == value else pixels + value if key < value else value}
+    ends = {"D_k": key, "D_v": value}
+    names = dict.fromkeys(side.name for w in loop.net.weights for side in (w.rows, w.cols))
+    return ends | dict(zip([n for n in names if n not in ends], cycle(inner), strict=False))
+
+
 def square(loop: InnerLoop, seed: int) -> dict[str, int]:
     """Widths at which every weight is square, so that one that is transposed has its shape.
 
     All widths are one number from 2 to 5; a convolution has as many channels as its window pixels.
     """
-    if isinstance(loop.net, DepthwiseConv):
-        return {"D_v": loop.net.size**2}
-    names = {side.name for w in loop.net.weights for side in (w.rows, w.cols)}
-    return dict.fromkeys(sorted(names), random.Random(seed).randint(2, 5))
+    side = random.Random(seed).randint(2, 5)
+    return widths(loop, side, (side,), side)
 
 
 def _steps_by_one(loop: InnerLoop) -> bool:

@@ -25,11 +25,13 @@ def call(candidate: Callable[..., Any], given: Mapping[str, Any]) -> Any:
 
     given: q, k, v and others, by name. Parameters of these names get them, in any order and of
     any kind; q, k and v also go to the first three positional ones, whatever these are called.
-    `**kwargs` gets all that is left; `*args` without it gets, in order, what is left and not None.
+    `**kwargs` gets all that is left, by name; `*args` without it gets all that is left, in the
+    order given, with None for what the loop lacks, so that nothing takes another's place.
     What `functools.partial` has fixed stays. Parameters are read through it, `functools.wraps` and
     modules that wrap one (`torch.compile`, `nn.DataParallel`); where another wrapper passes on
-    more than the callable inside takes, that is left out. Raises `TypeError` for a required
-    parameter of another name.
+    more than the callable inside takes, that is left out; by position, only a None at the end is.
+    Raises `TypeError` for a required parameter of another name, and where too few are taken by
+    position.
     """
     read, fixed = parameters(candidate)
     offered = {name: x for name, x in given.items() if name not in fixed}
@@ -38,7 +40,7 @@ def call(candidate: Callable[..., Any], given: Mapping[str, Any]) -> Any:
         try:
             return invoke(candidate, *args, **kwargs)
         except TypeError as error:
-            extra = refused(error, [*offered])
+            extra = refused(error, offered)
             if extra is None:
                 raise
             del offered[extra]
@@ -104,7 +106,7 @@ def arranged(read: Signature, offered: Mapping[str, Any]) -> tuple[tuple[Any, ..
     bound.arguments.update({name: offered[own] for name, own in meaning.items() if own in offered})
     left = {name: x for name, x in offered.items() if name not in meaning.values()}
     if rest:
-        places = [n for n in left if n in LEADING or (not others and left[n] is not None)]
+        places = [n for n in left if n in LEADING or not others]
         bound.arguments[rest] = tuple(left.pop(name) for name in places)
     if others:
         bound.arguments[others] = left
@@ -112,7 +114,7 @@ def arranged(read: Signature, offered: Mapping[str, Any]) -> tuple[tuple[Any, ..
     return bound.args, bound.kwargs
 
 
-def refused(error: TypeError, offered: list[str]) -> str | None:
+def refused(error: TypeError, offered: Mapping[str, Any]) -> str | None:
     """Which input a wrapper passed on to a callable that does not take it; None if that is not it.
 
     A call with arguments that do not fit fails in the frame that calls, and only there; so an
@@ -129,8 +131,15 @@ def refused(error: TypeError, offered: list[str]) -> str | None:
         return name if name in forwarded and name in offered else None
     if (found := TOO_MANY.search(str(error))) and variadic:
         forwarded = local.get(code.co_varnames[count], ())
-        last = offered[-1]
-        return last if len(forwarded) > len(LEADING) and last not in LEADING else None
+        last = [*offered][-1]
+        if len(forwarded) <= len(LEADING) or last in LEADING:
+            return None
+        if offered[last] is not None:
+            raise TypeError(
+                f"`candidate` must take {', '.join(offered)} in this order behind *args; got a "
+                f"callable there that takes {found[1]}. Pass by name or use functools.wraps."
+            ) from error
+        return last
     return None
 
 

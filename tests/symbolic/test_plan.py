@@ -20,8 +20,8 @@ from ttt_proofs.loops import (
 )
 from ttt_proofs.program.coefficients import t
 from ttt_proofs.symbolic import inner_steps
-from ttt_proofs.symbolic.classes import classify, degree_in, transition
 from ttt_proofs.symbolic.linear_attention import linear_attention
+from ttt_proofs.symbolic.plan import degree_in, plan_of, planned, transition
 
 LAST = GradientStep(trained="last")
 
@@ -49,10 +49,10 @@ def test_the_class_is_read_off_the_form():
         (SquaredError(), "affine"),
         (AbstractLoss(), "sequential"),
     ):
-        assert classify(loop, linear_attention(InnerLoop(Linear(), loss)))[0] == found
+        assert planned(loop, linear_attention(InnerLoop(Linear(), loss)).value).word == found
     twice = linear_attention(InnerLoop(Linear(), SquaredError()))
-    squared = replace(twice, value=Mul((twice.value, twice.value)))
-    assert classify(loop, squared) == ("sequential", "the value is not affine in the state")
+    squared = planned(loop, Mul((twice.value, twice.value)))
+    assert (squared.word, squared.reason) == ("sequential", "the value is not affine in the state")
 
 
 def test_values_that_depend_on_the_state_within_a_chunk_count():
@@ -64,11 +64,12 @@ def test_values_that_depend_on_the_state_within_a_chunk_count():
         (AbstractLoss(), "sequential"),
     ):
         loop = InnerLoop(Features(), loss, LAST, schedule)
-        assert classify(loop, inner_steps.linear_attention(loop))[0] == found
+        assert planned(loop, inner_steps.linear_attention(loop).value).word == found
+        assert plan_of(loop).word == found
 
 
 def test_the_ladder_from_lact_to_linear_attention():
-    classes = {name: classify(loop, linear_attention(loop))[0] for name, loop in ladder().items()}
+    classes = {name: plan_of(loop).word for name, loop in ladder().items()}
     assert classes == {
         "baseline": "sequential",
         "v1": "sequential",
@@ -80,7 +81,7 @@ def test_the_ladder_from_lact_to_linear_attention():
     }
     static = replace(lact().update, trained="last", weight_norm=None)
     delta = replace(lact(), update=static, loss=SquaredError())
-    assert classify(delta, linear_attention(delta))[0] == "sequential"
+    assert plan_of(delta).word == "sequential"
 
 
 alpha, eta = (sp.IndexedBase(name)[t] for name in ("alpha", "eta"))
@@ -100,6 +101,6 @@ TRANSITIONS = [
 
 @pytest.mark.parametrize(("update", "gates"), TRANSITIONS, ids=[str(u) for u, _ in TRANSITIONS])
 def test_transitions_take_one_state_to_the_next(update, gates):
-    found = transition(InnerLoop(Linear(), Frobenius(), update))
+    found = transition(update.rule)
     assert sp.simplify(found - sp.Matrix(gates)).is_zero_matrix
     assert sum(found == sp.Matrix(g) for _, g in TRANSITIONS if g != gates) == 0
