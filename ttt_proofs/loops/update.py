@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache, cached_property
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args
 
 import sympy as sp
 
 from ..program.coefficients import Clock, Coefficient, choose
 from ..program.expressions import check_name, shown
-from ..program.rule_lines import Signature, signature, traced
+from ..program.operators import RUNNABLE
+from ..program.rule_lines import traced
 from ..program.rule_tracing import Constant, column_norm, operator, unknown_gate, zeros_like
-from ..program.rules import EPSILON, W_0, G, Rule, W, following
+from ..program.rules import EPSILON, Rule, following
 
 Rate = Literal["constant", "per_step", "per_token"]
 Place = Literal["inside", "outside"]
@@ -23,7 +22,7 @@ Train = Literal["all", "last"]
 
 # Names that can run; in proofs each is an abstract function, as any other name is.
 CLIPS = ("column_norm",)
-OPERATORS = ("muon", "muon_bfloat16")
+OPERATORS = tuple(RUNNABLE)
 NORMS = ("initial_norm",)
 
 TINY = Constant(EPSILON.name, 1e-5)  # keeps the norm of a zero column from dividing
@@ -85,6 +84,17 @@ class GradientStep:
     def loss_weight(self, weight: str) -> str | None:
         """The name of what weighs each token's loss in this weight's gradient, if anything does."""
         return f"{ETA}_{weight}" if self.rate == "per_token" else None
+
+    @property
+    def bare(self) -> GradientStep:
+        """The plain step of the same weights, with the same losses."""
+        rate, place = (self.rate, self.place) if self.rate == "per_token" else (None, "outside")
+        return GradientStep(rate, place, trained=self.trained)
+
+    @property
+    def buffers(self) -> dict[str, Callable[[Any], Any]]:
+        """The buffer that the momentum needs, as "M", and its start."""
+        return {M.name: zeros_like} if self.momentum else {}
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -156,9 +166,7 @@ def stepping(step: GradientStep) -> Callable[..., Any]:
 @cache
 def lines_of(step: GradientStep) -> Rule:
     """The rule of a gradient step."""
-    return traced(
-        stepping(step), dict.fromkeys(["M"] if step.momentum else [], zeros_like), step.coefficients
-    )
+    return traced(step.function, step.buffers, step.coefficients)
 
 
 def clipping(name: str) -> Callable[[Any], Any]:

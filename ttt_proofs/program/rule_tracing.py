@@ -60,7 +60,7 @@ class Node:
 
 def united(kinds: list[Varies]) -> Varies:
     """The entries that values differ in when they are taken together."""
-    found = {kind for kind in kinds if kind != "scalar"}
+    found: set[Varies] = set(kinds) - {"scalar"}
     return "scalar" if not found else found.pop() if len(found) == 1 else "entry"
 
 
