@@ -121,9 +121,9 @@ def gate_and_up(net: Net) -> tuple[str, str] | None:
     names = {X * weight.symbol: weight.name for weight in net.weights}
     x = sp.Symbol("x")
     for gate, up in permutations(features.args):
-        if isinstance(gate, ElementwiseApplyFunction) and {gate.expr, up} <= set(names):
-            if gate.function(x) == ACTIVATIONS["silu"](x):
-                return names[gate.expr], names[up]
+        entrywise = isinstance(gate, ElementwiseApplyFunction) and {gate.expr, up} <= set(names)
+        if entrywise and gate.function(x) == ACTIVATIONS["silu"](x):
+            return names[gate.expr], names[up]
     return None
 
 

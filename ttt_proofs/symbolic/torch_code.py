@@ -18,15 +18,17 @@ from ..loops import InnerLoop
 from ..loops.losses import F, V
 from ..loops.nets import Assignment
 from ..program.expressions import Windowed, WindowedAdjoint, gelu_tanh
+from ..program.operators import RUNNABLE
 from ..program.rules import W_0, G, Line, Rule, W, gate_of, inverse, operated
 from .gradients import adjoint, backward, forward, made
-from .torch_functions import FUNCTIONS, OPERATORS
+from .torch_functions import FUNCTIONS
 
 CALLS = {
     "sigmoid": "torch.sigmoid({})",
     "tanh": "torch.tanh({})",
     "step": "({0} > 0).to({0}.dtype)",
     "column_norm": "column_norm({})",
+    "root": "torch.sqrt({})",
 }
 
 
@@ -106,10 +108,10 @@ def operator_code(e: sp.Expr) -> str:
             f"only a concrete gate of columns can run; got the unknown {e.args[0]}. "
             "Choose a gate that is written out."
         )
-    if str(e.args[0]) not in OPERATORS:
+    if str(e.args[0]) not in RUNNABLE:
         raise ValueError(
             f"only a concrete operator can run; got {e.args[0]}. "
-            f"Choose one of {', '.join(OPERATORS)}."
+            f"Choose one of {', '.join(RUNNABLE)}."
         )
     return f"{e.args[0]}({scalar_code(e.args[1])})"
 
@@ -252,7 +254,8 @@ def loop_code(loop: InnerLoop) -> str:
     """
     texts = [*net_code(loop), *rule_code(loop)]
     whole = "\n".join([*texts, "windows(" if loop.net.window else ""])
-    used = [name for name in FUNCTIONS if f"{name}(" in whole]
-    functions = dict.fromkeys(f for name in used for f in FUNCTIONS[name])
-    pasted = [inspect.getsource(function).rstrip() for function in functions]
+    pasted: list[str] = []
+    for name, function in reversed(FUNCTIONS.items()):
+        if f"{name}(" in "\n".join([whole, *pasted]):
+            pasted.insert(0, inspect.getsource(function).rstrip())
     return "\n\n\n".join(["import torch", *pasted, *texts]) + "\n"
