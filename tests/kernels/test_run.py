@@ -128,7 +128,7 @@ def test_the_second_half_continues_the_first(case):
 @pytest.mark.parametrize("case", [*LOOPS["momentum"], LOOPS["features"][1]], ids=str)
 def test_the_accumulators_are_those_of_the_recurrence(case):
     x = inputs_of(case)
-    given = (case, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+    given = (case, x.q, x.k, x.v, x.weights, x.coefficients)
     _, found = real.kernel_form(*given)
     _, expected = forms.recurrent(*given)
     last = case.net.last.name
@@ -171,7 +171,7 @@ def test_what_has_no_kernel_is_told_why(case, words):
     assert words in str(real.obstacle(case))
     x = inputs_of(case, T=4)
     with pytest.raises(ValueError, match=f"this loop has none: .*{words}.* Use the parallel") as e:
-        real.kernel_form(case, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+        real.kernel_form(case, x.q, x.k, x.v, x.weights, x.coefficients)
     assert str(e.value).count(". ") == 1 and "\n" not in str(e.value)
 
 
