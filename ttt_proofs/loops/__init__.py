@@ -1,10 +1,13 @@
 """What is studied: `InnerLoop` = net + loss + update rule + schedule. SymPy, no torch."""
 
+from ..program.coefficients import Coefficient
 from ..program.expressions import ACTIVATIONS
+from ..program.rule_tracing import column_norm, operator, unknown_gate, zeros_like
 from .ladder import lact, ladder
 from .loop import InnerLoop, Schedule
 from .losses import AbstractLoss, Frobenius, Loss, SquaredError
 from .nets import MLP, AnyNet, Features, Linear, Net, Weight
+from .rule import Update
 from .systems import GLU, DepthwiseConv, SwiGLU
 from .update import GradientStep
 
@@ -14,6 +17,7 @@ __all__ = [
     "MLP",
     "AbstractLoss",
     "AnyNet",
+    "Coefficient",
     "DepthwiseConv",
     "Features",
     "Frobenius",
@@ -25,7 +29,12 @@ __all__ = [
     "Schedule",
     "SquaredError",
     "SwiGLU",
+    "Update",
     "Weight",
+    "column_norm",
     "lact",
     "ladder",
+    "operator",
+    "unknown_gate",
+    "zeros_like",
 ]

@@ -10,6 +10,7 @@ from ..program.expressions import CHUNK, shown
 from ..program.rules import Rule
 from .losses import Loss
 from .nets import Net, Weight
+from .rule import Update, check_update
 from .update import GradientStep
 
 Read = Literal["after_update", "before_update", "causal"]
@@ -89,19 +90,24 @@ class InnerLoop:
 
     net: Net
     loss: Loss
-    update: GradientStep = field(default_factory=GradientStep)
+    update: GradientStep | Update = field(default_factory=GradientStep)
     schedule: Schedule = field(default_factory=Schedule)
 
     __repr__ = shown
 
     def __post_init__(self) -> None:
-        kinds = {"net": Net, "loss": Loss, "update": GradientStep, "schedule": Schedule}
+        kinds = {
+            "net": (Net,),
+            "loss": (Loss,),
+            "update": (GradientStep, Update),
+            "schedule": (Schedule,),
+        }
         for name, kind in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind) or type(value) in (Net, Loss):  # these two are abstract
                 raise TypeError(
-                    f"`{name}` must be a {kind.__name__}; got "
-                    f"{getattr(self, name)!r}. See ttt_proofs.loops."
+                    f"`{name}` must be a {' or '.join(k.__name__ for k in kind)}; got "
+                    f"{value!r}. See ttt_proofs.loops."
                 )
         tokens = self.net.tokens
         if tokens not in (None, self.schedule.chunk):
@@ -109,13 +115,14 @@ class InnerLoop:
                 f"`chunk` must be {tokens}, the pixels of an image; got "
                 f"{self.schedule.chunk}. Give each image a chunk."
             )
-        rule = self.update
-        if tokens and rule.orthogonal:
+        check_update(self)
+        if tokens and self.rule.of_kind("operator"):
             raise ValueError(
-                "`orthogonal` must be None for a convolution, whose channels are "
-                f"apart; got {rule.orthogonal!r}. Leave it out."
+                "`update` must have no operator for a convolution, whose channels are "
+                f"apart; got {self.update!r}. Leave it out."
             )
-        plain = not (rule.clip or rule.orthogonal or rule.weight_norm) and self.schedule.steps == 1
+        states = len(self.rule.of_kind("state")) == len(self.rule)
+        plain = states and self.schedule.steps == 1
         if self.schedule.read == "causal" and not (plain and self.is_static):
             raise ValueError(
                 "`read` must not be 'causal' unless the features are static and the "
@@ -136,12 +143,15 @@ class InnerLoop:
     @property
     def is_static(self) -> bool:
         """Whether the features φ never change: nothing before the last layer is trained."""
-        return self.update.trained == "last" or self.net.has_static_features
+        return self.fast_weights == (self.net.last,) or self.net.has_static_features
 
     @property
     def fast_weights(self) -> tuple[Weight, ...]:
         """The weights that the inner loop updates, the last layer's last."""
-        return self.net.weights if self.update.trained == "all" else (self.net.last,)
+        trained = self.update.trained
+        if trained == "last":
+            return (self.net.last,)
+        return tuple(w for w in self.net.weights if trained == "all" or w.name in trained)
 
     @property
     def loss_weights(self) -> dict[str, str]:
@@ -152,5 +162,6 @@ class InnerLoop:
     @property
     def coefficients(self) -> dict[str, Coefficient]:
         """Everything that a run gives numbers for, by name, those that weigh losses included."""
+        own = dict(self.update.coefficients)
         weighing = dict.fromkeys(self.loss_weights.values(), Coefficient("token"))
-        return self.update.coefficients | weighing
+        return own | weighing | own

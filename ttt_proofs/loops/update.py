@@ -1,27 +1,20 @@
-"""Update rules: how a gradient moves a weight. Each is a few SymPy expressions."""
+"""Update rules: how a gradient moves a weight. A function of one entry, and a library of such."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import cache
+from typing import Any, Literal, get_args
 
 import sympy as sp
 
 from ..program.coefficients import Clock, Coefficient, choose
 from ..program.expressions import check_name, shown
-from ..program.rules import (
-    EPSILON,
-    W_0,
-    G,
-    Line,
-    Rule,
-    W,
-    column_norm,
-    following,
-    inverse,
-    operator,
-    unknown_gate,
-)
+from ..program.operators import RUNNABLE
+from ..program.rule_lines import traced
+from ..program.rule_tracing import Constant, column_norm, operator, unknown_gate, zeros_like
+from ..program.rules import EPSILON, Rule, following
 
 Rate = Literal["constant", "per_step", "per_token"]
 Place = Literal["inside", "outside"]
@@ -29,8 +22,10 @@ Train = Literal["all", "last"]
 
 # Names that can run; in proofs each is an abstract function, as any other name is.
 CLIPS = ("column_norm",)
-OPERATORS = ("muon", "muon_bfloat16")
+OPERATORS = tuple(RUNNABLE)
 NORMS = ("initial_norm",)
+
+TINY = Constant(EPSILON.name, 1e-5)  # keeps the norm of a zero column from dividing
 
 M, U, R, N = sp.symbols("M U R N")
 NEXT_M = following(M)
@@ -91,36 +86,29 @@ class GradientStep:
         return f"{ETA}_{weight}" if self.rate == "per_token" else None
 
     @property
-    def rule(self) -> Rule:
-        """The update as SymPy expressions, in order of computation.
+    def bare(self) -> GradientStep:
+        """The plain step of the same weights, with the same losses."""
+        rate, place = (self.rate, self.place) if self.rate == "per_token" else (None, "outside")
+        return GradientStep(rate, place, trained=self.trained)
 
-        M is the accumulator, R the gate of the clip, U what the operator makes of M, N the gate
-        of the weight normalisation.
+    @property
+    def buffers(self) -> dict[str, Callable[[Any], Any]]:
+        """The buffer that the momentum needs, as "M", and its start."""
+        return {M.name: zeros_like} if self.momentum else {}
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The update as code, of matrices `[..., rows, cols]` and coefficients that broadcast."""
+        return stepping(self)
+
+    @property
+    def rule(self) -> Rule:
+        """The lines of that code.
+
+        M is the buffer, R the gate of the clip, U what the operator makes of M, N the gate of the
+        weight normalisation.
         """
-        known = {name: c.symbol(name) for name, c in self.coefficients.items()}
-        eta, alpha = known.get(ETA, sp.Integer(1)), known.get(ALPHA, sp.Integer(0))
-        inside, outside = (eta, sp.Integer(1)) if self.place == "inside" else (sp.Integer(1), eta)
-        sign = 1 if self.ascent else -1
-        first, later = (sign, 1) if self.orthogonal else (1, sign)
-        lines, constants = [], {}
-        step = inside * G
-        if self.clip:
-            lines.append(Line(R, clipped(self.clip, step), "gate"))
-            step = lines[-1].seen * step
-        if self.momentum or self.orthogonal:
-            lines.append(Line(M, first * step + alpha * M))
-            step = lines[-1].seen
-        if self.orthogonal:
-            lines.append(Line(U, operator(self.orthogonal, step), "operator"))
-            step = lines[-1].seen
-        moved = W + later * outside * step
-        if self.weight_norm:
-            restored = (restoring(self.weight_norm, x) for x in (moved, W_0))
-            lines.append(Line(N, next(restored), "gate", next(restored)))
-            moved = lines[-1].seen * moved
-            constants = {EPSILON: 1e-5} if self.weight_norm in NORMS else {}
-        lines.append(Line(W, moved))
-        return Rule(tuple(lines), (M,) if self.momentum else (), tuple(constants.items()))
+        return lines_of(self)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -152,17 +140,46 @@ class GradientStep:
                 check_name(field, getattr(self, field))
 
 
-def clipped(name: str, step: sp.Expr) -> sp.Expr:
+def stepping(step: GradientStep) -> Callable[..., Any]:
+    """The code of a gradient step."""
+    way = 1 if step.ascent else -1
+    first, later = (way, 1) if step.orthogonal else (1, way)
+
+    def rule(W: Any, g: Any, M: Any = 0, *, W_0: Any, eta: Any = 1, alpha: Any = 0) -> Any:
+        inside, outside = (eta, 1) if step.place == "inside" else (1, eta)
+        moved = inside * g
+        if step.clip:
+            moved = clipping(step.clip)(moved) * moved
+        moved = first * moved
+        if step.momentum:
+            moved = M = moved + alpha * M
+        if step.orthogonal:
+            moved = operator(step.orthogonal)(moved)
+        weight = W + later * (outside * moved)
+        if step.weight_norm:
+            weight = restoring(step.weight_norm, weight, W_0) * weight
+        return (weight, M) if step.momentum else weight
+
+    return rule
+
+
+@cache
+def lines_of(step: GradientStep) -> Rule:
+    """The rule of a gradient step."""
+    return traced(step.function, step.buffers, step.coefficients)
+
+
+def clipping(name: str) -> Callable[[Any], Any]:
     """The gate of a clip: `1 / (‖step‖ + 1)`, or an unknown function of each column."""
-    return inverse(column_norm(step) + 1) if name in CLIPS else unknown_gate(name, step)
+    return (lambda step: 1 / (column_norm(step) + 1)) if name in CLIPS else unknown_gate(name)
 
 
-def restoring(name: str, moved: sp.Expr) -> sp.Expr:
+def restoring(name: str, moved: Any, first: Any) -> Any:
     """The gate of a normalisation: `‖W_0‖ / (‖moved‖ + ε)`, or an unknown one of each column.
 
     An unknown normalisation may be another for each column of each weight, as it may depend on
     where they started.
     """
     if name in NORMS:
-        return column_norm(W_0) * inverse(column_norm(moved) + EPSILON)
-    return unknown_gate(name, moved, varies=True)
+        return column_norm(first) / (column_norm(moved) + TINY)
+    return unknown_gate(name, varies=True)(moved)

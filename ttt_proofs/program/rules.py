@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import sympy as sp
-from sympy.core.symbol import Str
 
 W, G = sp.symbols("W G")
 W_0 = sp.Symbol("W_0")  # the weight before the first step
@@ -34,6 +33,10 @@ class inverse(sp.Function):
     """`1 / x`, a named quantity: the checker does not divide."""
 
 
+class root(sp.Function):
+    """The square root of an entry."""
+
+
 class gate_of(sp.Function):
     """An unknown gate: `gate_of(name, x, varies)`, a function of the column of x.
 
@@ -49,24 +52,15 @@ class operated(sp.Function):
     name = property(lambda self: self.args[0].name)
 
 
-def operator(name: str, x: sp.Expr) -> sp.Expr:
-    """The entry of what the named operator makes of the matrix with entry x."""
-    return operated(Str(name), x)
-
-
-def unknown_gate(name: str, x: sp.Expr, *, varies: bool = False) -> sp.Expr:
-    """The named, otherwise unknown, function of the column with entry x."""
-    return gate_of(Str(name), x, sp.true if varies else sp.false)
-
-
 @dataclass(frozen=True)
 class Line:
     """One assignment, `target ← expression`, at step t.
 
     kind: "state", a matrix of which the lines after this one see the new value as
     `following(target)`; "gate", one number for each column, seen as `target[t]`, or as
-    `target[t + 1]` where the gate is on the new weight, which is where `start` says what the gate
-    of the first weight would be; "operator", a matrix, seen as `target`, made of one state.
+    `target[t + 1]` where it is made of new values, which is where `start` says what it is at
+    time 0: the gate of the first weight, or 0; "operator", a matrix, seen as `target`, made of
+    one state.
     """
 
     target: sp.Symbol
