@@ -7,14 +7,16 @@ It knows nothing of what is made of these functions: no program, no table, no ge
     loop.update.function(W, g, *buffers, **c)    -> W, or (W, *buffers), as they are next
     loop.update.buffers                          from names to functions W -> the first buffer
 
-Each is called on one sequence of one head at a time, the loss on one token at a time, so nothing
-can mix; `torch.vmap` makes these calls at once where it can, to the same effect. Coefficients
-that tell rows, columns or entries apart come to the update as `[rows, 1]`, `[1, cols]` and
-`[rows, cols]`, others as one number.
+A keyword `W_0` of the update is given the weight before the first step. Functions are called on
+one sequence of one head at a time, the loss on one token at a time, so nothing can mix;
+`torch.vmap` makes these calls at once where it can, to the same effect. Coefficients that tell
+rows, columns or entries apart come to the update as `[rows, 1]`, `[1, cols]` and `[rows, cols]`,
+others as one number.
 """
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -110,10 +112,8 @@ class _Loop:
     update: Each = field(init=False)
 
     def __post_init__(self) -> None:
-        loop = self.given.loop
-        self.net, self.loss, self.update = (
-            Each(part.function) for part in (loop.net, loop.loss, loop.update)
-        )
+        parts: tuple[Any, ...] = (self.given.loop.net, self.given.loop.loss, self.given.loop.update)
+        self.net, self.loss, self.update = (Each(part.function) for part in parts)
 
     def read(self, x: Tensor, weights: Weights) -> Tensor:
         """The net's outputs `[n, L, V]`."""
@@ -181,8 +181,10 @@ class _Loop:
     ) -> tuple[Weights, Buffers]:
         """The weights and buffers after an update of the chunk with that number."""
         weights, buffers = dict(weights), {name: dict(old) for name, old in buffers.items()}
-        numbers = {name: x[number] for name, x in self.coefficients.items()}
         for name, slope in slopes.items():
+            numbers = {name: x[number] for name, x in self.coefficients.items()}
+            if "W_0" in inspect.signature(self.update.function).parameters:
+                numbers["W_0"] = self.weights[name]
             old = [weights[name], *(each[name] for each in buffers.values())]
             made = self.update(weights[name], slope, *old[1:], **numbers)
             made = of_shape("update", made, [list(x.shape[1:]) for x in old])
@@ -232,7 +234,8 @@ def of_steps(given: Given, name: str, chunks: list[slice]) -> list[Tensor]:
 def run(given: Given) -> tuple[Tensor, Weights]:
     """Every chunk in turn: the outputs `[B, H, T, V]`, and the final weights."""
     batch, heads, length, _ = given.q.shape
-    if not batch * heads * length:  # nothing to call a function on
+    if not batch * heads * length:
+        try_on_zeros(given)  # since nothing else calls what may be abstract
         return torch.zeros_like(given.v), given.weights
     loop, schedule = prepared(given), given.loop.schedule
     weights, buffers = loop.weights, loop.start()
@@ -254,6 +257,26 @@ def run(given: Given) -> tuple[Tensor, Weights]:
             outputs.append(loop.read(asked, reader))
     final = {name: w.unflatten(0, (batch, heads)) for name, w in weights.items()}
     return torch.cat(outputs, dim=1).unflatten(0, (batch, heads)), final
+
+
+def try_on_zeros(given: Given) -> None:
+    """Run one chunk of zeros, so that what is abstract raises also where there are no tokens."""
+    loop, length = given.loop, given.loop.schedule.chunk
+    leading = {"loop": (), "step": (1, 1), "token": (1, length)}
+
+    def zeros(x: Tensor, *sizes: int) -> Tensor:
+        return x.new_zeros((*sizes, *x.shape[len(sizes) :]))
+
+    numbers = {
+        name: zeros(x, *leading[loop.coefficients[name].every])
+        for name, x in given.coefficients.items()
+    }
+    weights = {name: zeros(w, 1) for name, w in given.weights.items()}
+    q, k, v = (
+        x.new_zeros((1, x.shape[1], length, x.shape[3])) for x in (given.q, given.k, given.v)
+    )
+    if q.numel():
+        run(Given(loop, q, k, v, weights, numbers, False))
 
 
 def first_gradient(given: Given) -> Weights:
