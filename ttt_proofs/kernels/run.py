@@ -20,7 +20,6 @@ from torch import Tensor
 
 from ..loops import InnerLoop, Net
 from ..loops.losses import F
-from ..loops.nets import X
 from ..parallel import forms
 from ..parallel.calls import form
 from ..parallel.chunks import Outputs
@@ -66,7 +65,7 @@ def operator_by_token(code: TorchLoop) -> Operator | Refusal:
     """The operator for single tokens that does just what the lines of the update say."""
     loop, schedule, plain = (
         code.loop,
-        code.loop.schedule,
+        code.schedule,
         "kernels take one plain step for each token",
     )
     numbers = [code.coefficients[name] for name in code.numbers]
@@ -118,12 +117,12 @@ def gate_and_up(net: Net) -> tuple[str, str] | None:
     features = net.features.xreplace(known)
     if not isinstance(features, sp.HadamardProduct) or len(features.args) != 2:
         return None
-    names = {X * weight.symbol: weight.name for weight in net.weights}
+    names = {net.traced.input * w.symbol: w.name for w in net.weights}
     x = sp.Symbol("x")
     for gate, up in permutations(features.args):
-        if isinstance(gate, ElementwiseApplyFunction) and {gate.expr, up} <= set(names):
-            if gate.function(x) == ACTIVATIONS["silu"](x):
-                return names[gate.expr], names[up]
+        entrywise = isinstance(gate, ElementwiseApplyFunction) and {gate.expr, up} <= set(names)
+        if entrywise and gate.function(x) == ACTIVATIONS["silu"](x):
+            return names[gate.expr], names[up]
     return None
 
 
@@ -218,7 +217,7 @@ def by_token(
     initial_state: State | None,
 ) -> Outputs:
     """The loop by one of the operators for single tokens."""
-    last, schedule = code.last, code.loop.schedule
+    last, schedule = code.last, code.schedule
     if schedule.query == "key":
         q = k
     x, y = k.transpose(1, 2), v.transpose(1, 2)  # matrices for each head
@@ -267,7 +266,7 @@ def by_token(
         )
     else:
         o, final = additive(code, q, k, weighed(values, own * moved), weights, state, options)
-    if code.loop.net.gate is not None:
+    if code.gated:
         o = code.outputs(q.transpose(1, 2), o.transpose(1, 2), **weights).transpose(1, 2)
     every = {name: w.expand(v.shape[0], *w.shape).to(final.dtype) for name, w in weights.items()}
     return o, State(every | {last: final}, held)

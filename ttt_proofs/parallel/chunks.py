@@ -125,7 +125,7 @@ def chunks(
     apart: bool = False,
 ) -> Chunks:
     """The inputs of a loop as its forms take them; a convolution's channels are always `apart`."""
-    shape, schedule, window = v.shape, code.loop.schedule, code.loop.net.window
+    shape, schedule, window = v.shape, code.schedule, code.window
     batch, tokens, _, width = shape
     length = max(1, min(schedule.chunk, tokens))
     steps = -(-tokens // length)

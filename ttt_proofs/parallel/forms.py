@@ -62,7 +62,7 @@ def recurrent(
     first = dict(zip(weights, others, strict=True))
     code = torch_loop(loop)
     x = chunks(code, q, k, v, first, coefficients or {}, initial_state)
-    last, schedule = code.last, code.loop.schedule
+    schedule = code.schedule
     causal = schedule.read == "causal"
     now, held = x.weights | x.now, x.held
     length = x.k.shape[3] if causal else 1
@@ -73,8 +73,8 @@ def recurrent(
         rows = dict(zip(x.rows, (row * each for row in rows_n), strict=True))
         given, before = at(x.coefficients, n).values(), now
         for _ in range(schedule.steps):
-            made = code.outputs(k_n, code.features(k_n, **now) @ now[last], **now)
-            gradients = code.gradients(k_n, code.cotangent(made, v_n), rows, **now)
+            slope = code.cotangent(code.net(k_n, **now), v_n)
+            gradients = code.gradients(k_n, slope, rows, **now)
             moved = {
                 name: code.update(
                     g, now[name], *(m[name] for m in held.values()), *given, x.weights[name]
@@ -85,7 +85,7 @@ def recurrent(
             held = {m: {n: s[i] for n, s in moved.items()} for i, m in enumerate(held, start=1)}
         state = before if schedule.read == "before_update" else now
         q_n = q_n.transpose(2, 3) if causal else q_n  # [B, H, readings, tokens of each, K]
-        made = code.outputs(q_n, code.features(q_n, **state) @ state[last], **state)
+        made = code.net(q_n, **state)
         outputs.append(made.transpose(2, 3) if causal else made)
         if causal:  # the last reading has seen all of the chunk
             now, *others = (
@@ -124,7 +124,7 @@ def chunked(
     if along is fold and k.shape[1] > size:
         whole = Piece(q, k, v, coefficients or {})
         return in_segments(size, code, whole, weights, initial_state, tile=tile, features=features)
-    gated = code.loop.net.gate is not None and code.affine  # another map for each column
+    gated = code.gated and code.affine  # another map for each column
     x = chunks(code, q, k, v, weights, coefficients or {}, initial_state, apart=gated)
     name, t = code.last, tiles(code, x, tile, features)
     held = [each[name] for each in x.held.values()]
@@ -157,7 +157,7 @@ def segment(code: TorchLoop, k: Tensor, v: Tensor, tile: int) -> int:
     """How many tokens to work on at once: on a CPU, as many as its cache holds."""
     if k.device.type != "cpu":
         return k.shape[1]
-    chunk = code.loop.schedule.chunk
+    chunk = code.schedule.chunk
     unit = max(tile // chunk, 1) * chunk
     batch, _, heads, width = k.shape
     return unit * max(1, CACHED // max(1, batch * heads * max(width, v.shape[-1]) * unit))
@@ -247,7 +247,7 @@ def attention(
         return like.new_zeros(*x.q.shape[:2], 0, 0)
     steps, rows = max(1, x.steps), x.rows[code.last].flatten(2, 3)
     c = weighing(code, numbers(x, steps), rows, steps)
-    causal = code.loop.schedule.read == "causal"
+    causal = code.schedule.read == "causal"
     within = weighed(seen(code, c, steps)[..., : -c.entering], x.k.shape[3], causal)[:, :, 0]
     queries, keys = (y.flatten(2, 3) for y in featured(code, x))
     scores = (queries @ keys.mT) * (sign(code.loop) * within * rows.mT).to(queries.dtype)

@@ -75,7 +75,7 @@ def weighing(
     `like` gives dtype and device. apart: whether the gradients of a step's updates are told
     apart, as they must be if they differ.
     """
-    each, names = code.loop.schedule.steps, (*code.buffers, "W")
+    each, names = code.schedule.steps, (*code.buffers, "W")
     columns = steps * (each if apart else 1)
     tiles = [x.shape[:-1] for x in numbers.values() if isinstance(x, Tensor) and x.ndim]
     shape = (*(torch.broadcast_shapes(*tiles) if tiles else (1, 1, 1)), 1, columns + len(names))

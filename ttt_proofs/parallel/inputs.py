@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..loops import InnerLoop, Net
 from ..program.coefficients import Coefficient
+from ..program.expressions import KEY, UNIT, VALUE
 from .state import State
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -117,7 +118,7 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
             f"`weights` must have {', '.join(names)}; got "
             f"{', '.join(map(str, weights)) or 'none'}. Pass one tensor for each."
         )
-    sizes = {"D_k": k.shape[-1], "D_v": v.shape[-1]}
+    sizes = {KEY.name: k.shape[-1], VALUE.name: v.shape[-1], UNIT.name: 1}
     if loop.net.window:
         sizes[loop.net.last.rows.name] = loop.net.window[0] ** 2
     for weight in loop.net.weights:

@@ -44,7 +44,7 @@ class Piece:
 
     def cut(self, start: int, stop: int, code: TorchLoop) -> Piece:
         """Tokens from start to stop; numbers per step are those of the chunks that they touch."""
-        length = code.loop.schedule.chunk
+        length = code.schedule.chunk
         along = {
             "token": slice(start, stop),
             "step": slice(start // length, -(-stop // length)),

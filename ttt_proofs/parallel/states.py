@@ -105,7 +105,7 @@ def worked_out(
     """
     first = {name: held[code.last] for name, held in x.held.items()} | {"W": x.now[code.last]}
     dtype = x.now[code.last].dtype
-    known: Known = {name: every(y, code.loop.schedule.steps) for name, y in x.coefficients.items()}
+    known: Known = {name: every(y, code.schedule.steps) for name, y in x.coefficients.items()}
     known |= {"G": moved.to(dtype), "W_0": x.weights[code.last].to(dtype)}
     last: dict[str, Tensor] = {}
     for stage in code.stages:
@@ -135,7 +135,7 @@ def states(
     code: TorchLoop, x: Chunks, queries: Tensor, keys: Tensor, tile: int, along: Along = fold
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What the last layer makes of the queries, `[B, H, N, L, V]`, and the last states."""
-    each, read = code.loop.schedule.steps, code.loop.schedule.read
+    each, read = code.schedule.steps, code.schedule.read
     values = constant_values(code, x)
     g = repeated(gradients(code, x, keys, values), each, 2)
     steps = max(1, min(tile // x.k.shape[3], x.steps)) * each

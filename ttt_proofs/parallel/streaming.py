@@ -132,7 +132,7 @@ def feed(
     must end with a chunk, or be the `last`; else `ValueError`, as for lengths that do not match.
     """
     code = torch_loop(loop)
-    schedule, waiting = code.loop.schedule, stream.waiting
+    schedule, waiting = code.schedule, stream.waiting
     length, early = schedule.chunk, schedule.read == "before_update"
     tokens = waiting + q.shape[1]
     whole = tokens // length * length
@@ -171,7 +171,7 @@ def feed(
 
 def check_lengths(code: TorchLoop, stream: Stream, piece: Piece) -> None:
     """Raise `ValueError` unless all tensors have the tokens, or the new chunks, of one piece."""
-    tokens, chunk = piece.q.shape[1], code.loop.schedule.chunk
+    tokens, chunk = piece.q.shape[1], code.schedule.chunk
     if stream.closed and tokens:
         raise ValueError(
             "a stream must not go on after its last piece, which ended with a short "

@@ -152,7 +152,7 @@ class Tiles:
 
 def tiles(code: TorchLoop, x: Chunks, tokens: int, made: Features | None = None) -> Tiles:
     """A loop's chunks, as many in a tile as have `tokens` tokens together, one at least."""
-    schedule, affine = code.loop.schedule, code.affine
+    schedule, affine = code.schedule, code.affine
     length, each, causal = x.k.shape[3], schedule.steps, schedule.read == "causal"
     copies = each if affine else 1  # where values depend on the state, a step's updates differ
     steps = max(1, min(tokens // (length * copies), x.steps))
@@ -195,8 +195,8 @@ def tiles(code: TorchLoop, x: Chunks, tokens: int, made: Features | None = None)
 
 def seen(code: TorchLoop, c: Weighing, steps: int) -> Tensor:
     """What each step of a tile is read with, `[B, H, N', steps, columns]`."""
-    each = code.loop.schedule.steps
-    if code.loop.schedule.read == "before_update":
+    each = code.schedule.steps
+    if code.schedule.read == "before_update":
         return c.state[..., : steps * each : each, :]
     return c.state[..., each::each, :]
 

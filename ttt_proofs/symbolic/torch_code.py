@@ -8,7 +8,8 @@ cuts, and its W `[..., D_w, 1]`, so that to correlate is to multiply.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from keyword import iskeyword
 
 import sympy as sp
@@ -17,42 +18,85 @@ from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 from ..loops import InnerLoop
 from ..loops.losses import F, V
 from ..loops.nets import Assignment
-from ..program.expressions import Windowed, WindowedAdjoint, gelu_tanh
+from ..program.expressions import (
+    UNIT,
+    InverseWidth,
+    Ones,
+    RowFunction,
+    RowFunctionPullback,
+    Windowed,
+    WindowedAdjoint,
+)
+from ..program.operations import ENTRYWISE, ROWWISE
+from ..program.operators import RUNNABLE
 from ..program.rules import W_0, G, Line, Rule, W, gate_of, inverse, operated
 from .gradients import adjoint, backward, forward, made
-from .torch_functions import FUNCTIONS, OPERATORS
+from .torch_functions import FUNCTIONS
 
 CALLS = {
-    "sigmoid": "torch.sigmoid({})",
-    "tanh": "torch.tanh({})",
     "step": "({0} > 0).to({0}.dtype)",
     "column_norm": "column_norm({})",
+    "root": "torch.sqrt({})",
 }
 
 
-def matrix_code(matrix: sp.MatrixExpr) -> str:
+@dataclass(frozen=True)
+class Sizes:
+    """Where a function of the code reads widths: for each, `tensor.shape[axis]`; of a tensor's
+    dtype and device, `like`.
+    """
+
+    like: str = "X"
+    known: Mapping[sp.Expr, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, *symbols: sp.MatrixSymbol) -> Sizes:
+        """The widths of these matrices, of which the first is like all others."""
+        found: dict[sp.Expr, str] = {UNIT: "1"}
+        for symbol in symbols:
+            for axis in (-2, -1):
+                found.setdefault(symbol.shape[axis], f"{symbol.name}.shape[{axis}]")
+        return cls(symbols[0].name, found)
+
+
+def matrix_code(matrix: sp.MatrixExpr, sizes: Sizes = Sizes()) -> str:
     """A matrix expression as PyTorch writes it."""
+
+    def code(part: sp.MatrixExpr) -> str:
+        return matrix_code(part, sizes)
+
     if isinstance(matrix, sp.MatrixSymbol):
         return matrix.name
     if isinstance(matrix, sp.Transpose):
-        return f"{matrix_code(matrix.arg)}.mT"
+        return f"{code(matrix.arg)}.mT"
     if isinstance(matrix, sp.MatAdd):
-        return "(" + " + ".join(map(matrix_code, matrix.args)) + ")"
+        return "(" + " + ".join(map(code, matrix.args)) + ")"
     if isinstance(matrix, sp.HadamardProduct):
-        return "(" + " * ".join(map(matrix_code, matrix.args)) + ")"
+        return "(" + " * ".join(map(code, matrix.args)) + ")"
     if isinstance(matrix, sp.MatMul):
         coefficient, factors = matrix.as_coeff_matrices()
-        product = " @ ".join(map(matrix_code, factors))
+        product = " @ ".join(map(code, factors))
         return f"({product})" if coefficient == 1 else f"({scalar_code(coefficient)} * {product})"
     if isinstance(matrix, ElementwiseApplyFunction):
         (argument,) = matrix.function.variables
-        inner = sp.Symbol(matrix_code(matrix.expr))
+        inner = sp.Symbol(code(matrix.expr))
         return f"({scalar_code(matrix.function.expr.subs(argument, inner).doit())})"
+    if isinstance(matrix, Ones | sp.ZeroMatrix):
+        made = "new_ones" if isinstance(matrix, Ones) else "new_zeros"
+        rows, cols = (sizes.known[side] for side in matrix.shape)
+        return f"{sizes.like}.{made}({rows}, {cols})"
     if isinstance(matrix, Windowed):
-        return " @ ".join(map(matrix_code, matrix.args))
+        return " @ ".join(map(code, matrix.args))
     if isinstance(matrix, WindowedAdjoint):
         function, cotangent = matrix.args
-        return f"({matrix_code(function.args[0])}.mT @ {matrix_code(cotangent)})"
+        return f"({code(function.args[0])}.mT @ {code(cotangent)})"
+    if isinstance(matrix, RowFunction) and matrix.is_known:
+        return ROWWISE[matrix.name].code.format(code(matrix.rows_of))
+    if isinstance(matrix, RowFunctionPullback) and matrix.args[0].is_known:
+        function, cotangent = matrix.args
+        body = ROWWISE[function.name].code.format("x")
+        pulled = f"torch.func.vjp(lambda x: {body}, {code(function.rows_of)})[1]"
+        return f"{pulled}({code(cotangent)})[0]"
     raise ValueError(
         "only a loop with a concrete net and loss can run; this one has an abstract "
         f"{type(matrix).__name__}. Choose a named one."
@@ -63,6 +107,8 @@ def scalar_code(e: sp.Expr) -> str:
     """A scalar expression as PyTorch writes it; symbols are Python names."""
     if isinstance(e, sp.Indexed):
         return python_name(e.base.label.name)
+    if isinstance(e, InverseWidth):
+        return e.code
     if e.is_Symbol:
         return python_name(e.name)
     if e.is_Rational:
@@ -77,18 +123,24 @@ def scalar_code(e: sp.Expr) -> str:
         return repr(float(e))
     if isinstance(e, sp.Pow) and e.exp.is_Integer and e.exp > 0:
         return f"{scalar_code(e.base)} ** {e.exp}"
-    if isinstance(e, gelu_tanh):
-        return scalar_code(gelu_tanh.expression(e.args[0]))
-    if isinstance(e, sp.Derivative | sp.Subs) and e.has(gelu_tanh):
-        x = sp.Symbol("x")
-        (inner,) = e.args[0].args if isinstance(e, sp.Derivative) else e.point
-        derivative = gelu_tanh.expression(x).diff(x)
-        return scalar_code(derivative.subs(x, inner))
     if isinstance(e, gate_of | operated):
         return operator_code(e)
+    return function_of_entry(e)
+
+
+def function_of_entry(e: sp.Expr) -> str:
+    """An entrywise function, or the derivative of one that is kept whole, by the table."""
+    if isinstance(e, sp.Derivative | sp.Subs):
+        derived = e if isinstance(e, sp.Derivative) else e.args[0]
+        name = type(derived.args[0]).__name__
+        (inner,) = derived.args[0].args if e is derived else e.args[2]
+        first = isinstance(derived, sp.Derivative) and derived.derivative_count == 1
+        if first and name in ENTRYWISE and ENTRYWISE[name].slope:
+            return ENTRYWISE[name].slope.format(scalar_code(inner))
     name = type(e).__name__
-    if name in CALLS:
-        return CALLS[name].format(scalar_code(e.args[0]))
+    if name in CALLS or (name in ENTRYWISE and len(e.args) == 1):
+        code = CALLS[name] if name in CALLS else ENTRYWISE[name].code
+        return code.format(scalar_code(e.args[0]))
     raise ValueError(f"only a concrete activation can run; got `{e}`. Choose one in ACTIVATIONS.")
 
 
@@ -106,10 +158,10 @@ def operator_code(e: sp.Expr) -> str:
             f"only a concrete gate of columns can run; got the unknown {e.args[0]}. "
             "Choose a gate that is written out."
         )
-    if str(e.args[0]) not in OPERATORS:
+    if str(e.args[0]) not in RUNNABLE:
         raise ValueError(
             f"only a concrete operator can run; got {e.args[0]}. "
-            f"Choose one of {', '.join(OPERATORS)}."
+            f"Choose one of {', '.join(RUNNABLE)}."
         )
     return f"{e.args[0]}({scalar_code(e.args[1])})"
 
@@ -119,9 +171,11 @@ def python_name(name: str) -> str:
     return f"{name}_" if iskeyword(name) else name
 
 
-def function_code(name: str, inputs: list[str], lines: list[Assignment], result: str) -> str:
+def function_code(
+    name: str, inputs: list[str], lines: list[Assignment], result: str, sizes: Sizes
+) -> str:
     """A Python function: assignments, then the result."""
-    body = [f"    {symbol.name} = {matrix_code(value)}" for symbol, value in lines]
+    body = [f"    {symbol.name} = {matrix_code(value, sizes)}" for symbol, value in lines]
     return "\n".join([f"def {name}({', '.join(inputs)}):", *body, f"    return {result}"])
 
 
@@ -159,6 +213,10 @@ def weighed(lines: list[Assignment], loop: InnerLoop) -> list[Assignment]:
 def net_code(loop: InnerLoop) -> list[str]:
     """The functions of net and loss: features, outputs, cotangent, values, gradients."""
     net, weights = loop.net, [weight.name for weight in loop.net.weights]
+    if net.window and (net.program or net.gate is not None):
+        raise ValueError(
+            f"only a convolution that is all of a net can run; got {net}. Leave out the rest."
+        )
     layer = made(net)
     program, through = list(net.program), list(forward(net))
     symbols = [symbol for symbol, _ in through] + [weight.symbol for weight in net.weights]
@@ -171,15 +229,19 @@ def net_code(loop: InnerLoop) -> list[str]:
     found = ", ".join(f"'{w.name}': {adjoint(w.symbol).name}" for w in loop.fast_weights)
     loss = loop.loss.gradient
     loss = loss.subs(V, -V).doit() if loop.schedule.negate_values else loss
-    slope = adjoint(F).name
+    slope, pair = adjoint(F).name, Sizes.of(F, V)
+    sizes = Sizes.of(net.traced.input, *(w.symbol for w in net.weights))
+
+    def function(name: str, given: list[str], lines: list[Assignment], result: str) -> str:
+        return function_code(name, ["X", *given, *weights], lines, result, sizes)
+
     return [
-        function_code(
-            "features", ["X", *weights], live(program, {net.features}), net.features.name
-        ),
-        function_code("outputs", ["X", layer.name, *weights], gated, F.name),
-        function_code("cotangent", [F.name, V.name], [], matrix_code(loss)),
-        function_code("values", ["X", slope, *weights], into, adjoint(layer).name),
-        function_code("gradients", ["X", slope, "rows", *weights], lines, f"{{{found}}}"),
+        function("net", [], live(through, {F}), F.name),
+        function("features", [], live(program, {net.features}), net.features.name),
+        function("outputs", [layer.name], gated, F.name),
+        function_code("cotangent", [F.name, V.name], [], matrix_code(loss, pair), pair),
+        function("values", [slope], into, adjoint(layer).name),
+        function("gradients", [slope, "rows"], lines, f"{{{found}}}"),
     ]
 
 
@@ -242,7 +304,7 @@ def rule_code(loop: InnerLoop) -> list[str]:
 def loop_code(loop: InnerLoop) -> str:
     """The loop's pieces as the text of a Python module.
 
-    `features(X, ...)` is φ; `outputs(X, F, ...)` gates what the last layer makes of them, if the
+    `net(X, ...)` is the net; `features(X, ...)` is φ; `outputs(X, F, ...)` gates what the last layer makes of them, if the
     net has a gate; `cotangent(F, V)` is the loss' gradient in the outputs, `values(X, dF, ...)`
     the one before the gate; `gradients(X, dF, rows, ...)` has those of the fast weights, in
     which row l, token l, counts `rows[name][..., l, 0]` times.
@@ -252,7 +314,8 @@ def loop_code(loop: InnerLoop) -> str:
     """
     texts = [*net_code(loop), *rule_code(loop)]
     whole = "\n".join([*texts, "windows(" if loop.net.window else ""])
-    used = [name for name in FUNCTIONS if f"{name}(" in whole]
-    functions = dict.fromkeys(f for name in used for f in FUNCTIONS[name])
-    pasted = [inspect.getsource(function).rstrip() for function in functions]
+    pasted: list[str] = []
+    for name, function in reversed(FUNCTIONS.items()):
+        if f"{name}(" in "\n".join([whole, *pasted]):
+            pasted.insert(0, inspect.getsource(function).rstrip())
     return "\n\n\n".join(["import torch", *pasted, *texts]) + "\n"

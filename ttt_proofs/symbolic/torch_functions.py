@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..program.operators import muon, muon_bfloat16
+from ..program.operators import RUNNABLE
 
 
 def column_norm(x: torch.Tensor) -> torch.Tensor:
@@ -33,11 +33,5 @@ def windows(x: torch.Tensor, size: int, height: int, width: int) -> torch.Tensor
     return seen.flatten(5).flatten(1, 3)
 
 
-# What each name needs, in order of definition.
-FUNCTIONS: dict[str, tuple[Callable, ...]] = {
-    "column_norm": (column_norm,),
-    "muon": (muon,),
-    "muon_bfloat16": (muon, muon_bfloat16),
-    "windows": (windows,),
-}
-OPERATORS = ("muon", "muon_bfloat16")
+# In order of definition: each calls none after it.
+FUNCTIONS: dict[str, Callable] = {"column_norm": column_norm, **RUNNABLE, "windows": windows}

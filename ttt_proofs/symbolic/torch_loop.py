@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import sympy as sp
 
-from ..loops import InnerLoop
+from ..loops import InnerLoop, Schedule
 from ..program.coefficients import Coefficient
 from ..program.rules import G, Line, Rule
 from .plan import Plan, plan_of, reads
@@ -61,6 +61,9 @@ class Stage:
 class TorchLoop:
     """The functions that `loop_code` writes and its text, and what the forms are chosen by.
 
+    gated: whether the net has an output gate; affine: whether values depend on the state, which
+    they do by an affine map; numbers: the coefficients of the update, all but those that weigh
+    losses; fast: the weights that move; last: the last layer's, which is the state.
     steps: the lines of the update in order; buffers: the states that it has beside the weight.
     stages: the same lines, by what depends on what; empty where the loop is sequential. folded:
     the gates that multiply each gradient, and nothing else, so that values may have them instead.
@@ -70,6 +73,7 @@ class TorchLoop:
 
     loop: InnerLoop
     source: str
+    net: Callable
     features: Callable
     outputs: Callable
     cotangent: Callable
@@ -77,10 +81,15 @@ class TorchLoop:
     gradients: Callable
     update: Callable
     windows: Callable | None
+    schedule: Schedule
+    window: tuple[int, int, int] | None
+    gated: bool
+    affine: bool
     steps: tuple[Step, ...]
     buffers: tuple[str, ...]
     coefficients: Mapping[str, Coefficient]
     loss_weights: Mapping[str, str]
+    numbers: tuple[str, ...]
     fast: tuple[str, ...]
     last: str
     plan: Plan
@@ -88,16 +97,6 @@ class TorchLoop:
     folded: tuple[str, ...]
     way: Way | None
     refusal: str | None
-
-    @property
-    def affine(self) -> bool:
-        """Whether values depend on the state, which they do by an affine map."""
-        return self.plan.word == "affine"
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The coefficients of the update: all but those that weigh losses."""
-        return tuple(n for n in self.coefficients if n not in self.loss_weights.values())
 
     def __reduce__(self) -> tuple[Callable[..., TorchLoop], tuple[InnerLoop, str]]:
         return compiled, (self.loop, self.source)
@@ -216,16 +215,21 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
 
     steps = {line.target.name: step(line) for line in rule.lines}
     way, refusal = way_of(rule, plan)
-    functions = ("features", "outputs", "cotangent", "values", "gradients", "update")
+    functions = ("net", "features", "outputs", "cotangent", "values", "gradients", "update")
     return TorchLoop(
         loop,
         source,
         *(names[name] for name in functions),
         windows=names.get("windows"),
+        schedule=loop.schedule,
+        window=loop.net.window,
+        gated=loop.net.gate is not None,
+        affine=plan.word == "affine",
         steps=tuple(steps.values()),
         buffers=tuple(s.name for s in rule.buffers),
-        coefficients=loop.coefficients,
-        loss_weights=loop.loss_weights,
+        coefficients=dict(loop.coefficients),
+        loss_weights=dict(loop.loss_weights),
+        numbers=tuple(n for n in loop.coefficients if n not in loop.loss_weights.values()),
         fast=tuple(w.name for w in loop.fast_weights),
         last=loop.net.last.name,
         plan=plan,
