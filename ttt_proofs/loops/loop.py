@@ -143,7 +143,8 @@ class InnerLoop:
     @property
     def is_static(self) -> bool:
         """Whether the features φ never change: nothing before the last layer is trained."""
-        return self.fast_weights == (self.net.last,) or self.net.has_static_features
+        only_last = self.update.trained != "all" and self.fast_weights == (self.net.last,)
+        return only_last or self.net.has_static_features
 
     @property
     def fast_weights(self) -> tuple[Weight, ...]:
