@@ -94,6 +94,11 @@ class Net:
         return None
 
     @property
+    def window(self) -> tuple[int, int, int] | None:
+        """Size of a window of pixels, height and width of an image; None for any other net."""
+        return None
+
+    @property
     def obstacle(self) -> str | None:
         """Why the theorems do not cover this net; None where they do."""
         return None

@@ -131,6 +131,11 @@ class DepthwiseConv(Net):
         return self.height * self.width
 
     @property
+    def window(self) -> tuple[int, int, int]:
+        """As given."""
+        return self.size, self.height, self.width
+
+    @property
     def axes(self) -> dict[str, tuple[str, ...]]:
         """Pixels and offsets have two coordinates each."""
         return {CHUNK.name: ("Y", "X"), WINDOW.name: ("D_y", "D_x")}
