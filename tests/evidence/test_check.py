@@ -25,7 +25,7 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 from ttt_proofs.parallel import forms
-from ttt_proofs.symbolic.torch_code import compiled, torch_loop
+from ttt_proofs.symbolic.torch_loop import compiled, torch_loop
 
 LINEAR = InnerLoop(Linear(), Frobenius())
 DELTA = InnerLoop(Linear(), SquaredError(), GradientStep("per_step"))
@@ -538,7 +538,7 @@ def test_muon_on_the_other_side_of_a_square_is_another_result_in_bfloat16(monkey
     fault = source.replace("G.shape[-2] >= G.shape[-1]", "G.shape[-2] > G.shape[-1]")
     assert fault != source
     assert check(reduce(loop).recurrent, loop)
-    other = compiled(fault)
+    other = compiled(loop, fault)
     monkeypatch.setattr(forms, "torch_loop", lambda _: other)
     for seed in range(4):
         seen = check(partial(run_as, loop), loop, seed=seed, trials=2)

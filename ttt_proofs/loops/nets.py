@@ -13,7 +13,7 @@ from typing import Any
 
 import sympy as sp
 
-from ..program.expressions import CHUNK, WINDOW, shown
+from ..program.expressions import CHUNK, UNIT, WINDOW, shown
 from ..program.lowering import Program, read_net
 from ..program.operations import Abstract, check_name, named
 
@@ -114,6 +114,11 @@ class Net:
     def window(self) -> tuple[int, int, int] | None:
         """Size of a window of pixels, height and width of an image; None for any other net."""
         return self.traced.window
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The widths of which the net leaves no choice: a bias's one row, a window's pixels."""
+        return {UNIT.name: 1} | ({WINDOW.name: self.window[0] ** 2} if self.window else {})
 
     @property
     def obstacle(self) -> str | None:
