@@ -14,6 +14,7 @@ from torch import nn
 from ttt_proofs import check, reduce
 from ttt_proofs.loops import (
     MLP,
+    AbstractLoss,
     DepthwiseConv,
     Features,
     Frobenius,
@@ -260,7 +261,8 @@ def test_what_is_no_candidate_is_one_sentence(candidate, told):
     [
         InnerLoop(Features(), Frobenius()),
         InnerLoop(MLP(2, "act"), Frobenius()),
-        InnerLoop(MLP(2, bias=True), Frobenius()),
+        InnerLoop(Linear(), AbstractLoss()),
+        InnerLoop(Linear(), Frobenius(), GradientStep(clip="own")),
     ],
     ids=str,
 )
