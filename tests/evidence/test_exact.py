@@ -284,7 +284,7 @@ def test_no_claim_can_be_made_to_suit_the_primes():
             assert evidence.status == "refuted" and set(evidence.primes).isdisjoint(primes)
         # that a function takes two arguments for one is no better
         f = [App("f", (), (Lam((), a),)) for a in (X, Add((X, product_of(primes))))]
-        assert exact_witness(claim(*f), (), seed=0).status == "refuted"
+        assert exact_witness(claim(f[0], f[1]), (), seed=0).status == "refuted"
     assert exact_witness(*powers(61), seed=0).status == "refuted"  # x^(2^61) = x² mod 2^61 - 1
     drawn = [
         exact_witness(TRUE["commutes"], (), seed=0).primes,
