@@ -268,6 +268,14 @@ def test_coefficients_that_many_primes_may_divide_worsen_the_bound(first):
     assert evidence(60).status == "undecided"
 
 
+def test_the_bound_holds_at_the_sizes_of_each_trial():
+    part = momentum.derive().parts[0]
+    widths = [Var(f"w{k}", f"D{k}") for k in range(12)]
+    for given in ((part.statement, part.proof.definitions), delayed(1, *widths)):
+        points = Points(*given, seed=0)
+        assert points.error_bound_log2() >= max(map(points.bound_log2, points.shapes))
+
+
 def product_of(primes: tuple[int, ...]) -> Mul:
     """Their product, from numbers that a term may hold."""
     halves = [(p >> 30, p & (2**30 - 1)) for p in primes]

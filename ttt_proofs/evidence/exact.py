@@ -99,14 +99,14 @@ def exact_witness(
 ) -> Evidence:
     """Whether both sides of a claim agree at random points of two large prime fields.
 
-    Each trial has sizes: widths 2 to 3 and times 0 to at least 2 in the first; then widths of 0 to
-    3 that hold every two sizes of every two widths, at times 0 to 4; then random ones, widths 1 to
-    3, the last time 0 to 4. A width is never 0 if the claim is about an entry along it. Both primes
-    are drawn, uniformly from those between 2^60 and 2^61; then for each of them a value for every
-    entry of every free symbol, uniform modulo p. Unknown functions are random oracles: a fresh
-    uniform value for each new argument. Sides are compared at all indices that the sizes allow,
-    t = 0 included. Where these would be more than 256, some of the widths that index them are
-    smaller, even 1, and times end earlier, though not before 2.
+    Each trial has sizes: widths 2 to 3 and times 0 to at least 2 in the first; then widths of 0, 1
+    and more, any two of these for any two widths together, at times 0 to 4; then random ones,
+    widths 1 to 3, the last time 0 to 4. A width is never 0 if the claim is about an entry along it.
+    Both primes are drawn, uniformly from those between 2^60 and 2^61; then for each of them a value
+    for every entry of every free symbol, uniform modulo p. Unknown functions are random oracles: a
+    fresh uniform value for each new argument. Sides are compared at all indices that the sizes
+    allow, t = 0 included. Where these would be more than 256, times end earlier, though not before
+    2, or some of the widths that index them are smaller, even 1.
 
     The error bound. Fix a trial's sizes. Both sides are polynomials with rational coefficients in
     the free entries and in the n values asked of functions. Suppose that at one index they differ.
@@ -118,9 +118,8 @@ def exact_witness(
     point is a root modulo p, which has probability at most d / p for the degree d (Schwartz and
     Zippel). So it vanishes modulo both primes with probability at most r² with
     r = k / 2^53 + d / 2^60. `error_bound_log2` is the logarithm of the sum of r² over the sides'
-    difference and all pairs, with the largest H and d that occur, for the trial where it is
-    largest: a bound for each trial at whose sizes some entry shows the difference, whichever these
-    are.
+    difference and all pairs, with the largest H, d and n of all trials: a bound for each trial at
+    whose sizes some entry shows the difference, whichever these are.
 
     It covers the sizes drawn, and no others; and it treats sigmoid, tanh and step as unknown
     functions that obey their differential equations, and slots of them, root, inverse and operators
