@@ -15,7 +15,7 @@ from torch import Tensor
 from .checker.definitions import ONE, sum_over
 from .checker.proof import Theorem
 from .checker.terms import Mul, Term
-from .loops import GradientStep, InnerLoop, Schedule
+from .loops import InnerLoop, Schedule
 from .parallel import forms
 from .parallel.chunks import Outputs
 from .parallel.inputs import Number, Rates, Weights, check_inputs
@@ -382,14 +382,12 @@ def reduce(loop: InnerLoop) -> Reduction:
 
 
 def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:
-    """The gradient of each trained weight; of the update, only rates of tokens enter it."""
-    rate, place = ("per_token", "inside") if loop.update.rate == "per_token" else (None, "outside")
-    update = GradientStep(rate=rate, place=place, trained=loop.update.trained)
+    """The gradient of each fast weight; of the update, only the loss weights enter it."""
     return theorems_of(
         InnerLoop(
             loop.net,
             loop.loss,
-            update,
+            loop.update.bare,
             Schedule(chunk=loop.net.tokens or 1, negate_values=loop.schedule.negate_values),
         )
     )
