@@ -7,7 +7,7 @@ closed form of the update's recurrence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -39,10 +39,10 @@ from . import theory
 from .bridge import index, place, product, scalar, variables
 from .gates import applied
 from .prover import Prover
-from .recurrence import Closed, NotCoveredError, i, solve
+from .recurrence import Affine, Closed, NotCoveredError, affine, i, solve
 from .theory import NOW, T
 
-PAST, EARLIER = Var("i", TIME), Var("j", TIME)
+PAST = Var("i", TIME)
 
 
 @dataclass(frozen=True)
@@ -203,15 +203,35 @@ def operated(
             f"the theorems assume operators that are taken of gradients; {operator.target} is "
             f"taken of {state}, which {closed[state].input} leads to. Use one operator."
         )
-    if state not in loop.rule.buffers:  # it is the step's own gradient
-        own = sign(loop) * sp.expand(loop.rule[state]).coeff(G).subs(t, i)
-        held: Term = product([written(loop, own, 1), substitute(stored, there)])
-    else:
-        earlier = EARLIER if closed[state].depth == 0 else Var("u", TIME)  # j is in the weight
-        found = sign(loop) * closed[state].weight(sp.Symbol(earlier.name, integer=True), i)
-        each = product([written(loop, found, 1), substitute(stored, there | {PAST: ix(earlier)})])
-        held = Sum(earlier, at(0), ix(PAST), each)
-    return applied(operator.expression, place(outer), Lam(inner, held))
+    buffers = {s: found for s, found in closed.items() if s in loop.rule.buffers}
+    line = loop.rule.line(state)
+    made = affine(line, loop.rule, buffers) if state not in buffers else None
+    own = written(loop, sign(loop) * (made.direct if made else sp.Integer(0)).subs(t, i), 1)
+    held = [product([own, substitute(stored, there)])] if made and made.direct != 0 else []
+    for weight, last in earlier(state, made, buffers):
+        n = Var("j" if all(c.depth == 0 for c in buffers.values()) else "u", TIME)  # j is inside
+        found = sign(loop) * weight(sp.Symbol(n.name, integer=True))
+        each = product([written(loop, found, 1), substitute(stored, there | {PAST: ix(n)})])
+        held.append(Sum(n, at(0), ix(PAST, last), each))
+    whole = held[0] if len(held) == 1 else Add(tuple(held))
+    return applied(operator.expression, place(outer), Lam(inner, whole))
+
+
+def earlier(
+    state: sp.Symbol, made: Affine | None, buffers: dict[sp.Symbol, Closed]
+) -> Iterator[tuple[Callable[[sp.Expr], sp.Expr], int]]:
+    """How earlier steps come into what step i gives an operator, and how late the last is.
+
+    By the state itself, if it is a buffer, or else by those that it is made of.
+    """
+    if made is None:
+        yield lambda step: buffers[state].weight(step, i), 0
+        return
+    for factors, late in ((made.new, 0), (made.old, -1)):
+        for by, factor in factors.items():
+            if factor != 0:
+                weight = buffers[by].weight
+                yield lambda step, f=factor, w=weight, n=late: f.subs(t, i) * w(step, i + n), late
 
 
 def each_outer_product(loop: InnerLoop) -> Form:
@@ -294,6 +314,11 @@ def predicate(loop: InnerLoop) -> tuple[Equation, ...]:
     return tuple(parts)
 
 
+def newest(loop: InnerLoop) -> Ix:
+    """Where ranges are cut: at t, or as much before it as old values come late."""
+    return ix(T, -max(closed.late for closed in closed_forms(loop).values()))
+
+
 def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], int]]:
     """Prove by induction what the last layer's states are after t steps.
 
@@ -311,7 +336,7 @@ def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], in
         for source in [*steps, *assumed]:  # new values first: they bring in the old ones
             if prover.applies(number, source):
                 number = prover.use(number, source)
-        steps.append(prover.rearrange(number, goal.right, NOW))
+        steps.append(prover.rearrange(number, goal.right, newest(loop)))
     return {
         name: partial(prover.induct, T, parts, bases, steps, pick)
         for pick, name in enumerate(names)
@@ -341,4 +366,4 @@ def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proo
             number = prover.use(number, known.get(name, partial(prover.definition, name))())
     for gradient in gradients:
         number = prover.use(number, gradient)
-    return prover.claim(number, goal, NOW if causal else None)
+    return prover.claim(number, goal, newest(loop) if causal else None)

@@ -27,13 +27,15 @@ class NotCoveredError(ValueError):
 class Closed:
     """`decay(u)` multiplies the start, `weight(i, u)` the `input` of step i, after step u.
 
-    depth: how many sums there are within one another in the weight.
+    depth: how many sums there are within one another in the weight; late: how many of the values
+    that lead from an input to the state, one after another, are old ones.
     """
 
     decay: Callable[[sp.Expr], sp.Expr]
     weight: Kernel
     input: sp.Symbol = G
     depth: int = 0
+    late: int = 0
 
 
 def solve(recurrence: Rule) -> dict[sp.Symbol, Closed]:
@@ -114,4 +116,5 @@ def solve_one(line: Line, rule: Rule, solved: dict[sp.Symbol, Closed]) -> Closed
         own = found.direct.subs(t, step) * kept(step + 1, last)
         return sp.Add(own, *passed(step, last))
 
-    return Closed(lambda last: kept(sp.Integer(0), last), weight, found.source, depth)
+    late = max((solved[by].late + (found.old[by] != 0) for by in through), default=0)
+    return Closed(lambda last: kept(sp.Integer(0), last), weight, found.source, depth, late)
