@@ -18,7 +18,7 @@ from .checker.terms import Mul, Term
 from .loops import InnerLoop, Schedule
 from .parallel import forms
 from .parallel.chunks import Outputs
-from .parallel.inputs import Number, Rates, Weights, check_inputs
+from .parallel.inputs import Coefficients, Weights, check_inputs
 from .parallel.maps import Along, fold
 from .parallel.rounding import amplification
 from .parallel.sharding import Given, Group, across, agreed, alike
@@ -31,10 +31,7 @@ from .symbolic.parts import NotCoveredError, attention_form, gradient_part
 from .symbolic.plan import Parallel, plan_of, transition
 from .symbolic.records import digest
 from .symbolic.torch_code import loop_code
-
-
-class NotParallelError(ValueError):
-    """The loop has no parallel form; the message names the obstruction."""
+from .symbolic.torch_loop import torch_loop
 
 
 @dataclass(frozen=True)
@@ -116,22 +113,22 @@ class Reduction:
         v: Tensor,
         *,
         weights: Weights,
-        rate: Rates = None,
-        momentum: Number | None = None,
+        coefficients: Coefficients | None = None,
         initial_state: State | None = None,
     ) -> Outputs:
         """Outputs `[B, T, H, V]` and the final state, step after step.
 
         q, k `[B, T, H, K]`, v `[B, T, H, V]`, weights `[H, rows, cols]`, all of one floating
-        dtype; rate and momentum are numbers, `[B, N, H]` if per step, N = ceil(T / chunk), and
-        `[B, T, H]` if per token, where the rate is a dict with one for each trained weight.
-        The final `State` maps the names of all the net's weights, trained or not, to
-        `[B, H, rows, cols]`; given as `initial_state`, with the same `weights`, the next tokens go
-        on from there, at the start of a chunk. Raises `ValueError` or
+        dtype. coefficients: exactly those of `loop.coefficients`, by name: a number if there is
+        one for the loop, `[B, N, H]` per step, N = ceil(T / chunk), and `[B, T, H]` per token;
+        those of rows, columns or entries have these sizes after H.
+        The final `State` maps the names of all the net's weights, fast or not, to
+        `[B, H, rows, cols]`, and has the buffers; given as `initial_state`, with the same
+        `weights`, the next tokens go on from there, at the start of a chunk. Raises `ValueError` or
         `TypeError` in one sentence if shapes, dtypes or numbers are off. Source: Section 3.
         """
-        check_inputs(self.loop, q, k, v, weights, rate, momentum, initial_state)
-        return forms.recurrent(self.loop, q, k, v, weights, rate, momentum, initial_state)
+        check_inputs(self.loop, q, k, v, weights, coefficients, initial_state)
+        return forms.recurrent(self.loop, q, k, v, weights, coefficients, initial_state)
 
     def amplification(
         self,
@@ -140,8 +137,7 @@ class Reduction:
         v: Tensor,
         *,
         weights: Weights,
-        rate: Rates = None,
-        momentum: Number | None = None,
+        coefficients: Coefficients | None = None,
         initial_state: State | None = None,
         directions: int = 4,
     ) -> float:
@@ -158,8 +154,8 @@ class Reduction:
         """
         if not isinstance(directions, int) or isinstance(directions, bool) or directions < 1:
             raise ValueError(f"`directions` must be a positive integer; got {directions!r}. Use 4.")
-        check_inputs(self.loop, q, k, v, weights, rate, momentum, initial_state)
-        given = {"q": q, "k": k, "v": v, "weights": weights, "rate": rate, "momentum": momentum}
+        check_inputs(self.loop, q, k, v, weights, coefficients, initial_state)
+        given = {"q": q, "k": k, "v": v, "weights": weights, "coefficients": coefficients}
         given["initial_state"] = initial_state
 
         def run(**inputs: Any) -> Tensor:
@@ -174,8 +170,7 @@ class Reduction:
         v: Tensor,
         *,
         weights: Weights,
-        rate: Rates = None,
-        momentum: Number | None = None,
+        coefficients: Coefficients | None = None,
         initial_state: State | None = None,
         tile: int = TILE,
         along: Along = fold,
@@ -183,18 +178,20 @@ class Reduction:
         """The same outputs and final state, without a loop over time in the heavy part.
 
         Tiles of about `tile` tokens: masked attention within each (Section 6.2, Appendix H), and
-        affine maps of the state from one to the next, combined by `along`; in the composed class
-        a scan, an operator on each step, and a sum. Time and memory grow linearly with T.
+        affine maps of the state from one to the next, combined by `along`; in the composed class,
+        and where coefficients tell rows, columns or entries apart, scans of a state for each step,
+        and operators between them. Time and memory grow linearly with T.
         Raises `NotParallelError`, with the obstruction, for a sequential loop; otherwise as
         `recurrent`.
         """
-        self.check(q, k, v, weights, rate, momentum, initial_state, tile)
-        return self.tiled(q, k, v, weights, rate, momentum, initial_state, tile=tile, along=along)
+        self.check(q, k, v, weights, coefficients, initial_state, tile)
+        return self.tiled(q, k, v, weights, coefficients, initial_state, tile=tile, along=along)
 
     @property
     def tiled(self) -> Callable[..., Outputs]:
         """The parallel form of the class, on inputs that have been checked."""
-        return partial(forms.parallel(self.loop), self.loop)
+        code = torch_loop(self.loop)
+        return partial(forms.parallel(code), code)
 
     def check(
         self,
@@ -202,8 +199,7 @@ class Reduction:
         k: Tensor,
         v: Tensor,
         weights: Weights,
-        rate: Rates,
-        momentum: Number | None,
+        coefficients: Coefficients | None,
         initial_state: State | None,
         tile: int,
     ) -> int:
@@ -211,16 +207,12 @@ class Reduction:
         self.must_be_parallel()
         if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
             raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")
-        check_inputs(self.loop, q, k, v, weights, rate, momentum, initial_state)
+        check_inputs(self.loop, q, k, v, weights, coefficients, initial_state)
         return q.shape[1]
 
     def must_be_parallel(self) -> None:
         """Raise `NotParallelError`, with the obstruction, for a sequential loop."""
-        if self.parallel == "sequential":
-            raise NotParallelError(
-                f"a parallel form is required; this loop is sequential: "
-                f"{self.reason}. Use .recurrent."
-            )
+        forms.parallel(self.loop)
 
     def sharded(
         self,
@@ -229,8 +221,7 @@ class Reduction:
         v: Tensor,
         *,
         weights: Weights,
-        rate: Rates = None,
-        momentum: Number | None = None,
+        coefficients: Coefficients | None = None,
         initial_state: State | None = None,
         tile: int = TILE,
         group: Group = None,
@@ -247,14 +238,16 @@ class Reduction:
         """
 
         def given() -> Given:
-            tokens = self.check(q, k, v, weights, rate, momentum, initial_state, tile)
+            tokens = self.check(q, k, v, weights, coefficients, initial_state, tile)
             sizes = {"batch": len(q), "heads": q.shape[2], "K": q.shape[3], "V": v.shape[3]}
             of = {"loop": str(self.loop), "dtype": q.dtype, "device": q.device.type, "tile": tile}
-            return Given(tokens, of | sizes | alike(weights, rate, momentum, initial_state))
+            return Given(
+                tokens, of | sizes | alike(self.loop, weights, coefficients or {}, initial_state)
+            )
 
         agreed(given, self.loop.schedule.chunk, group)
         return self.tiled(
-            q, k, v, weights, rate, momentum, initial_state, tile=tile, along=across(group)
+            q, k, v, weights, coefficients, initial_state, tile=tile, along=across(group)
         )
 
     def attention(
@@ -263,27 +256,23 @@ class Reduction:
         k: Tensor,
         *,
         weights: Weights,
-        rate: Rates = None,
-        momentum: Number | None = None,
+        coefficients: Coefficients | None = None,
     ) -> Tensor:
         """The effective attention matrix `[B, H, T, T]`: what v̂ of token s weighs in output t.
 
         `O = Φ(Q) S_0 + A V̂`, with V̂ minus the loss' gradient in the outputs (plus, for ascent):
-        for the Frobenius loss and descent V̂ is V itself. Rates of tokens are in A; an output gate
-        is not. A convolution has a matrix for each channel: `[B, H · C, T, T]`. For loops whose
+        for the Frobenius loss and descent V̂ is V itself. Weights of tokens' losses are in A; an
+        output gate is not. A convolution has a matrix for each channel: `[B, H · C, T, T]`. For
+        loops whose coefficients are of whole matrices and whose
         values do not depend on the state (additive or gated); raises `NotParallelError` for the
         others, and as `recurrent` for wrong inputs. Source: Section 6.2, Appendix H.
         """
-        if self.parallel not in ("additive", "gated"):
-            raise NotParallelError(
-                "an attention matrix needs the additive or the gated class; "
-                f"got {self.parallel}: {self.reason}. Use .recurrent."
-            )
+        forms.must_be_attention(torch_loop(self.loop))
         last = weights.get(self.loop.net.last.name) if isinstance(weights, Mapping) else None
         wide = last.shape[-1] if isinstance(last, Tensor) and last.ndim else 1
         v = k[..., :1].expand(*k.shape[:-1], wide) if isinstance(k, Tensor) and k.ndim else k
-        check_inputs(self.loop, q, k, v, weights, rate, momentum)
-        return forms.attention(self.loop, q, k, weights, rate, momentum)
+        check_inputs(self.loop, q, k, v, weights, coefficients)
+        return forms.attention(self.loop, q, k, weights, coefficients)
 
     def code(self) -> str:
         """The PyTorch text of the loop's pieces, written from the proved expressions."""

@@ -17,17 +17,22 @@ def numbers(values):
 
 
 def scalars(value):
-    """A rate or momentum as the oracle takes it: tuples are one number a step or a token."""
-    if isinstance(value, dict):
-        return {name: scalars(x) for name, x in value.items()}
-    return numbers(value)[..., 0] if isinstance(value, tuple) else value and float(value)
+    """A coefficient as the oracle takes it: tuples are one number a step or a token."""
+    return numbers(value)[..., 0] if isinstance(value, tuple) else float(value)
+
+
+def named(rate, momentum):
+    """A rate, or those of each weight, and a momentum under their coefficients' names."""
+    rates = {f"eta_{name}": x for name, x in rate.items()} if isinstance(rate, dict) else None
+    given = {"eta": rate, "alpha": momentum} if rates is None else rates | {"alpha": momentum}
+    return {name: x for name, x in given.items() if x is not None}
 
 
 def play(run, loop, qkv, weights, rate, momentum):
     """Run an example of one sequence, one head and widths of 1, in plain numbers."""
     start = {name: numbers([w])[0] for name, w in weights.items()}
-    momentum = 0.0 if momentum == 0 else scalars(momentum)
-    o, final = run(loop, *map(numbers, qkv), weights=start, rate=scalars(rate), momentum=momentum)
+    given = {name: scalars(x) for name, x in named(rate, momentum).items()}
+    o, final = run(loop, *map(numbers, qkv), weights=start, coefficients=given)
     return o.flatten().tolist(), {name: w.item() for name, w in final.items()}
 
 
@@ -49,26 +54,26 @@ def sample(loop, batch=2, length=5, heads=2, key=3, value=2, hidden=4, seed=7, d
     return (q, k, draw(batch, length, heads, value)), weights
 
 
-def sample_scalars(loop, batch=2, length=5, heads=2, seed=8):
-    """A rate and a momentum for a loop: positive, all different."""
+def sample_coefficients(loop, batch=2, length=5, heads=2, seed=8):
+    """The coefficients of a loop: positive, all different; momenta are larger than rates."""
     generator = torch.Generator().manual_seed(seed)
-    steps = -(-length // loop.schedule.chunk)
-
-    def draw(kind, shift):
-        shape = {"constant": (), "per_step": (batch, steps, heads)}
-        size = shape.get(kind, (batch, length, heads))
-        return shift + torch.rand(size, generator=generator, dtype=torch.float64) / 2
-
-    rule = loop.update
-    rate = None if rule.rate is None else draw(rule.rate, 0.1)
-    if rule.rate == "per_token":
-        rate = {weight.name: draw(rule.rate, 0.1) for weight in loop.fast_weights}
-    return rate, None if rule.momentum is None else draw(rule.momentum, 0.3)
+    shapes = {
+        "loop": (),
+        "step": (batch, -(-length // loop.schedule.chunk), heads),
+        "token": (batch, length, heads),
+    }
+    given = {}
+    for name in [*loop.loss_weights.values(), *loop.coefficients]:
+        if name not in given:
+            shape = shapes[loop.coefficients[name].every]
+            low = 0.3 if name == "alpha" else 0.1
+            given[name] = low + torch.rand(shape, generator=generator, dtype=torch.float64) / 2
+    return given
 
 
 @contextmanager
-def faulty(folder, module, sound, fault):
-    """A copy of the oracle in which one text of one module, there once, is another: `run_loop`."""
+def faulty(folder, module, sound, fault, run="run_loop"):
+    """A copy of the oracle in which one text of one module, there once, is another: its `run`."""
     name = f"faulty_{folder.name}"
     shutil.copytree(Path(reference.__file__).parent, folder / name)
     file = folder / name / f"{module}.py"
@@ -79,7 +84,7 @@ def faulty(folder, module, sound, fault):
     shutil.rmtree(folder / name / "__pycache__", ignore_errors=True)
     sys.path.insert(0, str(folder))
     try:
-        yield importlib.import_module(name).run_loop
+        yield getattr(importlib.import_module(name), run)
     finally:
         sys.path.remove(str(folder))
         for loaded in [other for other in sys.modules if other.partition(".")[0] == name]:

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from tests.reference.samples import faulty, numbers, play, sample, sample_scalars
+from tests.reference.samples import faulty, numbers, play, sample, sample_coefficients
 from ttt_proofs.loops import (
     GLU,
     MLP,
@@ -374,7 +374,7 @@ WINDOW = torch.tensor([9.0, 9, 9, 2, 1, -1, 9, 9, 9], dtype=torch.float64).view(
 def row(run):
     """The outputs and how the window moves."""
     k, v = numbers((1, 2, 3)), numbers((1, 0, 2))
-    o, final = run(ROW, k, k, v, weights={"W": WINDOW}, rate=1.0)
+    o, final = run(ROW, k, k, v, weights={"W": WINDOW}, coefficients={"eta": 1.0})
     return o.flatten().tolist(), (final["W"][0] - WINDOW).flatten().tolist()
 
 
@@ -470,7 +470,7 @@ def test_muon_in_bfloat16_rounds_at_every_operation(shape):
 def test_convolution_is_that_of_torch(size):
     loop = InnerLoop(DepthwiseConv(size, 2, 4), Frobenius(), GradientStep(), Schedule(8))
     (q, k, v), weights = sample(loop, batch=3, length=8, heads=2, value=3)
-    o, _ = run_loop(loop, q, k, v, weights=weights, rate=0.0)
+    o, _ = run_loop(loop, q, k, v, weights=weights, coefficients={"eta": 0.0})
     images = q.permute(0, 2, 3, 1).reshape(3, 6, 2, 4)
     windows = weights["W"].mT.reshape(6, 1, size, size)
     wanted = torch.conv2d(images, windows, padding=size // 2, groups=6)
@@ -497,20 +497,20 @@ PLANTED = [
     ("rule", "(moved, norms[name])", "(moved, column_norms(state[name]))"),
     ("rule", "matrix.to(torch.bfloat16)", "matrix.to(torch.float32)"),
     ("rule", "_muon(matrix.to(torch.bfloat16))", "_muon(matrix).to(torch.bfloat16)"),
-    ("arguments", ".mean(1, keepdim=True)", ".sum(1, keepdim=True)"),
-    ("arguments", ".mean(1, keepdim=True)", ".sum(1, keepdim=True) / chunk"),
-    ("arguments", ".mean(1, keepdim=True)", "[:, :1]"),
-    ("oracle", "rate[:, :, here] for", "rate[:, :, : here.stop - here.start] for"),
-    ("oracle", "per_token * each[name] if name in each else per_token", "per_token"),
-    ("oracle", "per_token * each[name] if", "per_token * next(iter(each.values())) if"),
-    ("oracle", "memory, token + 1)", "memory, token)"),
-    ("oracle", "memory, token + 1)", "memory, token + 2)"),
-    ("oracle", "token : token + 1]", "-1:]"),
-    ("oracle", "seen, _ = _step", "seen, memory = _step"),
-    ("oracle", "seen, _ = _step(inner", "seen, state = _step(inner"),
-    ("oracle", "range(schedule.steps)", "range(1)"),
-    ("oracle", "inner.k if schedule.query", "inner.q if schedule.query"),
-    ("oracle", "-inner.v if", "inner.v if"),
+    ("library", ".mean(1, keepdim=True)", ".sum(1, keepdim=True)"),
+    ("library", ".mean(1, keepdim=True)", ".sum(1, keepdim=True) / chunk"),
+    ("library", ".mean(1, keepdim=True)", "[:, :1]"),
+    ("library", "rate[:, :, here] for", "rate[:, :, : here.stop - here.start] for"),
+    ("library", "per_token * each[name] if name in each else per_token", "per_token"),
+    ("library", "per_token * each[name] if", "per_token * next(iter(each.values())) if"),
+    ("library", "memory, token + 1)", "memory, token)"),
+    ("library", "memory, token + 1)", "memory, token + 2)"),
+    ("library", "token : token + 1]", "-1:]"),
+    ("library", "seen, _ = _step", "seen, memory = _step"),
+    ("library", "seen, _ = _step(inner", "seen, state = _step(inner"),
+    ("library", "range(schedule.steps)", "range(1)"),
+    ("library", "inner.k if schedule.query", "inner.q if schedule.query"),
+    ("library", "-inner.v if", "inner.v if"),
     ("nets", '(x @ w["W1"])\n', '(x @ w["W0"])\n'),
     ("nets", "moved * windows", "wide[:, :, : net.height, : net.width] * windows"),
     ("nets", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
@@ -596,8 +596,8 @@ def given(loop, **sizes):
     """Everything that `run_loop` takes for a loop, as one dict."""
     (q, k, v), weights = sample(loop, **sizes)
     sizes = {name: sizes[name] for name in ("batch", "length", "heads") if name in sizes}
-    rate, momentum = sample_scalars(loop, **sizes)
-    return {"q": q, "k": k, "v": v, "weights": weights, "rate": rate, "momentum": momentum}
+    numbers = sample_coefficients(loop, **sizes)
+    return {"q": q, "k": k, "v": v, "weights": weights, "coefficients": numbers}
 
 
 def flat(arguments):
@@ -606,7 +606,6 @@ def flat(arguments):
         x
         for value in arguments.values()
         for x in (value.values() if isinstance(value, dict) else [value])
-        if x is not None
     ]
 
 
@@ -614,11 +613,7 @@ def refill(arguments, tensors):
     """The arguments with other tensors, in the order of `flat`."""
     rest = iter(tensors)
     return {
-        name: {key: next(rest) for key in value}
-        if isinstance(value, dict)
-        else value
-        if value is None
-        else next(rest)
+        name: {key: next(rest) for key in value} if isinstance(value, dict) else next(rest)
         for name, value in arguments.items()
     }
 
@@ -699,15 +694,7 @@ def test_heads_and_sequences_are_alone_and_nothing_is_changed(name):
 
         alone = {key: part(arguments[key]) for key in "qkv"}
         alone["weights"] = {key: w[h : h + 1] for key, w in arguments["weights"].items()}
-        for key in ("rate", "momentum"):
-            value = arguments[key]
-            alone[key] = (
-                {n: part(x) for n, x in value.items()}
-                if isinstance(value, dict)
-                else None
-                if value is None
-                else part(value)
-            )
+        alone["coefficients"] = {n: part(x) for n, x in arguments["coefficients"].items()}
         one, last = run_loop(loop, **alone)
         torch.testing.assert_close(one, part(o))
         for key, w in last.items():
@@ -738,30 +725,28 @@ def test_a_causal_reading_of_one_chunk_sees_no_later_token():
 IMAGE = LOOPS["image"]
 TOKEN_LOOP = LOOPS["per token"]
 REFUSED = [
-    (rule(net=AnyNet()), {}, "`net` must be .*; got AnyNet.*Put"),
-    (rule(net=Features()), {}, "`net` must be .*; got Features.*Put"),
-    (rule(loss=AbstractLoss), {}, "`loss` must be .*; got AbstractLoss.*Put"),
+    (rule(net=AnyNet()), {}, "`net` must have a function .*; got AnyNet.*Put"),
+    (rule(net=Features()), {}, "`net` must have a function .*; got Features.*Put"),
+    (rule(loss=AbstractLoss), {}, "`loss` must have a function .*; got AbstractLoss.*Put"),
     (rule(net=GLU("psi")), {}, "`activation` must be .*; got 'psi'.*Put"),
     (rule(clip="shrink"), {}, "`clip` must be one of None, column_norm .*; got 'shrink'.*Put"),
     (rule(orthogonal="shampoo"), {}, "`orthogonal` must be one of None, muon, .*'shampoo'.*Put"),
     (rule(weight_norm="unit"), {}, "`weight_norm` must be .*; got 'unit'.*Put"),
-    (rule(None), {"rate": 0.1}, "`rate` must be None, for the loop has none; got 0.1.*Change"),
-    (rule(), {"rate": None}, "`rate` must be given, .* got None.*Change"),
-    (rule(), {"rate": {"W1": 0.1}}, "`rate` must be one number, .* got a dict of W1.*Reshape"),
+    (rule(None), {"coefficients": {"eta": 0.1}}, "must be a dict of nothing.*a dict of eta.*Give"),
+    (rule(), {"coefficients": {}}, "must be a dict of eta, .* got a dict of nothing.*Give"),
+    (rule(), {"coefficients": {"eta_W1": 0.1}}, "must be a dict of eta, .* dict of eta_W1.*Give"),
     (
-        rule(momentum="per_token"),
-        {"momentum": torch.ones(2, 3, 2)},
-        r"`momentum` must be a tensor \[B, T, H\] = \[2, 6, 2\].*got \[2, 3, 2\].*Reshape",
+        rule(None, momentum="per_token"),
+        {"coefficients": {"alpha": torch.ones(2, 3, 2)}},
+        r"\['alpha'\]` must be a tensor \[B, T, H\] = \[2, 6, 2\].*got \[2, 3, 2\].*Reshape",
     ),
-    (TOKEN_LOOP, {"rate": 0.1}, "`rate` must be a dict .* each of W0, W2, W1.*got 0.1.*Give"),
-    (TOKEN_LOOP, {"rate": {}}, "`rate` must be a dict .*got a dict of nothing.*Give"),
-    (LOOPS["last only"], {"rate": {"W1": 0.1}}, "for each of W2, .*got a dict of W1.*Give"),
+    (TOKEN_LOOP, {"coefficients": {"eta": 0.1}}, "of alpha, eta_W0, eta_W2, eta_W1, .*Give"),
+    (LOOPS["last only"], {"coefficients": {"eta_W1": 0.1}}, "of eta_W2, .*dict of eta_W1.*Give"),
     (
         LOOPS["last only"],
-        {"rate": {"W2": 0.1}},
-        r"`rate\['W2'\]` must be a tensor \[B, T, H\] = \[2, 6, 2\].*got 0.1.*Reshape",
+        {"coefficients": {"eta_W2": 0.1}},
+        r"must be a tensor \[B, T, H\] = \[2, 6, 2\].*got 0.1.*Reshape",
     ),
-    (LOOPS["last only"], {"rate": {"W2": torch.ones(2, 3, 2)}}, r"got \[2, 3, 2\].*Reshape"),
     (
         IMAGE,
         {name: torch.ones(2, 7, 2, 2) for name in "qkv"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.reference.samples import faulty, sample, sample_scalars
+from tests.reference.samples import faulty, sample, sample_coefficients
 from ttt_proofs.loops import (
     GLU,
     DepthwiseConv,
@@ -203,14 +203,12 @@ def lact_distance(run, chunk, muon="muon", widths=(3, 5, 4)):
     key, hidden, value = widths
     length, seed = (3, 607) if muon and chunk == 1 else (7, 7)
     (q, k, v), weights = sample(loop, length=length, key=key, hidden=hidden, value=value, seed=seed)
-    rate, momentum = sample_scalars(loop, length=length, seed=seed + 1)
-    leaves = {"q": q, "k": k, "v": v, "momentum": momentum, **weights}
-    leaves |= {f"rate of {name}": x for name, x in rate.items()}
+    given = sample_coefficients(loop, length=length, seed=seed + 1)
+    rate, momentum = {name: given[f"eta_{name}"] for name in weights}, given["alpha"]
+    leaves = {"q": q, "k": k, "v": v, **weights, **given}
     for x in leaves.values():
         x.requires_grad_()
-    ours = results(
-        lambda: run(loop, q, k, v, weights=weights, rate=rate, momentum=momentum), leaves
-    )
+    ours = results(lambda: run(loop, q, k, v, weights=weights, coefficients=given), leaves)
     theirs = results(lambda: lact(q, k, v, weights, rate, momentum, chunk, MUON[muon]), leaves)
     return distance(ours, theirs)
 
@@ -229,7 +227,8 @@ def vittt_distance(run, net, chunk, length):
             return vittt_conv(q, k, v, weights, scale, net.height, net.width)
         return vittt_glu(q, k, v, weights, scale, chunk)
 
-    ours = results(lambda: run(loop, q, k, v, weights=weights, rate=scale / chunk), leaves)
+    numbers = {"eta": scale / chunk}
+    ours = results(lambda: run(loop, q, k, v, weights=weights, coefficients=numbers), leaves)
     return distance(ours, results(released, leaves))
 
 
@@ -291,9 +290,9 @@ def test_lact_in_bfloat16_is_near_and_not_the_same():
     """Muon in bfloat16 changes the outputs by about its rounding, 2^-8."""
     loop, half = lact_loop(3), lact_loop(3, "muon_bfloat16")
     qkv, weights = sample(loop, length=7)
-    rate, momentum = sample_scalars(loop, length=7)
-    o, _ = run_loop(loop, *qkv, weights=weights, rate=rate, momentum=momentum)
-    rough, _ = run_loop(half, *qkv, weights=weights, rate=rate, momentum=momentum)
+    given = sample_coefficients(loop, length=7)
+    o, _ = run_loop(loop, *qkv, weights=weights, coefficients=given)
+    rough, _ = run_loop(half, *qkv, weights=weights, coefficients=given)
     assert 1e-4 < (o - rough).abs().max() / o.abs().max() < 0.2
 
 
@@ -307,20 +306,20 @@ LACT = [
     ("rule", "x = x / (matrix_norm", "x = x / (1 + 0 * matrix_norm"),
     ("rule", "way * step + alpha", "step + alpha"),
     ("rule", "way * step + alpha * memory", "way * (1 - alpha) * step + alpha * memory"),
-    ("rule", "OPERATORS[rule.orthogonal](step)", "(step)"),
+    ("rule", "OPERATORS[orthogonal](step)", "(step)"),
     ("rule", "(moved, norms[name])", "(moved, norms[name].detach())"),
     ("rule", "(moved, norms[name])", "(moved, column_norms(state[name]))"),
-    ("arguments", ".mean(1, keepdim=True)", ".sum(1, keepdim=True)"),
-    ("arguments", ".mean(1, keepdim=True)", ".sum(1, keepdim=True) / chunk"),
+    ("library", ".mean(1, keepdim=True)", ".sum(1, keepdim=True)"),
+    ("library", ".mean(1, keepdim=True)", ".sum(1, keepdim=True) / chunk"),
     (
-        "arguments",
+        "library",
         "torch.cat([each[:, :0], *means], dim=1)",
         "torch.cat([each[:, :0], *means], dim=1).detach()",
     ),
-    ("oracle", "per_token * each[name] if", "per_token * each[name].detach() if"),
-    ("oracle", "per_token * each[name] if", "per_token * next(iter(each.values())) if"),
-    ("oracle", "create_graph=inner.outer", "create_graph=False"),
-    ("oracle", 'schedule.read == "before_update"', 'schedule.read == "after_update"'),
+    ("library", "per_token * each[name] if", "per_token * each[name].detach() if"),
+    ("library", "per_token * each[name] if", "per_token * next(iter(each.values())) if"),
+    ("library", "create_graph=inner.outer", "create_graph=False"),
+    ("library", 'schedule.read == "before_update"', 'schedule.read == "after_update"'),
 ]
 HALF = [
     ("rule", "shape[-2] >= matrix", "shape[-2] > matrix"),
@@ -333,12 +332,12 @@ VITTT = [
     ("rule", "dim=-2, keepdim=True", "dim=-1, keepdim=True"),
     ("rule", "dim=-2, keepdim=True", "dim=(-2, -1), keepdim=True"),
     ("rule", "return step / (column_norms(step) + 1)", "return step"),
-    ("rule", 'rule.place == "inside"', 'rule.place == "outside"'),
+    ("rule", 'place == "inside"', 'place == "outside"'),
     ("nets", "windows[:, :, down, right]", "windows[:, :, right, down]"),
     ("nets", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
     ("nets", "net.height, net.width, channels", "net.width, net.height, channels"),
     ("nets", "margin, margin, margin)", 'margin, margin, margin), mode="replicate"'),
-    ("oracle", 'schedule.read == "after_update"', 'schedule.read == "before_update"'),
+    ("library", 'schedule.read == "after_update"', 'schedule.read == "before_update"'),
 ]
 
 

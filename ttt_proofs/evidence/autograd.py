@@ -36,7 +36,7 @@ class Reduced(Protocol):
 
     @property
     def recurrent(self) -> Run:
-        """`(q, k, v, *, weights, rate, momentum) -> (o, final weights)`, step by step."""
+        """`(q, k, v, *, weights, coefficients) -> (o, final weights)`, step by step."""
         ...
 
     @property
@@ -55,7 +55,7 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
 
         J(o) = ⟨C, o⟩ + ½ ⟨D, o ⊙ o⟩    (C, D random)
 
-    in q, k, v, every initial weight, and the rates and momenta that are tensors; a gradient that
+    in q, k, v, every initial weight, and the coefficients that are tensors; a gradient that
     is absent counts as zero. The first trial takes two batch entries, two heads and two chunks
     and a token (of images two), so that even one trial sees momentum carried on, a short last
     chunk, and two sequences that must not mix. In the second all weights are square, where
@@ -123,15 +123,8 @@ def measured(run: Run, draw: int, inputs: Inputs) -> dict[str, Tensor]:
 
     tensors = [leaf(name, getattr(inputs, name)) for name in "qkv"]
     weights = {name: leaf(name, w) for name, w in inputs.weights.items()}
-    rate = inputs.rate
-    if isinstance(rate, dict):
-        rate = {name: leaf(f"rate of {name}", x) for name, x in rate.items()}
-    out, final = run(
-        *tensors,
-        weights=weights,
-        rate=leaf("rate", rate),
-        momentum=leaf("momentum", inputs.momentum),
-    )
+    numbers = {name: leaf(f"coefficient {name}", x) for name, x in inputs.coefficients.items()}
+    out, final = run(*tensors, weights=weights, coefficients=numbers)
     slopes: list[Tensor | None] = [None] * len(leaves)
     if out.requires_grad:
         generator = torch.Generator().manual_seed(draw)

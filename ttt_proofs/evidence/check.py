@@ -38,25 +38,27 @@ def check(
 
     The candidate gets, of these inputs, those that its parameters name (`signature.call`): q, k
     `[B, T, H, K]`, v `[B, T, H, V]`, `weights` (a dict of initial weights `[H, rows, cols]`,
-    without batch), `rate` and `momentum` (numbers, `[B, N, H]` if per step, `[B, T, H]` if per
-    token, such a rate for each trained weight; or None), copies each time. A callable that has no
-    parameters but `*args` gets all six in this order, None for what the loop lacks, less such
-    None at the end as a callable inside does not take. It returns outputs `[B, T, H, V]`, alone or
+    without batch) and `coefficients` (a dict of numbers, `[B, N, H]` if of each step, `[B, T, H]`
+    if of each token, by the names in `loop.coefficients`), copies each time. A callable that has no
+    parameters but `*args` gets all five in this order. It returns outputs `[B, T, H, V]`, alone or
     first in a tuple. Inputs are float64 and drawn at random. The lengths of the trials, in order:
     at least LONG tokens and a last chunk of one token; at least LONG in whole chunks, with square
     weights; a single token; two and a half chunks, a half rounded up; one chunk, or three where
     one is a single token. A convolution has whole images in place of parts of chunks. At any seed,
     some of these five have B = 1, H = 1, K = 1, V = 1 or inner widths of 1, some have more; K is
     below, equal to and above V, and inner widths are below both and above both. From the sixth
-    trial on, all sizes are random. The reference runs the real inner loop by autograd; gradients
-    are recorded in both, whatever mode `check` is called in. Only outputs are compared.
+    trial on, all sizes are random. The reference runs the real inner loop by autograd
+    (`reference.run_loop`): that of the library's parts as it is written apart, any other by its own
+    functions. Gradients are recorded in both, whatever mode `check` is called in. Only outputs are
+    compared.
 
     At each draw the reference runs again on inputs that are moved in the last place. Loops such as
     LaCT with chunks of one token (Muon of gradients of rank one) so become others altogether after
     some tokens (`Reduction.amplification`); there the verdict is "undecided", unless an error is
     far beyond rounding.
     Raises `TypeError` or `ValueError` if the candidate is not callable, requires an argument of
-    another name or returns no tensor, or if the loop has abstract parts.
+    another name, takes a `rate` or `momentum`, or returns no tensor, or if the loop has abstract
+    parts or has lost its functions.
     """
     if not callable(candidate):
         raise TypeError(

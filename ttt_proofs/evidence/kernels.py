@@ -150,9 +150,9 @@ def called(form: Any, loop: InnerLoop) -> Run:
     """A form of the loop, called as those of a reduction are."""
 
     def run(
-        q: Tensor, k: Tensor, v: Tensor, *, weights: Mapping[str, Tensor], rate: Any, momentum: Any
+        q: Tensor, k: Tensor, v: Tensor, *, weights: Mapping[str, Tensor], coefficients: Any
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        return form(loop, q, k, v, weights, rate, momentum)
+        return form(loop, q, k, v, weights, coefficients)
 
     return run
 

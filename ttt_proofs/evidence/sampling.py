@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from ttt_proofs.loops import (
 from ttt_proofs.loops.loop import Query, Read
 from ttt_proofs.loops.update import CLIPS, NORMS, Place, Rate, Train
 
+from .scaling import gains, scale
+
 LONGEST = 9  # tokens, unless two chunks and a token are more
 IMAGES = 3
 RATES = (0.02, 0.3)  # for a chunk of one token
@@ -40,17 +42,16 @@ class Inputs:
     """What an inner loop runs on; the fields are the arguments of `reference.run_loop`.
 
     q, k: `[B, T, H, K]`. v: `[B, T, H, V]`. weights: each `[H, rows, cols]`, by name.
-    rate, momentum: a number where constant, `[B, N, H]` for N = ceil(T / chunk) steps where per
-    step, None where the loop has none. Per token momentum is `[B, T, H]`, and the rate a dict
-    with such a tensor for each trained weight.
+    coefficients: by name, exactly those that the loop has: a number of each loop, `[B, N, H]` of
+    each step, for N = ceil(T / chunk), `[B, T, H]` of each token; those that tell rows, columns or
+    entries apart have further axes (`Coefficient`).
     """
 
     q: Tensor
     k: Tensor
     v: Tensor
     weights: dict[str, Tensor]
-    rate: float | Tensor | dict[str, Tensor] | None
-    momentum: float | Tensor | None
+    coefficients: dict[str, float | Tensor]
 
 
 def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
@@ -120,13 +121,14 @@ def random_inputs(
     "D_k" and "D_v"; a convolution has "D_v" alone.
     Values: each uniform in ±width^-½ without the middle quarter, for rows of q, k and v and
     columns of weights (for a convolution, width is the number of pixels in a window), so that
-    none is longer than 1 or near 0. Rates uniform in 0.02 to 0.3, divided by the chunk's length,
-    as its loss sums over tokens (for more than nine chunks, by a ninth of all tokens), and by
-    the steps of a chunk; momentum uniform in 0 to 1 (excluded). Where a loop has no rate, k and
-    v are scaled by the root of a middle one, to the same effect. With these, no loop runs away,
-    ascent included. Muon takes out whatever scales its argument: where no rate comes after it,
-    each step moves a weight by about 1, so rates are uniform in 0.2 to 1, k and v are left as
-    they are, and T is at most two chunks and a token.
+    none is longer than 1 or near 0. What scales a step (`scaling.gains`: a rate, or what weighs
+    losses) is uniform in 0.02 to 0.3, divided by the chunk's length, as its loss sums over tokens
+    (for more than nine chunks, by a ninth of all tokens), and by the steps of a chunk; other
+    coefficients, such as momenta, are uniform in their own range. Where a weight has no rate, k
+    and v are scaled by the root of a middle one, to the same effect. With these, no loop of the
+    library runs away, ascent included. Muon takes out whatever scales its argument: where no rate
+    comes after it, each step moves a weight by about 1, so rates are uniform in 0.2 to 1, k and v
+    are left as they are, and T is at most two chunks and a token.
 
     The same loop, seed and sizes give the same inputs on every device, drawn in float64 and then
     converted. Raises ValueError for a size that the loop does not have or that is too small, and
@@ -135,32 +137,37 @@ def random_inputs(
     rng = random.Random(seed)
     draw = _Tensors(rng.getrandbits(63), dtype, device)
     size = _sizes(loop, rng, sizes or {})
-    chunk, update = loop.schedule.chunk, loop.update
     batch, length, heads = size["B"], size["T"], size["H"]
-    shapes = {"per_step": (batch, -(-length // chunk), heads), "per_token": (batch, length, heads)}
-
-    def number(kind: Rate | None, low: float, high: float) -> Any:
-        if kind in shapes:
-            return draw.numbers(shapes[kind], low, high)
-        return None if kind is None else rng.uniform(low, high)
-
-    share = max(chunk, length / LONGEST) * loop.schedule.steps
-    low, high = INNER if _steps_by_one(loop) else (rate / share for rate in RATES)
-    scale = 1.0 if update.rate or update.orthogonal else (low * high) ** 0.25
+    share = max(loop.schedule.chunk, length / LONGEST) * loop.schedule.steps
+    known = scale(loop, (RATES[0] / share, RATES[1] / share), INNER)
     key, value = size.get("D_k", size["D_v"]), size["D_v"]
     wide = size.get("D_w", key)
     q = draw.vectors(batch, length, heads, key, width=wide)
-    k = draw.vectors(batch, length, heads, key, width=wide, scale=scale)
-    v = draw.vectors(batch, length, heads, value, width=value, scale=scale)
+    k = draw.vectors(batch, length, heads, key, width=wide, scale=known.tokens)
+    v = draw.vectors(batch, length, heads, value, width=value, scale=known.tokens)
     weights = {}
     for w in loop.net.weights:
         rows, cols = size[w.rows.name], size[w.cols.name]
         weights[w.name] = draw.vectors(heads, rows, cols, width=rows)
-    if update.rate == "per_token":
-        rate = {w.name: number(update.rate, low, high) for w in loop.fast_weights}
-    else:
-        rate = number(update.rate, low, high)
-    return Inputs(q, k, v, weights, rate, number(update.momentum, 0.0, 1.0))
+    coefficients = {}
+    for name in dict.fromkeys([*loop.loss_weights.values(), *loop.coefficients]):
+        shape = _shape(loop, name, size)
+        low, high = known.ranges[name]
+        number = rng.uniform(low, high) if shape == () else draw.numbers(shape, low, high)
+        coefficients[name] = number
+    return Inputs(q, k, v, weights, coefficients)
+
+
+def _shape(loop: InnerLoop, name: str, size: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape that a coefficient arrives in."""
+    coefficient, moving = loop.coefficients[name], loop.fast_weights[-1]
+    rows, cols = size[moving.rows.name], size[moving.cols.name]
+    told = {"scalar": (), "row": (rows,), "column": (cols,), "entry": (rows, cols)}
+    apart = told[coefficient.shape]
+    if coefficient.every == "loop":
+        return (size["H"], *apart) if apart else ()
+    chunks = -(-size["T"] // loop.schedule.chunk)
+    return (size["B"], {"step": chunks, "token": size["T"]}[coefficient.every], size["H"], *apart)
 
 
 class _Tensors:
@@ -197,8 +204,8 @@ def widths(loop: InnerLoop, key: int, inner: tuple[int, ...], value: int) -> dic
     A convolution's weight has the pixels of its window for rows, so only the order of keys and
     values can be kept: its channels are more than the pixels, as many, or `value`.
     """
-    if isinstance(loop.net, DepthwiseConv):
-        pixels = loop.net.size**2
+    if loop.net.window:
+        pixels = loop.net.window[0] ** 2
         return {"D_v": pixels if key == value else pixels + value if key < value else value}
     ends = {"D_k": key, "D_v": value}
     names = dict.fromkeys(side.name for w in loop.net.weights for side in (w.rows, w.cols))
@@ -214,21 +221,15 @@ def square(loop: InnerLoop, seed: int) -> dict[str, int]:
     return widths(loop, side, (side,), side)
 
 
-def _steps_by_one(loop: InnerLoop) -> bool:
-    """Whether the length of a step is what an operator on matrices makes it."""
-    update = loop.update
-    return update.orthogonal is not None and (update.place == "inside" or update.rate is None)
-
-
 def _sizes(loop: InnerLoop, rng: random.Random, fixed: Mapping[str, int]) -> dict[str, int]:
     """Every size of the loop's tensors: as fixed, others drawn."""
     chunk, net = loop.schedule.chunk, loop.net
-    longest = max(0 if _steps_by_one(loop) else LONGEST, 2 * chunk + 1)
+    longest = max(0 if gains(loop).by_one else LONGEST, 2 * chunk + 1)
     highest = {"B": 2, "T": longest, "H": 3, "D_k": 5, "D_v": 5}
     highest |= {side.name: 5 for w in net.weights for side in (w.rows, w.cols)}
     window: dict[str, int] = {}
-    if isinstance(net, DepthwiseConv):
-        window = {"D_w": net.size**2}
+    if net.window:
+        window = {"D_w": net.window[0] ** 2}
         highest = {name: highest[name] for name in ("B", "T", "H", "D_v")}
     drawn = {name: rng.randint(1, high) for name, high in highest.items()}
     if net.tokens:

@@ -14,6 +14,7 @@ from torch import nn
 
 LEADING = ("q", "k", "v")
 ANYTHING = signature(lambda *args, **kwargs: None)
+FORMER = {"rate": "eta", "momentum": "alpha"}  # names of before, and of such a coefficient now
 WRAPPED = ("_orig_mod", "module")  # of torch.compile; of DataParallel and its like
 CALLS = ("__call__", "_wrapped_call_impl", "_call_impl")
 UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
@@ -26,14 +27,19 @@ def call(candidate: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     given: q, k, v and others, by name. Parameters of these names get them, in any order and of
     any kind; q, k and v also go to the first three positional ones, whatever these are called.
     `**kwargs` gets all that is left, by name; `*args` without it gets all that is left, in the
-    order given, with None for what the loop lacks, so that nothing takes another's place.
+    order given, so that nothing takes another's place.
     What `functools.partial` has fixed stays. Parameters are read through it, `functools.wraps` and
     modules that wrap one (`torch.compile`, `nn.DataParallel`); where another wrapper passes on
-    more than the callable inside takes, that is left out; by position, only a None at the end is.
-    Raises `TypeError` for a required parameter of another name, and where too few are taken by
-    position.
+    more than the callable inside takes, that is left out; by position, only what is empty at the
+    end is. Raises `TypeError` for a required parameter of another name, for one named as rates and
+    momenta were before, and where too few are taken by position.
     """
     read, fixed = parameters(candidate)
+    for name in FORMER.keys() & read.parameters.keys() - given.keys():
+        raise TypeError(
+            "`candidate` must take `coefficients` for all numbers beside the weights; got a "
+            f"parameter `{name}`. Use `coefficients[{FORMER[name]!r}]`, or as the loop names it."
+        )
     offered = {name: x for name, x in given.items() if name not in fixed}
     while True:
         args, kwargs = arranged(read, deepcopy(offered))
@@ -134,7 +140,7 @@ def refused(error: TypeError, offered: Mapping[str, Any]) -> str | None:
         last = [*offered][-1]
         if len(forwarded) <= len(LEADING) or last in LEADING:
             return None
-        if offered[last] is not None:
+        if offered[last]:
             raise TypeError(
                 f"`candidate` must take {', '.join(offered)} in this order behind *args; got a "
                 f"callable there that takes {found[1]}. Pass by name or use functools.wraps."

@@ -8,7 +8,6 @@ coefficient shows here, and so does a definition that is not the loop's.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from typing import Any, ClassVar
@@ -18,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..checker.terms import Atom
-from ..loops import DepthwiseConv, GradientStep, InnerLoop
-from ..reference.oracle import run_loop
+from ..loops import InnerLoop
+from ..reference import first_gradient, run_loop
 from ..symbolic.derivation import Part
 from ..symbolic.inner_steps import K
 from .conditioning import draw_steady
@@ -32,7 +31,6 @@ from .tolerances import allowance
 from .types import Observation
 
 STEPS = 3
-EPSILON = 1e-5  # in a weight's norm, as LaCT is released
 NEWTON_SCHULZ = (
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
@@ -115,7 +113,7 @@ def statement_witness(part: Part, loop: InnerLoop, *, seed: int) -> Observation:
 
     def reference(inputs: Inputs) -> dict[str, Tensor]:
         if name != "o":
-            return {name: first_gradient(loop, inputs, weight)[None]}
+            return {name: of_first_chunk(loop, inputs, weight)[None]}
         outputs, _ = run_loop(loop, **vars(inputs))
         return {name: outputs[0, :, 0].unflatten(0, (STEPS, *tokens(loop)))}
 
@@ -147,14 +145,14 @@ def statement_witness(part: Part, loop: InnerLoop, *, seed: int) -> Observation:
 
 def tokens(loop: InnerLoop) -> tuple[int, ...]:
     """The extents of a chunk's token index: one, none, or the height and width of an image."""
-    if isinstance(loop.net, DepthwiseConv):
-        return (loop.net.height, loop.net.width)
+    if loop.net.window:
+        return loop.net.window[1:]
     return () if loop.schedule.single else (loop.schedule.chunk,)
 
 
 def window(loop: InnerLoop) -> tuple[int, ...]:
     """The extents of a window, or nothing."""
-    return (loop.net.size,) * 2 if isinstance(loop.net, DepthwiseConv) else ()
+    return (loop.net.window[0],) * 2 if loop.net.window else ()
 
 
 def sizes_of(loop: InnerLoop) -> tuple[dict[str, int], dict[str, int]]:
@@ -168,23 +166,9 @@ def sizes_of(loop: InnerLoop) -> tuple[dict[str, int], dict[str, int]]:
     return sizes | widths, widths | {"L": loop.schedule.chunk}
 
 
-def first_gradient(loop: InnerLoop, inputs: Inputs, name: str) -> Tensor:
-    """The gradient of the first chunk's loss: one plain step at rate 1 goes by minus that.
-
-    Rates per token belong to the loss.
-    """
-    chunk = loop.schedule.chunk
-    rule = GradientStep(rate=None)
-    rate: Any = None
-    if isinstance(inputs.rate, dict):
-        rule = GradientStep("per_token", "inside", trained=loop.update.trained)
-        rate = {weight: x[:, :chunk] for weight, x in inputs.rate.items()}
-    schedule = replace(loop.schedule, read="after_update", steps=1)
-    q, k, v = (x[:, :chunk] for x in (inputs.q, inputs.k, inputs.v))
-    _, final = run_loop(
-        replace(loop, update=rule, schedule=schedule), q, k, v, weights=inputs.weights, rate=rate
-    )
-    gradient = inputs.weights[name][0] - final[name][0, 0]
+def of_first_chunk(loop: InnerLoop, inputs: Inputs, name: str) -> Tensor:
+    """The gradient of the first chunk's loss in a weight; what weighs losses belongs to it."""
+    gradient = first_gradient(loop, **vars(inputs))[name][0, 0]
     return gradient.unflatten(0, window(loop)) if window(loop) else gradient
 
 
@@ -198,7 +182,9 @@ def given(loop: InnerLoop, inputs: Inputs) -> dict[Query, Any]:
     """The inputs under the names that the definitions use."""
     by_token = (STEPS, *tokens(loop))
     trained = {weight.name for weight in loop.fast_weights}
-    values = table("epsilon", torch.tensor(EPSILON, dtype=torch.float64))
+    values: dict[Query, Any] = {}
+    for symbol, number in loop.rule.constants:
+        values |= table(symbol.name, torch.tensor(number, dtype=torch.float64))
     seen = torch.eye(loop.schedule.chunk, dtype=torch.float64).cumsum(dim=0)
     values |= table("visible", seen.reshape(2 * by_token[1:]))
     for name in "qkv":
@@ -211,20 +197,17 @@ def given(loop: InnerLoop, inputs: Inputs) -> dict[Query, Any]:
         x = weight[0].unflatten(0, window(loop)) if window(loop) else weight[0]
         values |= table(f"{name}_0" if name in trained else name, x)
         values |= table(name, x[None])  # where only the gradient is defined
-    rate, momentum = inputs.rate, inputs.momentum
-    if isinstance(rate, dict):
-        for name, x in rate.items():
-            values |= table(f"eta_{name}", x[0, :, 0].unflatten(0, by_token))
-    else:
-        values |= scalar("eta", rate)
-    if loop.update.momentum == "per_token" and isinstance(momentum, Tensor):
-        momentum = momentum.unflatten(1, (STEPS, -1)).mean(dim=2)
-    return values | scalar("alpha", momentum)
+    for name, number in inputs.coefficients.items():
+        values |= table(name, as_indexed(loop, name, number))
+    return values
 
 
-def scalar(name: str, number: Tensor | float | None) -> dict[Query, Any]:
-    """A rate or momentum: nothing, a number, or `[1, N, 1]`, a number for each step."""
-    if number is None:
-        return {}
-    x = torch.as_tensor(number, dtype=torch.float64)
-    return table(name, x[0, :, 0] if x.ndim else x)
+def as_indexed(loop: InnerLoop, name: str, number: Tensor | float) -> Tensor:
+    """A coefficient with the indices that it has in statements: none, a step's, also a token's."""
+    kind, x = loop.coefficients[name], torch.as_tensor(number, dtype=torch.float64)
+    if kind.every == "loop":
+        return x
+    of_time = x[0, :, 0]
+    if kind.mean:
+        return of_time.unflatten(0, (STEPS, -1)).mean(dim=1)
+    return of_time if kind.every == "step" else of_time.unflatten(0, (STEPS, *tokens(loop)))

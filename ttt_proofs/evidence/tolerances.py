@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from ..loops import InnerLoop
+from .scaling import is_smooth
 
 UNIT = {"float64": 2.0**-52, "float32": 2.0**-23}
 UNITS_ALLOWED = 1e-12 / UNIT["float64"]  # about 4500, for well-scaled inputs
@@ -85,9 +86,8 @@ PLAIN = Allowance(tolerance("float64", 1), SMALLEST_SCALE)
 
 
 def is_normalised(loop: InnerLoop) -> bool:
-    """Whether the update divides by norms, of columns or, in Muon, of a matrix."""
-    update = loop.update
-    return bool(update.clip or update.orthogonal or update.weight_norm)
+    """Whether the update divides, as by norms, of columns or, in Muon, of a matrix."""
+    return not is_smooth(loop.rule)
 
 
 def allowance(loop: InnerLoop, length: int) -> Allowance:
@@ -96,7 +96,7 @@ def allowance(loop: InnerLoop, length: int) -> Allowance:
     The tolerance is the same for all loops: where norms or Muon would enlarge rounding beyond
     it, other inputs are drawn (`conditioning.draw_steady`).
     """
-    slope = MUON_SLOPE if loop.update.orthogonal else 1.0
+    slope = MUON_SLOPE if loop.rule.of_kind("operator") else 1.0
     return Allowance(tolerance("float64", length), slope * SMALLEST_SCALE)
 
 

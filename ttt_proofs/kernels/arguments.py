@@ -15,11 +15,10 @@ import triton
 from torch import Tensor
 from triton import knobs
 
+from .limits import DTYPES, MAX_WIDTH
+
 # Triton decides when a kernel is decorated, that is when its module is first imported.
 INTERPRETED = bool(knobs.runtime.interpret)
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-MAX_WIDTH = 256
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -7,95 +7,176 @@ operators do the rest. So a kernel is checked against the loop, not against anot
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from itertools import permutations
+from typing import Any, Literal
 
+import sympy as sp
 import torch
+from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 from torch import Tensor
 
-from ..loops import InnerLoop, SwiGLU
+from ..loops import InnerLoop, Net
+from ..loops.losses import F
 from ..parallel import forms
 from ..parallel.calls import form
 from ..parallel.chunks import Outputs
-from ..parallel.inputs import Number, Rates, Weights, wide
+from ..parallel.inputs import Coefficients, Number, Weights, wide
 from ..parallel.state import State
-from ..parallel.tiles import TILE, is_affine
-from ..symbolic.torch_code import TorchLoop, torch_loop
+from ..parallel.tiles import TILE
+from ..program.expressions import ACTIVATIONS
+from ..program.rules import G, W
+from ..symbolic.torch_loop import Step, TorchLoop, torch_loop
+from .limits import DEVICES, DTYPES, MAX_WIDTH
 
 Operator = Literal["additive", "momentum", "delta", "features"]
 Sizes = Mapping[str, int]
 
 
-def obstacle(
-    loop: InnerLoop, sizes: Sizes | None = None, dtype: torch.dtype | None = None
-) -> str | None:
-    """Why no kernel runs the loop, in words; None where one does.
+@dataclass(frozen=True)
+class Refusal:
+    """Why no kernel runs a loop, in words."""
 
-    sizes: of the net's widths, by name, and dtype: of the tokens; where None, of any.
+    reason: str
+
+
+@cache
+def operator(loop: InnerLoop) -> Operator | Refusal:
+    """The operator that runs the loop, whatever the sizes, or why there is none.
+
+    One token a step is additive, momentum or the delta rule. Chunks, and operators on matrices, are
+    large matrix products, which PyTorch does well: there a kernel makes the features of a SwiGLU
+    net.
     """
-    if find_spec("triton") is None:
-        return "Triton is not installed"
-    from .arguments import DTYPES, MAX_WIDTH
+    code = torch_loop(loop)
+    if code.way is None:
+        return Refusal("its state is no scan of maps that data alone give")
+    if loop.net.window:
+        return Refusal("a convolution has small matrices for each channel")
+    found = operator_by_token(code)
+    if isinstance(found, Refusal) and gate_and_up(loop.net):
+        return "features"
+    return found
 
-    found = plan(loop)
-    if found not in get_args(Operator):
-        return found
-    if dtype is not None and dtype not in DTYPES:
-        return f"kernels do not take {dtype}"
-    features = 0 if sizes is None else sizes[loop.net.last.rows.name]
-    if found != "features" and features > MAX_WIDTH:
-        return f"the features of a token are one block of a kernel, of at most {MAX_WIDTH}"
+
+def operator_by_token(code: TorchLoop) -> Operator | Refusal:
+    """The operator for single tokens that does just what the lines of the update say."""
+    loop, schedule, plain = (
+        code.loop,
+        code.schedule,
+        "kernels take one plain step for each token",
+    )
+    numbers = [code.coefficients[name] for name in code.numbers]
+    alone = schedule.read == "causal" and not code.buffers and not code.affine
+    # A causal reading sees sums of tokens, whatever the chunk, if each counts alike in all chunks.
+    tokens = schedule.chunk == 1 or (alone and all(c.every == "loop" for c in numbers))
+    if not tokens or schedule.steps > 1 or any(x.kind != "state" for x in code.steps):
+        return Refusal(plain)
+    if any(c.shape != "scalar" for c in numbers):
+        return Refusal("kernels take numbers for whole matrices")
+    if code.affine and (code.buffers or loop.net.gate is not None or slope(loop) is None):
+        return Refusal("the delta rule's kernel has neither momentum nor an output gate")
+    if moves_by(loop, G):
+        return "delta" if code.affine else "additive"
+    if len(code.steps) == 2 and code.buffers == (code.steps[0].target,) and not code.affine:
+        first = sp.expand(loop.rule.lines[0].expression)
+        buffer, after = loop.rule.buffers[0], loop.rule.lines[0].seen
+        own, kept = first.coeff(G), first.coeff(buffer)
+        if moves_by(loop, after) and sp.expand(first - own * G - kept * buffer) == 0:
+            return "momentum"
+    return Refusal("kernels add to the weight, which neither decays nor counts a gradient twice")
+
+
+def moves_by(loop: InnerLoop, source: sp.Expr) -> bool:
+    """Whether the weight's line is the weight plus a number times the source, and no more."""
+    line = sp.expand(loop.rule[W])
+    factor = line.coeff(source)
+    known = {source, W, *loop.rule.states, *(x.seen for x in loop.rule.lines)}
+    return sp.expand(line - W - factor * source) == 0 and not factor.has(*known)
+
+
+def slope(loop: InnerLoop) -> sp.Expr | None:
+    """The number a where the loss' gradient is a F plus what does not read F; None elsewhere."""
+    total = sp.Integer(0)
+    for term in sp.MatAdd.make_args(loop.loss.gradient.doit()):
+        factor, matrix = term.as_coeff_mmul()
+        if matrix == F or matrix == sp.MatMul(F):
+            total += factor
+        elif matrix.has(F):
+            return None
+    return total if total.is_number and total != 0 else None
+
+
+def gate_and_up(net: Net) -> tuple[str, str] | None:
+    """The weights a and b of a net whose features are silu(X a) ⊙ (X b); None for any other."""
+    known: dict[Any, Any] = {}
+    for symbol, value in net.program:
+        known[symbol] = value.xreplace(known)
+    features = net.features.xreplace(known)
+    if not isinstance(features, sp.HadamardProduct) or len(features.args) != 2:
+        return None
+    names = {net.traced.input * w.symbol: w.name for w in net.weights}
+    x = sp.Symbol("x")
+    for gate, up in permutations(features.args):
+        entrywise = isinstance(gate, ElementwiseApplyFunction) and {gate.expr, up} <= set(names)
+        if entrywise and gate.function(x) == ACTIVATIONS["silu"](x):
+            return names[gate.expr], names[up]
     return None
 
 
-def plan(loop: InnerLoop) -> str:
-    """The `Operator` that runs the loop, or why there is none.
+def operator_for(
+    loop: InnerLoop,
+    sizes: Sizes | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | None = None,
+) -> Operator | Refusal:
+    """The operator that runs the loop at these sizes, or why there is none: a pure function.
 
-    One token a step is additive, momentum or the delta rule. Chunks, and Muon, are large matrix
-    products, which PyTorch does well: there a kernel makes the features of a SwiGLU net.
+    sizes: of the net's widths, by name; dtype: of the tokens; device: a device type, "cuda", or
+    "cpu" for Triton's interpreter; where None, of any.
     """
-    rule, schedule = loop.update, loop.schedule
-    if not loop.is_static or rule.weight_norm:
-        return "its state is no scan of maps that data alone give"
-    if loop.net.tokens:
-        return "a convolution has small matrices for each channel"
-    reads_alone = schedule.read == "causal" and not rule.momentum and rule.rate != "per_step"
-    tokens = schedule.chunk == 1 or (reads_alone and not is_affine(loop))
-    if not tokens or schedule.steps > 1 or rule.orthogonal or rule.clip:
-        if is_swiglu(loop) and not (is_affine(loop) and (rule.orthogonal or rule.clip)):
-            return "features"
-        return "kernels take one plain step for each token"
-    if not is_affine(loop):
-        return "momentum" if rule.momentum else "additive"
-    if rule.momentum or loop.net.gate is not None:
-        return "the delta rule's kernel has neither momentum nor an output gate"
-    return "delta"
+    found = operator(loop)
+    if isinstance(found, Refusal):
+        return found
+    if dtype is not None and dtype not in DTYPES:
+        return Refusal(f"kernels do not take {dtype}")
+    if device is not None and device not in DEVICES:
+        return Refusal(f"kernels do not run on {device}")
+    features = 0 if sizes is None else sizes[loop.net.last.rows.name]
+    if found != "features" and features > MAX_WIDTH:
+        return Refusal(f"the features of a token are one block of a kernel, of at most {MAX_WIDTH}")
+    return found
 
 
-def is_swiglu(loop: InnerLoop) -> bool:
-    """Whether the features are those that `swiglu_features` makes."""
-    return isinstance(loop.net, SwiGLU) and loop.net.activation == "silu"
+def obstacle(
+    loop: InnerLoop, sizes: Sizes | None = None, dtype: torch.dtype | None = None
+) -> str | None:
+    """Why no kernel runs the loop here, in words; None where one does. As `operator_for`."""
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    found = operator_for(loop, sizes, dtype)
+    return found.reason if isinstance(found, Refusal) else None
 
 
-def fused(loop: InnerLoop, x: Tensor, weights: Weights) -> Tensor:
+def fused(code: TorchLoop, x: Tensor, weights: Weights) -> Tensor:
     """φ of x `[B, T, H, K]`, `[B, T, H, D]`: in one pass for SwiGLU, else the derived code."""
-    if is_swiglu(loop):
+    if names := gate_and_up(code.loop.net):
         from . import swiglu_features
 
-        gate, up = (weights[w.name] for w in loop.net.weights[:-1])
-        return swiglu_features(x, gate, up)
-    return torch_loop(loop).features(x.transpose(1, 2), **weights).transpose(1, 2)
+        return swiglu_features(x, *(weights[name] for name in names))
+    return code.features(x.transpose(1, 2), **weights).transpose(1, 2)
 
 
 @form
 def kernel_form(
-    loop: InnerLoop,
+    loop: InnerLoop | TorchLoop,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     weights: Weights,
-    rate: Rates,
-    momentum: Number | None,
+    coefficients: Coefficients | None = None,
     initial_state: State | None = None,
     *,
     tile: int = TILE,
@@ -107,116 +188,126 @@ def kernel_form(
     Triton cannot run. Raises `ValueError` for a loop that no kernel runs, saying why. Inputs are
     as for `Reduction.recurrent`, and not checked again.
     """
-    operator = plan(loop)
-    if operator == "features":
-
-        def features(x: Tensor, **of: Tensor) -> Tensor:  # of joined chunks, `[B, H, 1, T, K]`
-            return fused(loop, x.squeeze(2).transpose(1, 2), weights).transpose(1, 2)[:, :, None]
-
-        return forms.parallel(loop)(
-            loop, q, k, v, weights, rate, momentum, initial_state, tile=tile, features=features
-        )
-    if obstacle(loop):
+    code = torch_loop(loop)
+    found = operator(code.loop)
+    if reason := obstacle(code.loop):
         raise ValueError(
-            f"a kernel is required; this loop has none: {operator}. "
+            f"a kernel is required; this loop has none: {reason}. "
             "Use the parallel form, or the recurrence."
         )
-    return by_token(loop, operator, q, k, v, weights, rate, momentum, initial_state)
+    if found == "features":
+
+        def features(x: Tensor, **of: Tensor) -> Tensor:  # of joined chunks, `[B, H, 1, T, K]`
+            return fused(code, x.squeeze(2).transpose(1, 2), weights).transpose(1, 2)[:, :, None]
+
+        return forms.parallel(code)(
+            code, q, k, v, weights, coefficients, initial_state, tile=tile, features=features
+        )
+    return by_token(code, str(found), q, k, v, weights, coefficients or {}, initial_state)
 
 
 def by_token(
-    loop: InnerLoop,
+    code: TorchLoop,
     operator: str,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     weights: Weights,
-    rate: Rates,
-    momentum: Number | None,
+    coefficients: Coefficients,
     initial_state: State | None,
 ) -> Outputs:
     """The loop by one of the operators for single tokens."""
-    code, last = torch_loop(loop), loop.net.last.name
-    if loop.schedule.query == "key":
+    last, schedule = code.last, code.schedule
+    if schedule.query == "key":
         q = k
     x, y = k.transpose(1, 2), v.transpose(1, 2)  # matrices for each head
     values = code.values(x, code.cotangent(torch.zeros_like(y), y), **weights).transpose(1, 2)
-    each = rate if isinstance(rate, Mapping) else {}
-    own, kept, moved = rule(code, None if isinstance(rate, Mapping) else rate, momentum)
-    own = own * each[last] if each else own
+    own, kept, moved = rule(code, coefficients)
+    own = own * coefficients[code.loss_weights[last]] if code.loss_weights else own
     first = weights[last].expand(v.shape[0], *weights[last].shape).to(wide(v.dtype))
     state = first if initial_state is None else initial_state[last]
     options: dict[str, Any] = {
         "output_final_state": True,
-        "exclusive": loop.schedule.read == "before_update",
+        "exclusive": schedule.read == "before_update",
     }
-    held: dict[str, Tensor] = {}
-    found: Any  # outputs and the final state, which is a pair where there is momentum
+    held: dict[str, dict[str, Tensor]] = {}
     if operator == "momentum":
         from . import momentum_attention
 
-        m = torch.zeros_like(state) if initial_state is None else initial_state.accumulators[last]
-        found = momentum_attention(
-            fused(loop, q, weights),
-            fused(loop, k, weights),
+        (buffer,) = code.buffers
+        m = (
+            torch.zeros_like(state)
+            if initial_state is None
+            else initial_state.buffers[buffer][last]
+        )
+        o, (final, m) = momentum_attention(
+            fused(code, q, weights),
+            fused(code, k, weights),
             weighed(values, own),
             numbers(moved, q),
             numbers(kept, q),
             initial_state=(state, m),
             **options,
         )
+        held[buffer] = {last: m}
     elif operator == "delta":
         from . import delta_rule
 
         one = torch.ones_like(y[..., :1])
         slope = code.cotangent(one, one * 0) - code.cotangent(one * 0, one * 0)
         slope = slope.transpose(1, 2)  # a constant of the loss, 1 for the squared error
-        found = delta_rule(
-            fused(loop, q, weights),
-            fused(loop, k, weights),
+        o, final = delta_rule(
+            fused(code, q, weights),
+            fused(code, k, weights),
             -values / slope,
             -numbers(own * moved, q) * slope[..., 0],
             initial_state=state,
             **options,
         )
     else:
-        found = additive(loop, q, k, weighed(values, own * moved), weights, state, options)
-    o, final = found
-    if operator == "momentum":
-        final, held[last] = final
-    if loop.net.gate is not None:
+        o, final = additive(code, q, k, weighed(values, own * moved), weights, state, options)
+    if code.gated:
         o = code.outputs(q.transpose(1, 2), o.transpose(1, 2), **weights).transpose(1, 2)
     every = {name: w.expand(v.shape[0], *w.shape).to(final.dtype) for name, w in weights.items()}
     return o, State(every | {last: final}, held)
 
 
 def additive(
-    loop: InnerLoop,
+    code: TorchLoop,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     weights: Weights,
     state: Tensor,
     options: dict[str, Any],
-) -> tuple[Tensor, Tensor | None]:
+) -> Any:
     """Linear attention, with the features made in the kernel where they fit there."""
     from . import linear_attention, swiglu_attention
     from .swiglu import MAX_FUSED
 
-    gate, up, *_ = (weights[w.name] for w in (*loop.net.weights, loop.net.last))
-    if is_swiglu(loop) and max(gate.shape[1:]) <= MAX_FUSED:
-        return swiglu_attention(q, k, v, gate, up, initial_state=state, **options)
+    if names := gate_and_up(code.loop.net):
+        gate, up = (weights[name] for name in names)
+        if max(gate.shape[1:]) <= MAX_FUSED:
+            return swiglu_attention(q, k, v, gate, up, initial_state=state, **options)
     return linear_attention(
-        fused(loop, q, weights), fused(loop, k, weights), v, initial_state=state, **options
+        fused(code, q, weights), fused(code, k, weights), v, initial_state=state, **options
     )
 
 
-def rule(
-    code: TorchLoop, eta: Number | None, alpha: Number | None
-) -> tuple[Number, Number, Number]:
-    """What the rule makes of units: of a gradient in M, of M in M, of M in W."""
-    own, kept = code.accumulate(1.0, 0.0, 1, eta, alpha), code.accumulate(0.0, 1.0, 1, eta, alpha)
-    return own, kept, code.move(0.0, 1.0, 1, eta, None)
+def rule(code: TorchLoop, coefficients: Coefficients) -> tuple[Number, Number, Number]:
+    """What the rule makes of units: of a gradient in M, of M in M, of M in W; without an M, 1, 0,
+    and of a gradient in W.
+    """
+
+    def unit(step: Step, name: str) -> Number:
+        zeros = dict.fromkeys(step.made.reads, 0.0)
+        return step.made(zeros | coefficients | {name: 1.0})
+
+    *buffers, weight = code.steps
+    if not buffers:
+        return 1.0, 0.0, unit(weight, "G")
+    (buffer,) = buffers
+    return unit(buffer, "G"), unit(buffer, buffer.target), unit(weight, buffer.seen)
 
 
 def numbers(x: Number, like: Tensor) -> Tensor:

@@ -1,13 +1,20 @@
-"""Binding losses between the outputs F = f(K) and the values V, both `[L, D_v]`."""
+"""Binding losses between the outputs F = f(K) and the values V, both `[L, D_v]`.
+
+Each is one function of a token's two rows; its expression for a chunk is read off it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import sympy as sp
 
-from ..program.expressions import CHUNK, VALUE, RowLoss, RowLossGradient, check_name, shown
+from ..program.differentials import loss_gradient
+from ..program.expressions import CHUNK, VALUE, shown
+from ..program.lowering import read_loss
+from ..program.operations import Abstract
 
 F, V = (sp.MatrixSymbol(name, CHUNK, VALUE) for name in "FV")
 
@@ -18,41 +25,52 @@ class Loss:
 
     __repr__ = shown
 
-    @property
-    def expression(self) -> sp.Expr:
-        """The loss of a chunk."""
+    def function(self, f: Any, v: Any) -> Any:
+        """The loss of each token, `[..., L]`, of outputs f and values v `[..., L, V]`.
+
+        Raises `ValueError` where the loss is abstract.
+        """
         raise NotImplementedError
 
     @property
+    def expression(self) -> sp.Expr:
+        """The loss of a chunk."""
+        return of_library(self)
+
+    @property
     def gradient(self) -> sp.MatrixExpr:
-        """`∂L/∂F`, `[L, D_v]`, by SymPy's matrix calculus."""
-        return slope(self)
+        """`∂L/∂F`, `[L, D_v]`, by the chain rule."""
+        return slope(self.expression)
 
 
 @cache
-def slope(loss: Loss) -> sp.MatrixExpr:
+def of_library(loss: Loss) -> sp.Expr:
+    """The expression of one of the library's losses."""
+    return read_loss(loss.function)
+
+
+@cache
+def slope(expression: sp.Expr) -> sp.MatrixExpr:
     """The derivative of a loss in the outputs, found once."""
-    return loss.expression.diff(F)
+    return loss_gradient(expression, F)
 
 
 @dataclass(frozen=True, repr=False)
 class Frobenius(Loss):
     """`L = -⟨F, V⟩`, so `∂L/∂F = -V`: values that do not depend on the state. Source: Section 5."""
 
-    @property
-    def expression(self) -> sp.Expr:
+    def function(self, f: Any, v: Any) -> Any:
         """Minus the inner product."""
-        return sp.Trace(-F * V.T)
+        return -(f * v).sum(-1)
 
 
 @dataclass(frozen=True, repr=False)
 class SquaredError(Loss):
     """`L = ½ ‖F - V‖²`, so `∂L/∂F = F - V`: the delta rule. Source: Section 5."""
 
-    @property
-    def expression(self) -> sp.Expr:
+    def function(self, f: Any, v: Any) -> Any:
         """Half the squared norm."""
-        return sp.Trace((F - V) * (F - V).T) / 2
+        return ((f - v) ** 2).sum(-1) / 2
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,14 +83,8 @@ class AbstractLoss(Loss):
     name: str = "ell"
 
     def __post_init__(self) -> None:
-        check_name("name", self.name)
+        _ = Abstract(self.name)
 
-    @property
-    def expression(self) -> sp.Expr:
+    def function(self, f: Any, v: Any) -> Any:
         """An unknown function of each pair of rows."""
-        return RowLoss(self.name, F, V)
-
-    @property
-    def gradient(self) -> sp.MatrixExpr:
-        """The partial derivative of ℓ in its first argument, an unknown function as well."""
-        return RowLossGradient(self.name, F, V)
+        return Abstract(self.name, scalar=True)(f, v)

@@ -1,27 +1,21 @@
-"""Fast-weight nets `f(x) = γ(x; Θ) ⊙ (φ(x; Θ) W)`: short programs of matrix assignments.
+"""Fast-weight nets `f(x) = γ(x; Θ) ⊙ (φ(x; Θ) W)`, each one function; its program is read off it.
 
-Tokens are rows. A net lists its weights, the last of which is the W of the last layer, and
-the assignments that lead from the input X to the features φ(X). Most have no output gate γ.
+Tokens are rows. A net lists its weights, one of which is the W of the last layer, and the
+assignments that lead from the input X to the features φ(X). Most have no output gate γ.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
+from typing import Any
 
 import sympy as sp
 
-from ..program.expressions import (
-    CHUNK,
-    HIDDEN,
-    KEY,
-    VALUE,
-    RowFunction,
-    activate,
-    check_name,
-    shown,
-    width,
-)
+from ..program.expressions import CHUNK, WINDOW, shown
+from ..program.lowering import Program, read_net
+from ..program.operations import Abstract, check_name, named
 
 
 @dataclass(frozen=True)
@@ -39,64 +33,99 @@ class Weight:
 
 
 Assignment = tuple[sp.MatrixSymbol, sp.MatrixExpr]
-X = sp.MatrixSymbol("X", CHUNK, KEY)
 
 
 @dataclass(frozen=True, repr=False)
 class Net:
-    """What all nets share: weights, and a program from X to the features."""
+    """What all nets share: one function, and what its program says of it."""
 
     __repr__ = shown
 
     @property
-    def weights(self) -> tuple[Weight, ...]:
-        """All weights, hidden ones first, the last layer's last."""
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the weights, in the order in which `function` takes them."""
+        raise NotImplementedError
+
+    def function(self, x: Any, *weights: Any) -> Any:
+        """The net's outputs `[..., L, V]` for tokens x `[..., L, K]` and weights `[..., rows, cols]`.
+
+        Raises `ValueError` where part of the net is abstract.
+        """
         raise NotImplementedError
 
     @property
+    def names(self) -> tuple[Sequence[str], Sequence[str]]:
+        """What intermediates are called, and hidden widths, where not H1, Z1, ..., D_1, ...."""
+        return (), ()
+
+    @property
+    def traced(self) -> Program:
+        """The net's program, as it is read off its function once."""
+        return of_library(self)
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """All weights, in the order of the function's parameters."""
+        return tuple(Weight(w.name, *w.shape) for w in self.traced.weights)
+
+    @property
     def program(self) -> tuple[Assignment, ...]:
-        """Assignments from X `[L, D_k]`; the last one's symbol holds the features."""
-        raise NotImplementedError
+        """Assignments from X `[L, D_k]`, the features and the gate among them."""
+        return self.traced.assignments
 
     @property
     def features(self) -> sp.MatrixExpr:
         """The symbol of the features φ(X), `[L, D_h]`; X itself where there is no program."""
-        return self.program[-1][0] if self.program else X
+        return self.traced.features
 
     @property
     def last(self) -> Weight:
         """The last layer's weight, `[D_h, D_v]`."""
-        return self.weights[-1]
+        return Weight(self.traced.last.name, *self.traced.last.shape)
 
     @property
     def gate(self) -> sp.MatrixExpr | None:
         """The symbol of a gate γ(X), `[L, D_v]`, on the outputs; None where there is none."""
-        return None
+        return self.traced.gate
 
     @property
     def outputs(self) -> sp.MatrixExpr:
         """What the last layer makes of the features, `[L, D_v]`, before any gate."""
-        return self.features * self.last.symbol
+        return self.traced.outputs
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:
-        """Widths that are products of others, such as a chunk of pixels: height times width."""
-        return {}
+        """Widths that are products of others: pixels and offsets have two coordinates each."""
+        if self.window is None:
+            return {}
+        return {CHUNK.name: ("Y", "X"), WINDOW.name: ("D_y", "D_x")}
 
     @property
     def has_static_features(self) -> bool:
-        """Whether φ has no parameters."""
-        return not self.program
+        """Whether nothing but the last layer has parameters."""
+        return self.traced.is_static
 
     @property
     def tokens(self) -> int | None:
-        """How many tokens a chunk must have; None where any number will do."""
-        return None
+        """How many tokens a chunk must have, those of an image; None where any number will do."""
+        return self.window[1] * self.window[2] if self.window else None
+
+    @property
+    def window(self) -> tuple[int, int, int] | None:
+        """Size of a window of pixels, height and width of an image; None for any other net."""
+        return self.traced.window
 
     @property
     def obstacle(self) -> str | None:
         """Why the theorems do not cover this net; None where they do."""
-        return None
+        return self.traced.obstacle
+
+
+@cache
+def of_library(net: Net) -> Program:
+    """The program of one of the library's nets."""
+    names, widths = net.names
+    return read_net(net.function, net.parameters, names=names, widths=widths)
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,15 +135,11 @@ class Linear(Net):
     Source: variant 3 of Section 6.1, Table 2.
     """
 
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        """W alone."""
-        return (Weight("W", KEY, VALUE),)
+    parameters = ("W",)
 
-    @property
-    def program(self) -> tuple[Assignment, ...]:
-        """Nothing to compute."""
-        return ()
+    def function(self, x: Any, W: Any) -> Any:
+        """`x W`."""
+        return x @ W
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,24 +147,20 @@ class Features(Net):
     """`f(x) = φ(x; Θ) W`, W `[D_h, D_v]`, for an abstract φ: what the theorems are about.
 
     If all weights are trained, φ_t is another function at each step; if only the last layer is,
-    φ is one function. Such a loop is proved, not run. Raises `ValueError` unless `name` is one.
-    Source: Section 5, Theorems 5.1 to 5.3.
+    φ is one function. Such a loop is proved, not run; the parameters Θ stay inside φ. Raises
+    `ValueError` unless `name` is one. Source: Section 5, Theorems 5.1 to 5.3.
     """
 
     name: str = "phi"
+    parameters = ("W",)
+    names = (("Phi",), ())
 
     def __post_init__(self) -> None:
-        check_name("name", self.name)
+        _ = Abstract(self.name)
 
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        """W; the parameters Θ stay inside φ."""
-        return (Weight("W", HIDDEN, VALUE),)
-
-    @property
-    def program(self) -> tuple[Assignment, ...]:
-        """φ of each row."""
-        return ((sp.MatrixSymbol("Phi", CHUNK, HIDDEN), RowFunction(self.name, X, HIDDEN)),)
+    def function(self, x: Any, W: Any) -> Any:
+        """`φ(x) W`."""
+        return Abstract(self.name, width="D_h")(x) @ W
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,9 +168,10 @@ class MLP(Net):
     """`f(x) = act(... act(x W1) ...) W_depth`, no biases.
 
     Weights: W1 `[D_k, D_1]`, W2 `[D_1, D_2]`, ..., W_depth `[D_{depth-1}, D_v]`.
-    `activation` is a name in `ACTIVATIONS`, or any other name for an abstract entrywise
-    function. `bias` and `output_activation` describe nets outside the theorems.
-    Raises `ValueError` for a depth below 1 or a name that is none.
+    `activation` is a name in the table of operations, or any other name for an abstract entrywise
+    function. `bias` and `output_activation` describe nets outside the theorems; with biases the
+    weights are W1, b1, W2, b2, ..., each b one row. Raises `ValueError` for a depth below 1 or a
+    name that is none.
     Source: the nets that Section 5 allows, with the kernel φ of all but the last layer.
     """
 
@@ -169,31 +191,19 @@ class MLP(Net):
             raise ValueError(f"`bias` must be True or False; got {self.bias!r}. Choose one.")
 
     @property
-    def weights(self) -> tuple[Weight, ...]:
-        """W1 to W_depth; hidden widths are D_1, D_2, ..."""
-        widths = [KEY, *(width(f"D_{k}") for k in range(1, self.depth)), VALUE]
-        pairs = pairwise(widths)
-        return tuple(Weight(f"W{k}", a, b) for k, (a, b) in enumerate(pairs, start=1))
+    def parameters(self) -> tuple[str, ...]:
+        """W1 to W_depth, each with its bias after it if there are any."""
+        kinds = "Wb" if self.bias else "W"
+        return tuple(f"{kind}{k}" for k in range(1, self.depth + 1) for kind in kinds)
 
-    @property
-    def program(self) -> tuple[Assignment, ...]:
-        """`Z_k = H_{k-1} W_k`, `H_k = act(Z_k)`."""
-        lines: list[Assignment] = []
-        above: sp.MatrixExpr = X
-        for k, weight in enumerate(self.weights[:-1], start=1):
-            z, h = (sp.MatrixSymbol(f"{letter}{k}", CHUNK, weight.cols) for letter in "ZH")
-            lines += [(z, above * weight.symbol), (h, activate(self.activation, z))]
-            above = h
-        return tuple(lines)
-
-    @property
-    def obstacle(self) -> str | None:
-        """Biases and nonlinear outputs are outside the theorems."""
-        if self.bias:
-            return "the last layer must have no bias"
-        if self.output_activation != "identity":
-            return "the last layer must be linear"
-        return None
+    def function(self, x: Any, *weights: Any) -> Any:
+        """`Z_k = H_{k-1} W_k + b_k`, `H_k = act(Z_k)`."""
+        stride = 2 if self.bias else 1
+        for k in range(0, len(weights), stride):
+            x = x if k == 0 else named(self.activation)(x)
+            x = x @ weights[k]
+            x = x + weights[k + 1] if self.bias else x
+        return x if self.output_activation == "identity" else named(self.output_activation)(x)
 
 
 @dataclass(frozen=True, repr=False)
@@ -206,31 +216,11 @@ class AnyNet(Net):
     """
 
     name: str = "f"
+    parameters = ("Theta",)
 
     def __post_init__(self) -> None:
-        check_name("name", self.name)
+        _ = Abstract(self.name)
 
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        """Theta alone."""
-        return (Weight("Theta", width("D_p"), width("D_r")),)
-
-    @property
-    def program(self) -> tuple[Assignment, ...]:
-        """Nothing is known."""
-        return ()
-
-    @property
-    def outputs(self) -> sp.MatrixExpr:
-        """f of each row."""
-        return RowFunction(self.name, X, VALUE, self.last.symbol)
-
-    @property
-    def has_static_features(self) -> bool:
-        """No: all is one function."""
-        return False
-
-    @property
-    def obstacle(self) -> str | None:
-        """Nothing says that the last layer is linear."""
-        return "the last layer must be linear"
+    def function(self, x: Any, Theta: Any) -> Any:
+        """`f(x; Θ)`."""
+        return Abstract(self.name, width="D_v")(x, Theta)

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import sympy as sp
-
-from ..program.expressions import CHUNK, HIDDEN, KEY, VALUE, WINDOW, Windowed, activate, check_name
-from .nets import Assignment, Net, Weight, X
+from ..program.operations import Depthwise, check_name, named
+from .nets import Net
 
 
 @dataclass(frozen=True, repr=False)
 class SwiGLU(Net):
     """`f(x) = (silu(x W0) ⊙ (x W2)) W1`, the net of LaCT; other gates by name.
 
-    Weights: W0 and W2 `[D_k, D_h]`, W1 `[D_h, D_v]`, the last layer. Raises `ValueError` unless
-    `activation` is a name. Source: Section 5.3, Appendix E.
+    Weights: W0 (gate) and W2 (content) `[D_k, D_h]`, W1 `[D_h, D_v]`, the last layer. Raises
+    `ValueError` unless `activation` is a name. Source: Section 5.3, Appendix E.
     """
 
     activation: str = "silu"
+    parameters = ("W0", "W2", "W1")
+    names = (("A", "B", "H"), ("D_h",))
 
     def __post_init__(self) -> None:
         check_name("activation", self.activation)
 
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        """W0 (gate) and W2 (content) hidden, W1 last."""
-        return (Weight("W0", KEY, HIDDEN), Weight("W2", KEY, HIDDEN), Weight("W1", HIDDEN, VALUE))
-
-    @property
-    def program(self) -> tuple[Assignment, ...]:
-        """Gate, content, their entrywise product."""
-        gate, content, product = (sp.MatrixSymbol(name, CHUNK, HIDDEN) for name in ("A", "B", "H"))
-        w0, w2, _ = (weight.symbol for weight in self.weights)
-        gated = sp.HadamardProduct(activate(self.activation, gate), content)
-        return ((gate, X * w0), (content, X * w2), (product, gated))
+    def function(self, x: Any, W0: Any, W2: Any, W1: Any) -> Any:
+        """Gate, content, their entrywise product, the last layer."""
+        return (named(self.activation)(x @ W0) * (x @ W2)) @ W1
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,33 +39,15 @@ class GLU(Net):
     """
 
     activation: str = "silu"
+    parameters = ("W0", "W1")
+    names = (("A", "C"), ())
 
     def __post_init__(self) -> None:
         check_name("activation", self.activation)
 
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        """W0 (gate), W1 last."""
-        return (Weight("W0", KEY, VALUE), Weight("W1", KEY, VALUE))
-
-    @property
-    def program(self) -> tuple[Assignment, ...]:
-        """The gate and its argument."""
-        argument = sp.MatrixSymbol("A", CHUNK, VALUE)
-        return (
-            (argument, X * self.weights[0].symbol),
-            (sp.MatrixSymbol("C", CHUNK, VALUE), activate(self.activation, argument)),
-        )
-
-    @property
-    def features(self) -> sp.MatrixExpr:
-        """The input itself."""
-        return X
-
-    @property
-    def gate(self) -> sp.MatrixExpr:
-        """`act(X W0)`."""
-        return self.program[-1][0]
+    def function(self, x: Any, W0: Any, W1: Any) -> Any:
+        """The gate, and what it gates."""
+        return named(self.activation)(x @ W0) * (x @ W1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,6 +65,7 @@ class DepthwiseConv(Net):
     size: int = 3
     height: int = 2
     width: int = 2
+    parameters = ("W",)
 
     def __post_init__(self) -> None:
         for field in ("size", "height", "width"):
@@ -105,32 +80,6 @@ class DepthwiseConv(Net):
                 f"`size` must be odd, so that a window has a middle; got {self.size}. Use 3."
             )
 
-    @property
-    def weights(self) -> tuple[Weight, ...]:
-        """W alone."""
-        return (Weight("W", WINDOW, VALUE),)
-
-    @property
-    def program(self) -> tuple[Assignment, ...]:
-        """Nothing to compute."""
-        return ()
-
-    @property
-    def features(self) -> sp.MatrixExpr:
-        """The image, a channel a column; the features of a pixel are its window."""
-        return sp.MatrixSymbol("X", CHUNK, VALUE)
-
-    @property
-    def outputs(self) -> sp.MatrixExpr:
+    def function(self, x: Any, W: Any) -> Any:
         """The correlation."""
-        return Windowed(self.features, self.last.symbol)
-
-    @property
-    def tokens(self) -> int:
-        """One image."""
-        return self.height * self.width
-
-    @property
-    def axes(self) -> dict[str, tuple[str, ...]]:
-        """Pixels and offsets have two coordinates each."""
-        return {CHUNK.name: ("Y", "X"), WINDOW.name: ("D_y", "D_x")}
+        return Depthwise(self.size, self.height, self.width)(x, W)

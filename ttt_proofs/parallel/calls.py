@@ -29,7 +29,7 @@ def tensors(*values: Any) -> Iterator[Tensor]:
     """All tensors among the values, those in mappings and states included."""
     for value in values:
         if isinstance(value, State):
-            yield from tensors(value.weights, value.accumulators)
+            yield from tensors(*value.parts.values())
         elif isinstance(value, Mapping):
             yield from tensors(*value.values())
         elif isinstance(value, Tensor):
@@ -50,7 +50,7 @@ def tied(outputs: Tensor, state: State | None, *inputs: Any) -> tuple[Tensor, St
 
 
 def form(run: Run) -> Run:
-    """Decorate a form, `run(loop, q, k, [v,] weights, rate, momentum, ...)`, with all of that."""
+    """Decorate a form, `run(loop, q, k, [v,] weights, coefficients, ...)`, with all of that."""
 
     @wraps(run)
     def called(loop: Any, q: Tensor, *inputs: Any, **options: Any) -> Any:

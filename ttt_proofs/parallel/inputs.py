@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..loops import DepthwiseConv, InnerLoop
-from ..loops.update import Rate
+from ..loops import InnerLoop, Net
+from ..program.coefficients import Coefficient
+from ..program.expressions import KEY, UNIT, VALUE
 from .state import State
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 Number = Tensor | float
-Rates = Number | Mapping[str, Tensor] | None
+Coefficients = Mapping[str, Number]
 Weights = Mapping[str, Tensor]
 
 
@@ -32,17 +33,17 @@ def check_inputs(
     k: Tensor,
     v: Tensor,
     weights: Weights,
-    rate: Rates,
-    momentum: Number | None,
+    coefficients: Coefficients | None,
     initial_state: State | None = None,
 ) -> None:
     """Raise `ValueError` or `TypeError` unless the loop can run on these inputs.
 
-    q, k `[B, T, H, K]`, v `[B, T, H, V]`, each weight `[H, rows, cols]`. A rate or momentum that
-    the loop does not have is None, a constant one a number; one per step is `[B, N, H]` with
-    N = ceil(T / chunk), one per token `[B, T, H]`: for the rate, one of them for each trained
-    weight, by name. For a convolution K = V, and T is a multiple of the chunk. An initial
-    state has `[B, H, rows, cols]` for each weight, and for those trained with momentum another.
+    q, k `[B, T, H, K]`, v `[B, T, H, V]`, each weight `[H, rows, cols]`. The coefficients are those
+    that the loop declares, by name: one for the loop is a number, one per step `[B, N, H]` with
+    N = ceil(T / chunk), one per token `[B, T, H]`, with the rows, the columns or both after these
+    where it tells them apart, then `[H, *]` for the loop. For a convolution K = V, and T is a
+    multiple of the chunk. An initial state has `[B, H, rows, cols]` for each weight, and in each
+    buffer for each fast weight.
     """
     if not isinstance(weights, Mapping):
         raise TypeError(
@@ -72,18 +73,17 @@ def check_inputs(
             f"`v` must have k's batch, time and heads {tuple(k.shape[:3])}; got "
             f"{tuple(v.shape[:3])}. Match the leading dimensions."
         )
-    if isinstance(loop.net, DepthwiseConv):
+    if loop.net.window:
         check_images(loop.net, k, v)
     check_weights(loop, k, v, weights)
-    check_rate(loop, rate, k)
-    check_number("momentum", momentum, loop.update.momentum, loop.schedule.chunk, k)
+    check_coefficients(loop, coefficients, k, weights)
     if initial_state is not None:
         check_state(loop, initial_state, q, weights)
 
 
-def check_images(net: DepthwiseConv, k: Tensor, v: Tensor) -> None:
+def check_images(net: Net, k: Tensor, v: Tensor) -> None:
     """Whole images, with the channels of the values."""
-    if k.shape[1] % net.tokens:
+    if net.tokens and k.shape[1] % net.tokens:
         raise ValueError(
             f"`k` must have whole images of {net.tokens} tokens; got {k.shape[1]} "
             "tokens. Complete or drop the last image."
@@ -118,9 +118,9 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
             f"`weights` must have {', '.join(names)}; got "
             f"{', '.join(map(str, weights)) or 'none'}. Pass one tensor for each."
         )
-    sizes = {"D_k": k.shape[-1], "D_v": v.shape[-1]}
-    if isinstance(loop.net, DepthwiseConv):
-        sizes["D_w"] = loop.net.size**2
+    sizes = {KEY.name: k.shape[-1], VALUE.name: v.shape[-1], UNIT.name: 1}
+    if loop.net.window:
+        sizes[loop.net.last.rows.name] = loop.net.window[0] ** 2
     for weight in loop.net.weights:
         shape = tuple(weights[weight.name].shape)
         if len(shape) != 3:
@@ -145,14 +145,20 @@ def check_state(loop: InnerLoop, state: State, like: Tensor, weights: Weights) -
             f"`initial_state` must be a State; got {type(state).__name__}. Pass what "
             "a form has returned, and weights as `weights`."
         )
-    trained = {w.name for w in loop.fast_weights} if loop.update.momentum else set()
-    both = (("weights", state, set(weights)), ("accumulators", state.accumulators, trained))
+    fast = {w.name for w in loop.fast_weights}
+    buffers = {str(buffer) for buffer in loop.rule.buffers}
+    if set(state.buffers) != buffers:
+        raise ValueError(
+            f"`initial_state` must have the buffers {listed(buffers)}; got "
+            f"{listed(state.buffers)}. Pass a state of this loop."
+        )
     dtype, device = wide(like.dtype), like.device
-    for what, all_, names in both:
+    for what, all_ in state.parts.items():
+        names = set(weights) if all_ is state.weights else fast
         if set(all_) != names:
             raise ValueError(
-                f"`initial_state` must have {what} for {joined(names)}; got "
-                f"{joined(all_)}. Pass a state of this loop."
+                f"`initial_state` must have {what} for {listed(names)}; got "
+                f"{listed(all_)}. Pass a state of this loop."
             )
         for name, x in all_.items():
             shape = (len(like), *weights[name].shape)
@@ -164,42 +170,68 @@ def check_state(loop: InnerLoop, state: State, like: Tensor, weights: Weights) -
                 )
 
 
-def check_rate(loop: InnerLoop, rate: Rates, like: Tensor) -> None:
-    """The rate as the loop declares it; one per token is another for each trained weight."""
-    kind, chunk = loop.update.rate, loop.schedule.chunk
-    if kind != "per_token":
-        check_number("rate", rate, kind, chunk, like)
-        return
-    names = [weight.name for weight in loop.fast_weights]
-    if not isinstance(rate, Mapping) or set(rate) != set(names):
+def check_coefficients(
+    loop: InnerLoop, coefficients: Coefficients | None, like: Tensor, weights: Weights
+) -> None:
+    """All numbers that the loop asks for, and no others, as it declares them."""
+    given: Any = {} if coefficients is None else coefficients
+    names = loop.coefficients
+    if not isinstance(given, Mapping) or set(given) != set(names):
         raise ValueError(
-            f"`rate` must map each trained weight, {', '.join(names)}, to a tensor; "
-            f"got {shown(rate)}. Pass a dict."
+            f"`coefficients` must have {listed(names)}; got "
+            f"{listed(given) if isinstance(given, Mapping) else shown(given)}. "
+            f"{'Pass one for each' if names else 'Leave them out'}."
         )
-    for name in names:
-        check_number(f"rate[{name!r}]", rate[name], kind, chunk, like)
+    for name, coefficient in names.items():
+        what = f"coefficients[{name!r}]"
+        shape = shape_of(loop, name, coefficient, like, weights)
+        if shape:
+            check_shape(what, given[name], coefficient.every, shape, like)
+        else:
+            check_number(what, given[name], like)
 
 
-def check_number(name: str, number: object, kind: Rate | None, chunk: int, like: Tensor) -> None:
-    """A rate or momentum as the loop declares it; `like` is `[B, T, H, K]`."""
-    if kind is None:
-        if number is not None:
-            raise ValueError(
-                f"`{name}` must be left out, since the loop has none; got one. "
-                "Declare it in GradientStep."
-            )
-        return
-    if kind != "constant":
-        batch, tokens, heads, _ = like.shape
-        each = kind.removeprefix("per_")
-        shape = (batch, tokens if each == "token" else -(-tokens // chunk), heads)
-        if not isinstance(number, Tensor) or tuple(number.shape) != shape:
-            raise ValueError(
-                f"`{name}` must be a tensor {shape}, one number per batch, {each} "
-                f"and head; got {shown(number)}. Give each {each} its own."
-            )
-        check_tensor(name, number, like)
-        return
+def shape_of(
+    loop: InnerLoop, name: str, coefficient: Coefficient, like: Tensor, weights: Weights
+) -> tuple[int, ...]:
+    """The shape of a coefficient, of none for a number; `like` is `[B, T, H, K]`."""
+    batch, tokens, heads, _ = like.shape
+    chunk = loop.schedule.chunk
+    times = {"token": tokens, "step": -(-tokens // chunk)}
+    plain = coefficient.mean or name in loop.loss_weights.values()
+    if coefficient.every == "token" and not plain and chunk > 1:
+        raise ValueError(
+            f"a chunk's update takes one number of {name!r}, and this loop has one for each of "
+            f"{chunk} tokens. Declare it for each step, or take the mean."
+        )
+    if coefficient.shape != "scalar" and len(loop.fast_weights) > 1:
+        raise ValueError(
+            f"a coefficient of each {coefficient.shape} must be of one fast weight; {name!r} is "
+            f"of {listed(w.name for w in loop.fast_weights)}. Train the last layer alone."
+        )
+    rows, cols = weights[loop.fast_weights[-1].name].shape[1:]
+    sides = {"scalar": (), "row": (rows,), "column": (cols,), "entry": (rows, cols)}
+    first = () if coefficient.every == "loop" else (batch, times[coefficient.every])
+    own = sides[coefficient.shape]
+    return (*first, heads, *own) if first or own else ()
+
+
+def check_shape(
+    name: str, number: object, every: str, shape: tuple[int, ...], like: Tensor
+) -> None:
+    """A coefficient that is a tensor."""
+    if not isinstance(number, Tensor) or tuple(number.shape) != shape:
+        per = "head" if every == "loop" else f"batch, {every} and head"
+        finer = " and entry of the weight that it tells apart" if len(shape) not in (0, 3) else ""
+        raise ValueError(
+            f"`{name}` must be a tensor {shape}, one number per {per}{finer}; got "
+            f"{shown(number)}. Give each {'head' if every == 'loop' else every} its own."
+        )
+    check_tensor(name, number, like)
+
+
+def check_number(name: str, number: object, like: Tensor) -> None:
+    """A coefficient that is one number for all."""
     if isinstance(number, Tensor) and number.ndim == 0 and number.dtype.is_floating_point:
         check_tensor(name, number.to(like), like)
         return
@@ -213,16 +245,16 @@ def check_number(name: str, number: object, kind: Rate | None, chunk: int, like:
     fits = abs(known) <= most
     if not fits:  # NaN is not at most anything
         cure = (
-            f"Declare {name}='per_step' for one per step"
-            if isinstance(number, Tensor)
+            "Declare it for each step"
+            if isinstance(number, Tensor) and number.ndim
             else "Pass a float"
         )
         raise ValueError(f"`{name}` must be one finite number; got {got}. {cure}.")
 
 
-def joined(names: Iterable[str]) -> str:
+def listed(names: Iterable[object]) -> str:
     """Names in order, or "none"."""
-    return ", ".join(sorted(names)) or "none"
+    return ", ".join(sorted(map(str, names))) or "none"
 
 
 def shown(x: object) -> str:

@@ -3,47 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from .inputs import Number, Rates
+from ..symbolic.torch_loop import TorchLoop
+from .inputs import Number
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """q, k `[B, T, H, K]`, v `[B, T, H, V]`, rates and momenta as for a form."""
+    """q, k `[B, T, H, K]`, v `[B, T, H, V]`, coefficients as for a form."""
 
     q: Tensor
     k: Tensor
     v: Tensor
-    rate: Rates
-    momentum: Number | None
+    coefficients: Mapping[str, Number]
 
     def map(self, function: Callable[..., Tensor], *others: Piece) -> Piece:
-        """A function of each tensor and of those at the same place in other pieces."""
+        """A function of each tensor and of those at the same place in other pieces.
 
-        def at(x: Any, *rest: Any) -> Any:
-            if isinstance(x, Mapping):
-                return {name: at(y, *(o[name] for o in rest)) for name, y in x.items()}
-            return function(x, *rest) if isinstance(x, Tensor) and x.ndim else x
+        Coefficients that another piece has not, such as those for the whole loop, stay.
+        """
+        tokens = (function(*(getattr(p, n) for p in (self, *others))) for n in ("q", "k", "v"))
+        numbers = {
+            name: function(x, *(p.coefficients[name] for p in others))
+            if isinstance(x, Tensor) and all(name in p.coefficients for p in others)
+            else x
+            for name, x in self.coefficients.items()
+        }
+        return Piece(*tokens, numbers)
 
-        names = [field.name for field in fields(self)]
-        return Piece(*(at(*(getattr(p, name) for p in (self, *others))) for name in names))
-
-    def kept(self) -> Piece:
+    def kept(self, code: TorchLoop) -> Piece:
         """A copy to keep until more tokens come: without the numbers for all steps, which those
         bring.
         """
+        every = code.coefficients
+        own = {name: x for name, x in self.coefficients.items() if every[name].every != "loop"}
+        return replace(self, coefficients=own).map(Tensor.clone)
 
-        def own(x: Rates) -> Any:
-            return x if isinstance(x, Mapping) or (isinstance(x, Tensor) and x.ndim) else None
-
-        piece = Piece(self.q, self.k, self.v, own(self.rate), own(self.momentum))
-        return piece.map(Tensor.clone)
-
-    def cut(self, start: int, stop: int, length: int) -> Piece:
+    def cut(self, start: int, stop: int, code: TorchLoop) -> Piece:
         """Tokens from start to stop; numbers per step are those of the chunks that they touch."""
-        tokens, steps = self.k.shape[1], slice(start // length, -(-stop // length))
-        return self.map(lambda x: x[:, start:stop] if x.shape[1] == tokens else x[:, steps])
+        length = code.schedule.chunk
+        along = {
+            "token": slice(start, stop),
+            "step": slice(start // length, -(-stop // length)),
+        }
+        numbers = {
+            name: x[:, along[code.coefficients[name].every]]
+            if isinstance(x, Tensor) and code.coefficients[name].every in along
+            else x
+            for name, x in self.coefficients.items()
+        }
+        return Piece(*(x[:, start:stop] for x in (self.q, self.k, self.v)), numbers)

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..loops import InnerLoop
 from .maps import Along, States, fold, total
 from .once import once
 from .state import State
@@ -129,23 +130,21 @@ def agreed(check: Callable[[], Given], chunk: int, group: Group = None) -> None:
 
 
 def alike(
+    loop: InnerLoop,
     weights: Mapping[str, Tensor],
-    rate: Any,
-    momentum: Any,
+    coefficients: Mapping[str, Any],
     initial_state: State | None,
 ) -> dict[str, Any]:
     """What of these all ranks must have alike: numbers for all steps, weights, the first state."""
-    found = {
-        name: float(x)
-        for name, x in (("rate", rate), ("momentum", momentum))
-        if x is not None and not isinstance(x, Mapping) and not (isinstance(x, Tensor) and x.ndim)
+    constant = {n: coefficients[n] for n, c in loop.coefficients.items() if c.every == "loop"}
+    many = {n for n, x in constant.items() if isinstance(x, Tensor) and x.ndim}
+    found: dict[str, Any] = {
+        f"coefficients[{n!r}]": float(x) for n, x in constant.items() if n not in many
     }
-    parts = {"weights": weights}
+    parts = {"weights": weights, "coefficients": {n: constant[n] for n in many}}
     if initial_state is not None:
-        parts |= {
-            "initial_state": initial_state,
-            "initial_state.accumulators": initial_state.accumulators,
-        }
+        for what, all_ in initial_state.parts.items():
+            parts["initial_state" if what == "weights" else f"initial_state.{what}"] = all_
     tensors = {f"{what}[{n!r}]": x for what, all_ in parts.items() for n, x in all_.items()}
     return found | {name: digest(x) for name, x in sorted(tensors.items())}
 

@@ -9,19 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
+Buffers = Mapping[str, Mapping[str, Tensor]]
+
 
 @dataclass(frozen=True, eq=False)
 class State(Mapping[str, Tensor]):
-    """The fast weights after some steps, by name, and the accumulators of those that have one.
+    """The weights after some steps, by name, and the buffers of the update rule.
 
-    As a mapping it is that of the weights, each `[B, H, rows, cols]`. `accumulators` are the M of
-    the update rule, of the same shapes, for each trained weight of a loop with momentum. Its size
+    As a mapping it is that of the weights, each `[B, H, rows, cols]`. `buffers` has for each
+    buffer of the rule, such as M, a tensor for each fast weight, of that weight's shape. Its size
     does not depend on how long the past was. float32, or float64 if the inputs are. Copies are
     deep as those of tensors are; those of tensors with a history stay in the graph.
     """
 
     weights: Mapping[str, Tensor]
-    accumulators: Mapping[str, Tensor]
+    buffers: Buffers
 
     def __getitem__(self, name: str) -> Tensor:
         return self.weights[name]
@@ -32,23 +34,28 @@ class State(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.weights)
 
+    @property
+    def parts(self) -> dict[str, Mapping[str, Tensor]]:
+        """The weights and each buffer, by what they are called in messages."""
+        return {"weights": self.weights} | {f"buffers[{n!r}]": x for n, x in self.buffers.items()}
+
     def map(self, function: Callable[[Tensor], Tensor]) -> State:
         """The state with a function of each tensor in its place, such as `Tensor.detach`."""
-        weights, accumulators = (
-            {name: function(x) for name, x in all_.items()}
-            for all_ in (self.weights, self.accumulators)
-        )
-        return State(weights, accumulators)
+
+        def each(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: function(x) for name, x in tensors.items()}
+
+        return State(each(self.weights), {name: each(x) for name, x in self.buffers.items()})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         return self.map(lambda x: copied(x, memo))
 
     def __repr__(self) -> str:
-        weights, accumulators = (
-            ", ".join(f"{name} {tuple(x.shape)}" for name, x in all_.items()) or "none"
-            for all_ in (self.weights, self.accumulators)
-        )
-        return f"State(weights: {weights}; accumulators: {accumulators})"
+        shown = {
+            what: ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items()) or "none"
+            for what, tensors in self.parts.items()
+        }
+        return f"State({'; '.join(f'{what}: {each}' for what, each in shown.items())})"
 
 
 def copied(x: Tensor, memo: dict[int, Any]) -> Tensor:

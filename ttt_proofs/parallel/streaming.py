@@ -6,7 +6,7 @@ that is open, fewer than `chunk`: a constant size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ..loops import InnerLoop
+from ..symbolic.torch_loop import TorchLoop, torch_loop
 from .calls import tied
 from .chunks import Outputs
-from .inputs import DTYPES, Number, Rates, Weights, wide
+from .inputs import DTYPES, Coefficients, Weights, wide
 from .pieces import Piece
 from .state import State, copied
 
@@ -40,7 +41,7 @@ class Stream:
         """The stream with a function of each tensor in its place.
 
         Tensors have the batch first: those of the state are `[B, H, rows, cols]`, those of the
-        open chunk `[B, tokens, H, width]`, its numbers `[B, tokens or 1, H]`.
+        open chunk `[B, tokens, H, width]`, its coefficients `[B, tokens or 1, H, *]`.
         """
         state = None if self.state is None else self.state.map(function)
         piece = None if self.open is None else self.open.map(function)
@@ -105,13 +106,14 @@ def must_be_whole(loop: InnerLoop) -> str | None:
         return "an image is read whole"
     if loop.schedule.read == "after_update":
         return "its tokens are read after the update by all of them"
-    if loop.schedule.read == "causal" and loop.update.momentum == "per_token":
-        return "its momentum is the mean over all its tokens"
+    means = [name for name, c in loop.coefficients.items() if c.mean]
+    if loop.schedule.read == "causal" and means:
+        return f"its {means[0]} is the mean over all its tokens"
     return None
 
 
 def feed(
-    loop: InnerLoop,
+    loop: InnerLoop | TorchLoop,
     run: Run,
     stream: Stream,
     q: Tensor,
@@ -119,29 +121,29 @@ def feed(
     v: Tensor,
     *,
     weights: Weights,
-    rate: Rates = None,
-    momentum: Number | None = None,
+    coefficients: Coefficients | None = None,
     last: bool = False,
 ) -> tuple[Tensor, Stream]:
     """The outputs of the next tokens, `[B, T, H, V]`, and where the sequence then stands.
 
-    run: a form of the loop, such as `Reduction.recurrent`. q, k, v, weights, rate and momentum as
+    run: a form of the loop, such as `Reduction.recurrent`. q, k, v, weights and coefficients as
     it has them; numbers per step are those of the chunks that begin in this piece. A piece
     may end anywhere, unless a chunk's outputs need all of its tokens (`must_be_whole`): then it
     must end with a chunk, or be the `last`; else `ValueError`, as for lengths that do not match.
     """
-    length, waiting = loop.schedule.chunk, stream.waiting
-    early = loop.schedule.read == "before_update"
+    code = torch_loop(loop)
+    schedule, waiting = code.schedule, stream.waiting
+    length, early = schedule.chunk, schedule.read == "before_update"
     tokens = waiting + q.shape[1]
     whole = tokens // length * length
-    reason = must_be_whole(loop)
+    reason = must_be_whole(code.loop)
     if tokens > whole and reason and not last:
         raise ValueError(
             f"a piece must end with a chunk of {length} tokens, for {reason}; got "
             f"{tokens - whole} tokens more. Feed whole chunks, or set last=True."
         )
-    check_lengths(loop, stream, q, k, v, rate, momentum)
-    piece = Piece(q, k, v, rate, momentum)
+    piece = Piece(q, k, v, coefficients or {})
+    check_lengths(code, stream, piece)
     if stream.open is not None:
         piece = piece.map(lambda new, old: torch.cat([old, new], dim=1), stream.open)
     outputs, state = [], stream.state
@@ -149,51 +151,41 @@ def feed(
     done = skipped = waiting if whole == 0 and early and not last else 0
     for stop in dict.fromkeys((whole, tokens)):
         if stop > done:
-            part = piece.cut(done, stop, length)
+            part = piece.cut(done, stop, code)
             made, after = run(
                 part.q,
                 part.k,
                 part.v,
                 weights=weights,
-                rate=part.rate,
-                momentum=part.momentum,
+                coefficients=part.coefficients,
                 initial_state=state,
             )
             outputs.append(made)
             state = after if stop == whole or last else state
             done = stop
     found = torch.cat(outputs, dim=1)[:, waiting - skipped :] if outputs else v[:, :0]
-    found, _ = tied(found, None, q, k, v, weights, rate, momentum, stream.state)
-    open_ = None if tokens == whole or last else piece.cut(whole, tokens, length).kept()
+    found, _ = tied(found, None, q, k, v, weights, coefficients, stream.state)
+    open_ = None if tokens == whole or last else piece.cut(whole, tokens, code).kept(code)
     return found, Stream(state, open_, stream.closed or (last and tokens > whole))
 
 
-def check_lengths(
-    loop: InnerLoop,
-    stream: Stream,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    rate: Rates,
-    momentum: Number | None,
-) -> None:
+def check_lengths(code: TorchLoop, stream: Stream, piece: Piece) -> None:
     """Raise `ValueError` unless all tensors have the tokens, or the new chunks, of one piece."""
-    if stream.closed and q.shape[1]:
+    tokens, chunk = piece.q.shape[1], code.schedule.chunk
+    if stream.closed and tokens:
         raise ValueError(
             "a stream must not go on after its last piece, which ended with a short "
-            f"chunk; got {q.shape[1]} tokens more. Begin anew."
+            f"chunk; got {tokens} tokens more. Begin anew."
         )
-    tokens, chunk, update = q.shape[1], loop.schedule.chunk, loop.update
     begun = -(-(stream.waiting + tokens) // chunk) - (stream.waiting > 0)
-    lengths = {"per_token": tokens, "per_step": begun}
-    of = dict(rate) if isinstance(rate, Mapping) else {"": rate}
-    momenta, rates = (lengths.get(kind or "") for kind in (update.momentum, update.rate))
-    tensors = [("k", k, tokens), ("v", v, tokens), ("momentum", momentum, momenta)]
-    tensors += [(f"rate {name}".strip(), x, rates) for name, x in of.items()]
+    lengths = {"token": tokens, "step": begun}
+    tensors: list[tuple[str, object, int]] = [("k", piece.k, tokens), ("v", piece.v, tokens)]
+    for name, c in code.coefficients.items():
+        if c.every in lengths:
+            x = piece.coefficients.get(name)
+            tensors.append((f"coefficients[{name!r}]", x, lengths[c.every]))
     for name, x, length in tensors:
-        if length is not None and not (
-            isinstance(x, Tensor) and x.ndim > 1 and x.shape[1] == length
-        ):
+        if not (isinstance(x, Tensor) and x.ndim > 1 and x.shape[1] == length):
             got = tuple(x.shape) if isinstance(x, Tensor) else x
             raise ValueError(
                 f"`{name}` must have {length} entries along time for {tokens} tokens "

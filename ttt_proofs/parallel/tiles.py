@@ -13,46 +13,51 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..loops import InnerLoop
-from ..loops.losses import F
-from ..symbolic.torch_code import torch_loop
+from ..symbolic.torch_loop import TorchLoop
 from .chunks import Chunks, filled
-from .gates import Coefficients, coefficients
+from .gates import Weighing, weighing
 from .inputs import Number
 
 TILE = 64  # tokens
 
 
-def is_affine(loop: InnerLoop) -> bool:
-    """Whether values depend on the state: the loss' gradient is not of v alone."""
-    return loop.loss.gradient.has(F)
-
-
 Features = Callable[..., Tensor]
 
 
-def features(loop: InnerLoop, x: Chunks, made: Features | None = None) -> tuple[Tensor, Tensor]:
+def features(code: TorchLoop, x: Chunks, made: Features | None = None) -> tuple[Tensor, Tensor]:
     """Those of what is read with and those of the keys, `[B, H, N, L, D]`; they do not change.
 
     `made` makes them in place of the derived code, of `[B, H, 1, N·L, K]` and the weights.
     """
-    made = made or torch_loop(loop).features
+    made = made or code.features
     return x.each(made, x.q), x.each(made, x.k)
 
 
-def constant_values(loop: InnerLoop, x: Chunks, keys: Tensor) -> Tensor:
-    """The gradients in what the last layer makes at the state 0, clipped, `[B, H, N, L, V]`."""
-    code = torch_loop(loop)
-    values = x.each(code.values, x.k, code.cotangent(torch.zeros_like(x.v), x.v))
-    if loop.update.clip:  # a gate for each column of a step's gradient
-        rows = x.rows[loop.net.last.name].to(keys.dtype)
-        values = values * code.clip(keys.mT @ (rows * values), x.eta).to(values.dtype)
+def constant_values(code: TorchLoop, x: Chunks) -> Tensor:
+    """The gradients in what the last layer makes at the state 0, `[B, H, N, L, V]`."""
+    return x.each(code.values, x.k, code.cotangent(torch.zeros_like(x.v), x.v))
+
+
+def gradients(code: TorchLoop, x: Chunks, keys: Tensor, values: Tensor) -> Tensor:
+    """Those of each chunk in the last layer's weight, `[B, H, N, D, V]`."""
+    return keys.mT @ (x.rows[code.last].to(keys.dtype) * values)
+
+
+def gated(code: TorchLoop, x: Chunks, keys: Tensor, values: Tensor) -> Tensor:
+    """The values times the gates that multiply a gradient, which each of its columns has."""
+    if not code.folded:
+        return values
+    known = {"G": gradients(code, x, keys, values)} | x.coefficients
+    for step in code.steps:
+        if step.seen in code.folded:
+            known[step.seen] = step.made(known)
+            values = values * known[step.seen].to(values.dtype)
     return values
 
 
-def slopes(loop: InnerLoop, x: Chunks) -> Tensor:
+def slopes(code: TorchLoop, x: Chunks) -> Tensor:
     """How those gradients grow with what the last layer makes, `[B, H, N, L, 1]`, if affine."""
-    code, zero = torch_loop(loop), torch.zeros_like(x.v[..., :1])
+    zero = torch.zeros_like(x.v[..., :1])
 
     def values(made: Tensor) -> Tensor:
         outputs = x.each(code.outputs, x.k, made)
@@ -72,9 +77,12 @@ def repeated(x: Tensor, times: int, dim: int) -> Tensor:
     return x.repeat_interleave(times, dim=dim) if times > 1 else x
 
 
-def numbers(x: Number | None, steps: int) -> Number | None:
-    """Numbers of steps, `[B, H, N, 1, 1]`, by tile: `[B, H, N', steps]`."""
-    return tiled(x[..., 0, 0], steps) if isinstance(x, Tensor) and x.ndim else x
+def numbers(x: Chunks, steps: int) -> dict[str, Number]:
+    """The coefficients of steps, `[B, H, N, 1, 1]`, by tile: `[B, H, N', steps]`."""
+    return {
+        name: tiled(c[..., 0, 0], steps) if isinstance(c, Tensor) and c.ndim else c
+        for name, c in x.coefficients.items()
+    }
 
 
 def spread(weights: Tensor, x: Tensor) -> Tensor:
@@ -142,10 +150,10 @@ class Tiles:
         return made
 
 
-def tiles(loop: InnerLoop, x: Chunks, tokens: int, made: Features | None = None) -> Tiles:
+def tiles(code: TorchLoop, x: Chunks, tokens: int, made: Features | None = None) -> Tiles:
     """A loop's chunks, as many in a tile as have `tokens` tokens together, one at least."""
-    length, each, causal = x.k.shape[3], loop.schedule.steps, loop.schedule.read == "causal"
-    affine = is_affine(loop)
+    schedule, affine = code.schedule, code.affine
+    length, each, causal = x.k.shape[3], schedule.steps, schedule.read == "causal"
     copies = each if affine else 1  # where values depend on the state, a step's updates differ
     steps = max(1, min(tokens // (length * copies), x.steps))
 
@@ -155,22 +163,21 @@ def tiles(loop: InnerLoop, x: Chunks, tokens: int, made: Features | None = None)
     def by_token(y: Tensor) -> Tensor:
         return repeated(y, length, -2)
 
-    queries, keys = features(loop, x, made)
-    rows, values = x.rows[loop.net.last.name], constant_values(loop, x, keys)
-    eta, alpha = numbers(x.eta, steps), numbers(x.alpha, steps)
-    c = coefficients(loop, eta, alpha, rows, steps, apart=affine)
-    m, count, read = c.entering, steps * each, seen(loop, c, steps)
-    within = weighed(read[..., :-m], length, loop)
+    queries, keys = features(code, x, made)
+    rows, values = x.rows[code.last], gated(code, x, keys, constant_values(code, x))
+    c = weighing(code, numbers(x, steps), rows, steps, apart=affine)
+    m, count, read = c.entering, steps * each, seen(code, c, steps)
+    within = weighed(read[..., :-m], length, causal)
     after, gate = leaving(c, x.steps, steps, each)
     keys, values, rows = (flat(y, copies) for y in (keys, values, rows.to(values.dtype)))
     slope = None
     if affine:
         values, slope = solved(
-            keys, values, rows, flat(slopes(loop, x), copies), by_token(c.state[..., :count, :]), m
+            keys, values, rows, flat(slopes(code, x), copies), by_token(c.state[..., :count, :]), m
         )
         slope = rows * slope
     alone = steps == 1 and not causal  # then a state has all that is read
-    leaves = alone and loop.schedule.read == "after_update"
+    leaves = alone and schedule.read == "after_update"
     state = torch.arange(m, device=rows.device) == m - 1
     before = state.expand(length, m) if leaves else by_token(read[..., -m:])
     return Tiles(
@@ -186,24 +193,24 @@ def tiles(loop: InnerLoop, x: Chunks, tokens: int, made: Features | None = None)
     )
 
 
-def seen(loop: InnerLoop, c: Coefficients, steps: int) -> Tensor:
+def seen(code: TorchLoop, c: Weighing, steps: int) -> Tensor:
     """What each step of a tile is read with, `[B, H, N', steps, columns]`."""
-    each = loop.schedule.steps
-    if loop.schedule.read == "before_update":
+    each = code.schedule.steps
+    if code.schedule.read == "before_update":
         return c.state[..., : steps * each : each, :]
     return c.state[..., each::each, :]
 
 
-def weighed(weights: Tensor, length: int, loop: InnerLoop) -> Tensor:
+def weighed(weights: Tensor, length: int, causal: bool) -> Tensor:
     """Weights of steps as those of tokens, `length` for each; a causal reading sees no later one.
 
     `[..., steps, updates]` to `[..., steps · length, updates · length]`.
     """
     each = repeated(repeated(weights, length, -2), length, -1)
-    return each.tril() if loop.schedule.read == "causal" else each
+    return each.tril() if causal else each
 
 
-def leaving(c: Coefficients, steps: int, tile: int, each: int) -> tuple[Tensor, Tensor]:
+def leaving(c: Weighing, steps: int, tile: int, each: int) -> tuple[Tensor, Tensor]:
     """What gradients `[.., columns, m]` and the entering state `[.., m, m]` weigh at the end.
 
     A last tile that is not full ends with the last step that there is.

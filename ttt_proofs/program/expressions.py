@@ -9,6 +9,36 @@ from typing import Any
 import sympy as sp
 from sympy.core.symbol import Str
 
+from .functions import gelu_tanh, sigmoid, step
+from .operations import ACTIVATIONS, ROWWISE, check_name, named
+
+__all__ = [
+    "ACTIVATIONS",
+    "CHUNK",
+    "HIDDEN",
+    "KEY",
+    "UNIT",
+    "VALUE",
+    "WINDOW",
+    "InverseWidth",
+    "Ones",
+    "RowFunction",
+    "RowFunctionAdjoint",
+    "RowFunctionPullback",
+    "RowLoss",
+    "RowLossGradient",
+    "Windowed",
+    "WindowedAdjoint",
+    "activate",
+    "check_name",
+    "entrywise",
+    "gelu_tanh",
+    "shown",
+    "sigmoid",
+    "step",
+    "width",
+]
+
 
 def width(name: str) -> sp.Symbol:
     """The symbolic width `name`; statements hold for each of its values."""
@@ -16,42 +46,7 @@ def width(name: str) -> sp.Symbol:
 
 
 CHUNK, KEY, HIDDEN, VALUE, WINDOW = (width(n) for n in ("L", "D_k", "D_h", "D_v", "D_w"))
-
-
-class sigmoid(sp.Function):
-    """`1 / (1 + exp(-x))`, kept as itself: its derivative is `σ (1 - σ)`."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        """The derivative, a polynomial in the function itself."""
-        return self * (1 - self)
-
-
-class step(sp.Function):
-    """1 for positive numbers and 0 for the others; its derivative is taken as 0."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        """Zero, also at the jump, as PyTorch has it for relu."""
-        return sp.Integer(0)
-
-
-class gelu_tanh(sp.Function):
-    """GELU in its tanh form. Proofs need no more of it than that it has a derivative."""
-
-    @staticmethod
-    def expression(x: sp.Expr) -> sp.Expr:
-        """What it computes."""
-        cubic = x + sp.Rational(44715, 10**6) * x**3
-        return x / 2 * (1 + sp.tanh(sp.sqrt(2 / sp.pi) * cubic))
-
-
-ACTIVATIONS: dict[str, Callable[[sp.Expr], sp.Expr]] = {
-    "identity": lambda x: x,
-    "relu": lambda x: x * step(x),
-    "sigmoid": sigmoid,
-    "silu": lambda x: x * sigmoid(x),
-    "tanh": sp.tanh,
-    "gelu_tanh": gelu_tanh,
-}
+UNIT = width("one")  # of a single row or column: the width 1, which has no index
 
 
 def shown(self: Any) -> str:
@@ -65,28 +60,55 @@ def shown(self: Any) -> str:
     return f"{type(self).__name__}({', '.join(written)})"
 
 
-def check_name(field: str, value: object) -> None:
-    """Raise `ValueError` unless the value can name a function."""
-    if not isinstance(value, str) or not value.isidentifier() or value == "step":
-        raise ValueError(
-            f"`{field}` must be a name; got {value!r}. Known activations are "
-            f"{', '.join(ACTIVATIONS)}; any other name is abstract."
-        )
-
-
 def activate(name: str, matrix: sp.MatrixExpr) -> sp.MatrixExpr:
     """Apply the activation to each entry; a name that is not known is an abstract function."""
     if name == "identity":
         return matrix
-    x = sp.Dummy("x")
-    rule = ACTIVATIONS[name] if name in ACTIVATIONS else sp.Function(name)
-    return matrix.applyfunc(sp.Lambda(x, rule(x)))
+    return entrywise(named(name).value, matrix)
+
+
+def entrywise(function: Callable[[sp.Symbol], sp.Expr], matrix: sp.MatrixExpr) -> sp.MatrixExpr:
+    """Apply a function to each entry; the same function gives the same expression."""
+    x = sp.Symbol("x")
+    value = sp.sympify(function(x))
+    return matrix if value == x else matrix.applyfunc(sp.Lambda(x, value))
+
+
+class Ones(sp.MatrixExpr):
+    """The matrix of ones `[rows, cols]`: it sums over a width, or repeats a row or a column."""
+
+    def __new__(cls, rows: sp.Expr, cols: sp.Expr) -> Ones:
+        return super().__new__(cls, sp.sympify(rows), sp.sympify(cols))
+
+    shape = property(lambda self: self.args)
+
+    def _eval_transpose(self) -> Ones:
+        return Ones(*reversed(self.args))
+
+    def _entry(self, i, j, **kwargs):
+        return sp.Integer(1)
+
+
+class InverseWidth(sp.Expr):
+    """One over a width, by which a mean over it is a sum.
+
+    `tensor` and `axis` say where a run reads the width: `tensor.shape[axis]`.
+    """
+
+    is_commutative = True
+
+    def __new__(cls, size: sp.Symbol, tensor: str, axis: int) -> InverseWidth:
+        return super().__new__(cls, size, Str(str(tensor)), sp.Integer(axis))
+
+    name = property(lambda self: f"inverse_{self.args[0].name}")
+    code = property(lambda self: f"(1 / {self.args[1].name}.shape[{self.args[2]}])")
 
 
 class RowFunction(sp.MatrixExpr):
-    """An abstract function of each row of a matrix, `name(X[l, :], Θ)`, with `cols` outputs.
+    """A function of each row of a matrix, `name(X[l, :], Θ)`, with `cols` outputs.
 
-    Θ, a matrix of parameters, may be left out.
+    Θ, a matrix of parameters, may be left out. It is abstract unless the table of operations knows
+    its name; proofs know no more of either than that it has a derivative.
     """
 
     def __new__(
@@ -98,6 +120,7 @@ class RowFunction(sp.MatrixExpr):
     name = property(lambda self: self.args[0].name)
     rows_of = property(lambda self: self.args[1])
     parameters = property(lambda self: self.args[3:])
+    is_known = property(lambda self: self.name in ROWWISE)
 
     def _entry(self, i, j, **kwargs):  # SymPy asks for it; entries are made by the bridge
         return sp.MatrixElement(self, i, j)
@@ -110,6 +133,18 @@ class RowFunctionAdjoint(sp.MatrixExpr):
         return super().__new__(cls, function, cotangent)
 
     shape = property(lambda self: self.args[0].parameters[0].shape)
+
+    def _entry(self, i, j, **kwargs):
+        return sp.MatrixElement(self, i, j)
+
+
+class RowFunctionPullback(sp.MatrixExpr):
+    """The gradient in the rows X of `⟨C, function⟩`, row by row."""
+
+    def __new__(cls, function: RowFunction, cotangent: sp.MatrixExpr) -> RowFunctionPullback:
+        return super().__new__(cls, function, cotangent)
+
+    shape = property(lambda self: self.args[0].rows_of.shape)
 
     def _entry(self, i, j, **kwargs):
         return sp.MatrixElement(self, i, j)

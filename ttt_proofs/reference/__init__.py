@@ -1,5 +1,5 @@
 """The oracle: the real inner loop in float64, by `torch.autograd`. Shares no code with the rest."""
 
-from .oracle import run_loop
+from .oracle import first_gradient, run_functions, run_loop
 
-__all__ = ["run_loop"]
+__all__ = ["first_gradient", "run_functions", "run_loop"]

@@ -1,150 +1,154 @@
-"""What `run_loop` is given: refused in one sentence, or brought to the shapes of a step."""
+"""What `run_loop` is given: refused in one sentence, or brought to float64 and heads first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ttt_proofs.loops import InnerLoop
 
-from .nets import ENTRYWISE, FORWARD, LOSS, Weights, shapes, trained
-from .rule import CLIPS, NORMS, OPERATORS
+Weights = dict[str, Tensor]
+Coefficients = Mapping[str, float | Tensor]
 
-Rate = float | Tensor | Mapping[str, Tensor] | None
-
-
-def rates(loop: InnerLoop, rate: Rate, q: Tensor) -> Tensor | Weights | float:
-    """The rate in float64: `[B, H, N]`, for each weight `[B, H, T]`, or 1 where there is none."""
-    kind = loop.update.rate
-    _whether_given("rate", kind, rate)
-    if kind is None:
-        return 1.0
-    if kind != "per_token":
-        return _scalars("rate", kind, rate, _steps(loop, q), q.device).transpose(1, 2)
-    names = trained(loop)
-    if not isinstance(rate, Mapping) or set(rate) != set(names):
-        raise ValueError(
-            "`rate` must be a dict with a tensor [B, T, H] for each of "
-            f"{', '.join(names)}, for the loop's is per_token; got {_shown(rate)}. "
-            "Give each trained weight its own."
-        )
-    given = {
-        name: _scalars(f"rate[{name!r}]", kind, rate[name], q.shape[:3], q.device) for name in names
-    }
-    return {name: x.transpose(1, 2) for name, x in given.items()}
+EXTRA = {"scalar": (), "row": (0,), "column": (1,), "entry": (0, 1)}  # axes that are told apart
 
 
-def momenta(loop: InnerLoop, momentum: float | Tensor | None, q: Tensor) -> Tensor | None:
-    """The momentum of each step, `[B, H, N]` in float64; None where there is none."""
-    kind, chunk = loop.update.momentum, loop.schedule.chunk
-    _whether_given("momentum", kind, momentum)
-    if kind is None:
-        return None
-    if kind != "per_token":
-        return _scalars("momentum", kind, momentum, _steps(loop, q), q.device).transpose(1, 2)
-    each = _scalars("momentum", kind, momentum, q.shape[:3], q.device)
-    starts = range(0, q.shape[1], chunk)
-    means = [each[:, start : start + chunk].mean(1, keepdim=True) for start in starts]
-    return torch.cat([each[:, :0], *means], dim=1).transpose(1, 2)
+@dataclass(frozen=True)
+class Given:
+    """A loop with what it is given in float64, shapes and names checked.
+
+    q, k, v: `[B, H, T, K or V]`. weights: `[B, H, rows, cols]` by name. coefficients: by name, as
+    `Coefficient` has them. outer: whether gradients are to be taken through the inner ones.
+    """
+
+    loop: InnerLoop
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    weights: Weights
+    coefficients: dict[str, Tensor]
+    outer: bool
 
 
-def _steps(loop: InnerLoop, q: Tensor) -> torch.Size:
-    """`[B, N, H]`: how many chunks there are."""
-    batch, length, heads, _ = q.shape
-    return torch.Size((batch, -(-length // loop.schedule.chunk), heads))
+def given(
+    loop: InnerLoop,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Mapping[str, Tensor],
+    coefficients: Coefficients | None,
+) -> Given:
+    """Copies in float64 of the arguments of `run_loop`, which are left as they are."""
+    coefficients = coefficients or {}
+    check_tokens(loop, q, k, v)
+    check_weights(loop, weights, q.shape[2], {"D_k": q.shape[3], "D_v": v.shape[3]})
+    check_coefficients(loop, coefficients, q, weights)
+    tensors = [q, k, v, *weights.values(), *coefficients.values()]
+    needed = any(isinstance(x, Tensor) and x.requires_grad for x in tensors)
+    outer = needed and torch.is_grad_enabled()
+
+    def double(x: Any) -> Tensor:
+        x = torch.as_tensor(x, dtype=torch.float64, device=q.device)
+        return x if outer else x.detach()  # so that the inner gradients keep no history
+
+    q64, k64, v64 = (double(x).transpose(1, 2) for x in (q, k, v))
+    state = {name: double(w).expand(q.shape[0], *w.shape).clone() for name, w in weights.items()}
+    return Given(loop, q64, k64, v64, state, {n: double(c) for n, c in coefficients.items()}, outer)
 
 
-def _whether_given(name: str, kind: str | None, value: object) -> None:
-    """Raise ValueError unless there is a value where, and only where, the loop wants one."""
-    if (value is None) != (kind is None):
-        need = "given, for the loop has one" if value is None else "None, for the loop has none"
-        raise ValueError(
-            f"`{name}` must be {need}; got {_shown(value)}. Change it, or the loop's GradientStep."
-        )
+def check_tokens(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise ValueError unless q, k and v match each other, and hold whole images for a convolution.
 
-
-def _scalars(
-    name: str, kind: str, value: object, shape: torch.Size, device: torch.device
-) -> Tensor:
-    """A number, or a tensor of that shape, as a float64 tensor of that shape."""
-    wanted = () if kind == "constant" else shape
-    number = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
-    if not number or (value.shape if isinstance(value, Tensor) else ()) != wanted:
-        axes = "[B, T, H]" if kind == "per_token" else "[B, N, H]"
-        need = "one number" if kind == "constant" else f"a tensor {axes} = {list(shape)}"
-        raise ValueError(
-            f"`{name}` must be {need}, for the loop's is {kind}; got "
-            f"{_shown(value)}. Reshape it, or change GradientStep."
-        )
-    return torch.as_tensor(value, dtype=torch.float64, device=device).expand(shape)
-
-
-def check(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless the loop can be run, and names and shapes match."""
-    net = loop.net
-    _can_be_run(loop)
+    A convolution is a net that has a number of tokens.
+    """
     ranks = [x.ndim if isinstance(x, Tensor) else None for x in (q, k, v)]
     if ranks != [4, 4, 4] or k.shape != q.shape or v.shape[:3] != q.shape[:3]:
         raise ValueError(
             "`q`, `k`, `v` must be [B, T, H, K], [B, T, H, K], [B, T, H, V]; got "
-            f"{', '.join(map(_shown, (q, k, v)))}. Reshape them."
+            f"{', '.join(map(shown, (q, k, v)))}. Reshape them."
         )
-    if net.tokens:
+    if loop.net.tokens:
         if v.shape != q.shape:
             raise ValueError(
                 "`q`, `k`, `v` must have the same channels for a convolution; got "
-                f"{', '.join(map(_shown, (q, k, v)))}. Reshape them."
+                f"{', '.join(map(shown, (q, k, v)))}. Reshape them."
             )
-        if q.shape[1] % net.tokens:
+        if q.shape[1] % loop.net.tokens:
             raise ValueError(
-                f"`q`, `k`, `v` must hold whole images, T a multiple of {net.tokens}; "
+                f"`q`, `k`, `v` must hold whole images, T a multiple of {loop.net.tokens}; "
                 f"got T = {q.shape[1]}. Pad or cut them."
             )
-    wanted = shapes(net, q.shape[3], v.shape[3], weights)
-    if set(weights) != set(wanted):
+
+
+def check_weights(
+    loop: InnerLoop, weights: Mapping[str, Tensor], heads: int, sizes: dict[str, int]
+) -> None:
+    """Raise ValueError unless the weights are named and shaped as those of the net.
+
+    sizes: the widths that the tokens have; others are those of the first weight that has them.
+    """
+    every = {w.name: (w.rows.name, w.cols.name) for w in loop.net.weights}
+    if set(weights) != set(every):
         raise ValueError(
-            f"`weights` must be named {', '.join(wanted)}; got "
+            f"`weights` must be named {', '.join(every)}; got "
             f"{', '.join(weights) or 'none'}. Rename them."
         )
-    for name, shape in wanted.items():
-        if list(weights[name].shape) != [q.shape[2], *shape]:
+    window = loop.net.window
+    sizes = sizes | ({"D_w": window[0] ** 2} if window else {})
+    for name, widths in every.items():
+        arrived = tuple(weights[name].shape)
+        for width, size in zip(widths, arrived[-2:], strict=False):
+            sizes.setdefault(width, size)
+        wanted = [heads, *(sizes.get(width, 0) for width in widths)]
+        if list(arrived) != wanted:
             raise ValueError(
-                f"`weights[{name!r}]` must be [H, rows, cols] = "
-                f"{[q.shape[2], *shape]} to match q, k, v and the other weights; got "
-                f"{_shown(weights[name])}. Reshape it."
+                f"`weights[{name!r}]` must be [H, rows, cols] = {wanted} to match q, k, v and "
+                f"the other weights; got {shown(weights[name])}. Reshape it."
             )
 
 
-def _can_be_run(loop: InnerLoop) -> None:
-    """Raise ValueError for what is abstract, or has a bias."""
-    net, rule = loop.net, loop.update
-    _known("net", net, type(net), {kind: kind.__name__ for kind in FORWARD})
-    _known("loss", loop.loss, type(loop.loss), {kind: kind.__name__ for kind in LOSS})
-    for field in ("activation", "output_activation"):
-        name = getattr(net, field, "identity")
-        _known(field, name, name, {known: known for known in ENTRYWISE})
-    for field, table in (("clip", CLIPS), ("orthogonal", OPERATORS), ("weight_norm", NORMS)):
-        name = getattr(rule, field)
-        _known(field, name, name, {None: "None", **{known: known for known in table}})
-    if getattr(net, "bias", False):
+def check_coefficients(
+    loop: InnerLoop, given: Coefficients, q: Tensor, weights: Mapping[str, Tensor]
+) -> None:
+    """Raise ValueError unless there is a number, or a tensor, for each coefficient of the loop."""
+    if not isinstance(given, Mapping) or set(given) != set(loop.coefficients):
         raise ValueError(
-            "`bias` must be False for a loop to be run, for its weights name no bias; "
-            f"got {net!r}. Drop the bias."
+            f"`coefficients` must be a dict of {', '.join(loop.coefficients) or 'nothing'}, which "
+            f"the loop has; got {shown(given)}. Give each by its name."
         )
+    batch, length, heads, _ = q.shape
+    clocks = {"loop": "", "step": "B, N, ", "token": "B, T, "}
+    leading = {"loop": (), "step": (batch, steps(loop, length)), "token": (batch, length)}
+    for name, kind in loop.coefficients.items():
+        value, axes = given[name], EXTRA[kind.shape]
+        if axes and len(loop.fast_weights) != 1:
+            raise ValueError(
+                f"`coefficients[{name!r}]` must be a scalar where several weights move; the loop "
+                f"has one for each {kind.shape}. Let a single weight move."
+            )
+        told = [weights[loop.fast_weights[0].name].shape[1 + axis] for axis in axes]
+        plain = kind.every == "loop" and not axes
+        wanted = () if plain else (*leading[kind.every], heads, *told)
+        number = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
+        if not number or (value.shape if isinstance(value, Tensor) else ()) != wanted:
+            sides = "".join(f", {('rows', 'cols')[axis]}" for axis in axes)
+            shape = f"a tensor [{clocks[kind.every]}H{sides}] = {list(wanted)}"
+            raise ValueError(
+                f"`coefficients[{name!r}]` must be {'one number' if plain else shape}, one for "
+                f"each {kind.every}; got {shown(value)}. Reshape it, or change the loop."
+            )
 
 
-def _known(field: str, value: object, key: object, table: Mapping[object, str]) -> None:
-    """Raise ValueError unless the key is one that can be run."""
-    if key not in table:
-        raise ValueError(
-            f"`{field}` must be one of {', '.join(table.values())} for a loop to be "
-            f"run; got {value!r}. Put one of these in its place."
-        )
+def steps(loop: InnerLoop, length: int) -> int:
+    """How many chunks so many tokens are."""
+    return -(-length // loop.schedule.chunk)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A tensor by its shape, a dict by its names, anything else as it is written."""
     if isinstance(value, Mapping):
         return f"a dict of {', '.join(map(str, value)) or 'nothing'}"

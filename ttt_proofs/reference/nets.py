@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 
-Weights = dict[str, Tensor]
+from .arguments import Weights
 
 ENTRYWISE: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -102,35 +101,3 @@ def forward(net: Net, w: Weights, x: Tensor) -> Tensor:
 def losses(loop: InnerLoop, w: Weights, k: Tensor, v: Tensor) -> Tensor:
     """The loss of each token of a chunk, `[B, H, L]`."""
     return LOSS[type(loop.loss)](forward(loop.net, w, k), v)
-
-
-def trained(loop: InnerLoop) -> tuple[str, ...]:
-    """The names of the weights that move, the last layer's last."""
-    net = loop.net
-    every = _names(net)
-    return every if loop.update.trained == "all" else every[-1:]
-
-
-def _names(net: Net) -> tuple[str, ...]:
-    """The names of all weights, the last layer's last."""
-    if isinstance(net, MLP):
-        return tuple(f"W{n}" for n in range(1, net.depth + 1))
-    return {SwiGLU: ("W0", "W2", "W1"), GLU: ("W0", "W1")}.get(type(net), ("W",))
-
-
-def shapes(net: Net, key: int, value: int, weights: Mapping[str, Tensor]) -> dict[str, list[int]]:
-    """`[rows, cols]` of each weight by name; hidden widths are taken from what arrives."""
-
-    def cols(name: str) -> int:
-        return weights[name].shape[-1] if name in weights and weights[name].ndim else 0
-
-    names = _names(net)
-    if isinstance(net, SwiGLU):
-        hidden = cols("W0")
-        return {"W0": [key, hidden], "W2": [key, hidden], "W1": [hidden, value]}
-    if isinstance(net, GLU):
-        return {name: [key, value] for name in names}
-    if isinstance(net, DepthwiseConv):
-        return {"W": [net.size**2, value]}
-    widths = [key, *map(cols, names[:-1]), value]
-    return {name: list(pair) for name, pair in zip(names, pairwise(widths), strict=True)}

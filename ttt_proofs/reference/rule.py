@@ -1,4 +1,4 @@
-"""The update rule on numbers: clip, momentum, orthogonalisation, step, weight norm."""
+"""The library's update on numbers: clip, momentum, orthogonalisation, step, weight norm."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 from torch.linalg import matrix_norm, vector_norm
 
-from ttt_proofs.loops import GradientStep
-
-from .nets import Weights
+from .arguments import Weights
 
 TINY = 1e-7  # keeps the zero matrix zero in Muon; as LaCT is released
 EPSILON = 1e-5  # keeps a zero column zero in the weight norm; as LaCT is released
@@ -68,32 +66,39 @@ NORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"initial_norm": _restore
 
 
 def update(
-    rule: GradientStep,
     state: Weights,
     memory: Weights,
     gradient: Weights,
     eta: Tensor | float,
     alpha: Tensor | float,
     norms: Weights,
+    *,
+    place: str,
+    momentum: str | None,
+    ascent: bool,
+    clip: str | None,
+    orthogonal: str | None,
+    weight_norm: str | None,
+    **_: object,
 ) -> tuple[Weights, Weights]:
-    """The weights and the accumulators after one step; those without a gradient stay.
+    """The weights and the buffers after one step of `GradientStep`; those without a gradient stay.
 
     All are `[B, H, rows, cols]` by name; eta and alpha are numbers or `[B, H, 1, 1]`; `norms`
-    are those of the columns at the start, `[B, H, 1, cols]`.
+    are those of the columns at the start, `[B, H, 1, cols]`. The keywords are the update's fields.
     """
     state, memory = dict(state), dict(memory)
-    way = 1 if rule.ascent else -1
-    inside, outside = (eta, 1.0) if rule.place == "inside" else (1.0, eta)
+    way = 1 if ascent else -1
+    inside, outside = (eta, 1.0) if place == "inside" else (1.0, eta)
     for name, slope in gradient.items():
         step = inside * slope
-        if rule.clip:
-            step = CLIPS[rule.clip](step)
-        if rule.orthogonal:  # its accumulator holds the direction, with its sign
+        if clip:
+            step = CLIPS[clip](step)
+        if orthogonal:  # its buffer holds the direction, with its sign
             step = memory[name] = way * step + alpha * memory[name]
-            moved = state[name] + outside * OPERATORS[rule.orthogonal](step)
+            moved = state[name] + outside * OPERATORS[orthogonal](step)
         else:
-            if rule.momentum:
+            if momentum:
                 step = memory[name] = step + alpha * memory[name]
             moved = state[name] + way * (outside * step)
-        state[name] = NORMS[rule.weight_norm](moved, norms[name]) if rule.weight_norm else moved
+        state[name] = NORMS[weight_norm](moved, norms[name]) if weight_norm else moved
     return state, memory

@@ -11,9 +11,14 @@ from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from ..checker.definitions import ONE, sum_over
 from ..checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var, ix
+from ..program.differentials import scaled_terms
 from ..program.expressions import (
+    UNIT,
+    InverseWidth,
+    Ones,
     RowFunction,
     RowFunctionAdjoint,
+    RowFunctionPullback,
     RowLoss,
     RowLossGradient,
     Windowed,
@@ -34,8 +39,9 @@ def variable(sort: str, n: int = 0) -> Var:
 
 
 def variables(sort: str, axes: Axes, n: int = 0) -> tuple[Var, ...]:
-    """The n-th index variables over a width, one for each of its axes."""
-    return tuple(variable(part, n) for part in axes.get(sort, (sort,)))
+    """The n-th index variables over a width, one for each of its axes; none over the width 1."""
+    parts = () if sort == UNIT.name else axes.get(sort, (sort,))
+    return tuple(variable(part, n) for part in parts)
 
 
 def place(found: tuple[Var, ...]) -> Place:
@@ -121,10 +127,11 @@ def rows_of(loss: RowLoss | RowLossGradient, row: Place, scope: Scope) -> tuple[
 
 
 def row_function(function: RowFunction, row: Place, col: Place, scope: Scope) -> App:
-    """An abstract function of a row, and of its parameters or of the time that these have."""
+    """A function of a row, and of its parameters or of the time that these have."""
     rows = row_of(function.rows_of, row, scope)
     if not function.parameters:
-        return App(function.name, (*scope.time, *col), (rows,))
+        time = () if function.is_known else scope.time
+        return App(function.name, (*time, *col), (rows,))
     (theta,) = function.parameters
     row_vars, col_vars = (scope.fresh(size.name) for size in theta.shape)
     parameters = Lam(row_vars + col_vars, entry(theta, place(row_vars), place(col_vars), scope))
@@ -139,6 +146,17 @@ def row_function_adjoint(matrix: RowFunctionAdjoint, row: Place, col: Place, sco
     slope = App(value.fn, value.ix, value.args, ((1, row + col),))
     weighed = Mul((entry(cotangent, place(token), place(out), scope), slope))
     return sum_over(token + out, weighed)
+
+
+def row_function_pullback(
+    matrix: RowFunctionPullback, row: Place, col: Place, scope: Scope
+) -> Term:
+    """`Σ_c C[row, c] ∂f_c(X[row, :]) / ∂X[row, col]`."""
+    function, cotangent = matrix.args
+    out = scope.fresh(function.shape[1].name)
+    value = row_function(function, row, place(out), scope)
+    slope = App(value.fn, value.ix, value.args, ((0, col),))
+    return sum_over(out, Mul((entry(cotangent, row, place(out), scope), slope)))
 
 
 def windowed(matrix: Windowed, row: Place, col: Place, scope: Scope) -> Term:
@@ -169,8 +187,10 @@ def row_loss_gradient(matrix: RowLossGradient, row: Place, col: Place, scope: Sc
 
 
 SPECIAL: dict[Any, Callable[[Any, Place, Place, Scope], Term]] = {
+    Ones: lambda matrix, row, col, scope: ONE,
     RowFunction: row_function,
     RowFunctionAdjoint: row_function_adjoint,
+    RowFunctionPullback: row_function_pullback,
     RowLossGradient: row_loss_gradient,
     Windowed: windowed,
     WindowedAdjoint: windowed_adjoint,
@@ -180,13 +200,13 @@ SPECIAL: dict[Any, Callable[[Any, Place, Place, Scope], Term]] = {
 def loss_term(loss: sp.Expr, scope: Scope, weigh: Callable[[Place], list[Term]]) -> Term:
     """A scalar loss, a sum over tokens with the factors `weigh(token)` each.
 
-    Losses are traces over tokens, abstract losses of rows, and rational combinations of them.
+    Losses are traces over tokens, abstract losses of rows, and combinations of them with constants.
     """
     if isinstance(loss, sp.Add):
         return Add(tuple(loss_term(part, scope, weigh) for part in loss.args))
-    if isinstance(loss, sp.Mul) and loss.args[0].is_Rational:
-        rest = loss.func(*loss.args[1:])
-        return Mul((scalar(loss.args[0]), loss_term(rest, scope, weigh)))
+    if isinstance(loss, sp.Mul):
+        factor, (rest,) = scaled_terms(loss)
+        return Mul((scalar(factor), loss_term(rest, scope, weigh)))
     row = scope.fresh("L")
     if isinstance(loss, RowLoss):
         each: Term = App(loss.name, (), rows_of(loss, place(row), scope))
@@ -224,7 +244,7 @@ def scalar(expression: sp.Expr, env: Mapping[sp.Basic, Any] | None = None) -> Te
         return env[type(e)](e)
     if e.is_Rational:
         return Num(int(e.p), int(e.q))
-    if e.is_Symbol:
+    if e.is_Symbol or isinstance(e, InverseWidth):
         return Atom(e.name, ())
     if isinstance(e, sp.Indexed) and e.base in env:
         return env[e.base](*map(index, e.indices))
@@ -245,6 +265,9 @@ def scalar(expression: sp.Expr, env: Mapping[sp.Basic, Any] | None = None) -> Te
             else:
                 body = Prod(low, high, Lam((var,), body))
         return body
+    if isinstance(e, sp.Subs):
+        points = {v: scalar(at, env) for v, at in zip(e.variables, e.point, strict=True)}
+        return scalar(e.expr, {**env, **points})
     if isinstance(e, sp.Derivative):
         (argument,) = e.expr.args
         return App(e.expr.func.__name__, (), (Lam((), scalar(argument, env)),), ((0, ()),))

@@ -1,4 +1,4 @@
-"""Gradients by SymPy's matrix calculus, one assignment of the net at a time (reverse mode)."""
+"""Gradients of a net by matrix calculus, one assignment of the net at a time (reverse mode)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sympy as sp
 
 from ..loops.losses import F
 from ..loops.nets import Assignment, Net
-from ..program.expressions import RowFunction, RowFunctionAdjoint, Windowed, WindowedAdjoint
+from ..program.differentials import pullback
 
 Z = sp.MatrixSymbol("Z", *F.shape)  # what the last layer makes, where a gate follows
 
@@ -28,15 +28,6 @@ def forward(net: Net) -> tuple[Assignment, ...]:
     if net.gate is None:
         return (*net.program, (F, net.outputs))
     return (*net.program, (Z, net.outputs), (F, sp.HadamardProduct(net.gate, Z)))
-
-
-def pullback(value: sp.MatrixExpr, cotangent: sp.MatrixExpr, used: sp.MatrixSymbol) -> sp.Expr:
-    """The gradient of `⟨cotangent, value⟩` in the symbol `used`."""
-    if isinstance(value, RowFunction):
-        return RowFunctionAdjoint(value, cotangent)
-    if isinstance(value, Windowed):
-        return WindowedAdjoint(value, cotangent)
-    return sp.Trace(cotangent.T * value).diff(used)
 
 
 @cache

@@ -1,8 +1,8 @@
-"""The functions that loops name, in PyTorch: what clips, orthogonalises, restores a norm.
+"""The functions that loops name, in PyTorch: norms of columns, operators on matrices, windows.
 
 Their source is pasted into a loop's code, so each stands by itself and needs `torch` alone.
 Matrices are `[..., rows, cols]`, of any floating dtype; results have the dtype of the argument,
-norms and what is added to them have the range of float32 at least.
+but norms have the range of float32 at least.
 """
 
 from __future__ import annotations
@@ -11,20 +11,13 @@ from collections.abc import Callable
 
 import torch
 
-from ..program.operators import muon, muon_bfloat16
+from ..program.operators import RUNNABLE
 
 
-def column_norm(G: torch.Tensor) -> torch.Tensor:
-    """`1 / (‖G[:, c]‖ + 1)`, `[..., 1, cols]`. Source: ViTTT as released."""
-    wide = torch.promote_types(G.dtype, torch.float32)
-    return (1 / (torch.linalg.vector_norm(G, dim=-2, keepdim=True, dtype=wide) + 1)).to(G.dtype)
-
-
-def initial_norm(W: torch.Tensor, W_0: torch.Tensor) -> torch.Tensor:
-    """`‖W_0[:, c]‖ / (‖W[:, c]‖ + 1e-5)`, `[..., 1, cols]`. Source: LaCT as released."""
-    wide = torch.promote_types(W.dtype, torch.float32)
-    now, first = (torch.linalg.vector_norm(x, dim=-2, keepdim=True, dtype=wide) for x in (W, W_0))
-    return (first / (now + 1e-5)).to(W.dtype)
+def column_norm(x: torch.Tensor) -> torch.Tensor:
+    """`‖x[:, c]‖`, `[..., 1, cols]`, float32 at least."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return torch.linalg.vector_norm(x, dim=-2, keepdim=True, dtype=wide)
 
 
 def windows(x: torch.Tensor, size: int, height: int, width: int) -> torch.Tensor:
@@ -40,11 +33,5 @@ def windows(x: torch.Tensor, size: int, height: int, width: int) -> torch.Tensor
     return seen.flatten(5).flatten(1, 3)
 
 
-# What each name needs, in order of definition.
-FUNCTIONS: dict[str, tuple[Callable, ...]] = {
-    "column_norm": (column_norm,),
-    "initial_norm": (initial_norm,),
-    "muon": (muon,),
-    "muon_bfloat16": (muon, muon_bfloat16),
-    "windows": (windows,),
-}
+# In order of definition: each calls none after it.
+FUNCTIONS: dict[str, Callable] = {"column_norm": column_norm, **RUNNABLE, "windows": windows}

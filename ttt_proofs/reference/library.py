@@ -1,0 +1,186 @@
+"""The oracle for the library's own loops, written apart, chunk by chunk, in float64.
+
+Nothing here is derived: each net, loss and update of the library is written out once more in
+PyTorch, and `torch.autograd.grad` differentiates the loss itself. Everything that the package
+makes of a loop is compared with this, so this uses none of it: not the program, the rule or the
+functions of a net, a loss or an update, but the fields that describe it (`fields`). So it is the
+one place outside `loops` that knows what they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ttt_proofs.loops import GradientStep, InnerLoop
+
+from .arguments import Given, Weights, steps
+from .nets import ENTRYWISE, FORWARD, LOSS, forward, losses
+from .rule import CLIPS, NORMS, OPERATORS, column_norms, update
+
+
+def is_library(loop: InnerLoop) -> bool:
+    """Whether net, loss and update are of the library's classes, and not of others made of them."""
+    known = type(loop.net) in FORWARD and type(loop.loss) in LOSS
+    return known and type(loop.update) is GradientStep
+
+
+def fields(part: object) -> dict[str, Any]:
+    """What describes a net or an update of the library: its fields by name."""
+    return dict(vars(part))
+
+
+def check(loop: InnerLoop) -> None:
+    """Raise ValueError for what is abstract, or has a bias: there is nothing to run."""
+    net, rule = fields(loop.net), fields(loop.update)
+    for field in ("activation", "output_activation"):
+        _known(field, net.get(field, "identity"), {known: known for known in ENTRYWISE})
+    for field, table in (("clip", CLIPS), ("orthogonal", OPERATORS), ("weight_norm", NORMS)):
+        _known(field, rule[field], {None: "None", **{known: known for known in table}})
+    if net.get("bias", False):
+        raise ValueError(
+            "`bias` must be False for a loop to be run, for its weights name no bias; "
+            f"got {loop.net!r}. Drop the bias."
+        )
+
+
+def _known(field: str, name: object, table: Mapping[object, str]) -> None:
+    """Raise ValueError unless the name is one that can be run."""
+    if name not in table:
+        raise ValueError(
+            f"`{field}` must be one of {', '.join(table.values())} for a loop to be "
+            f"run; got {name!r}. Put one of these in its place."
+        )
+
+
+@dataclass(frozen=True)
+class _Inner:
+    """The loop with what it is given: the tokens are `[B, H, T, K or V]`.
+
+    rates: `[B, H, N]`, for each weight `[B, H, T]`, or 1 where there are none; momenta:
+    `[B, H, N]` or None; norms: those of the columns at the start, `[B, H, 1, cols]`; outer:
+    whether gradients will be taken through the inner ones.
+    """
+
+    loop: InnerLoop
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    rates: Tensor | Weights | float
+    momenta: Tensor | None
+    norms: Weights
+    outer: bool
+
+
+def _inner(given: Given) -> _Inner:
+    """The rates and momenta of each step or token."""
+    norms = {name: column_norms(x) for name, x in given.weights.items()}
+    numbers = _rates(given), _momenta(given)
+    return _Inner(given.loop, given.q, given.k, given.v, *numbers, norms, given.outer)
+
+
+def run(given: Given) -> tuple[Tensor, Weights]:
+    """Every chunk in turn: the outputs `[B, H, T, V]` and the final weights `[B, H, rows, cols]`.
+
+    Each chunk takes, as often as the schedule says, the gradient of the loss, summed over the
+    chunk's tokens, at the current weights.
+    """
+    inner, state = _inner(given), given.weights
+    schedule, net = inner.loop.schedule, inner.loop.net
+    asked = inner.k if schedule.query == "key" else inner.q
+    memory = {name: torch.zeros_like(weight) for name, weight in state.items()}
+    outputs = [torch.zeros_like(inner.v[:, :, :0])]
+    for start in range(0, asked.shape[2], schedule.chunk):
+        here = slice(start, start + schedule.chunk)
+        queries = asked[:, :, here]
+        if schedule.read == "before_update":
+            outputs.append(forward(net, state, queries))
+        if schedule.read == "causal":
+            for token in range(queries.shape[2]):
+                seen, _ = _step(inner, here, state, memory, token + 1)
+                outputs.append(forward(net, seen, queries)[:, :, token : token + 1])
+        for _ in range(schedule.steps):
+            state, memory = _step(inner, here, state, memory, schedule.chunk)
+        if schedule.read == "after_update":
+            outputs.append(forward(net, state, queries))
+    return torch.cat(outputs, dim=2), state
+
+
+def first_gradient(given: Given) -> Weights:
+    """The gradient of the first chunk's loss in each weight that moves, `[B, H, rows, cols]`."""
+    inner, here = _inner(given), slice(0, given.loop.schedule.chunk)
+    return _gradient(inner, here, given.weights, _each(inner, here), here.stop)
+
+
+def _step(
+    inner: _Inner, here: slice, state: Weights, memory: Weights, count: int
+) -> tuple[Weights, Weights]:
+    """The weights and buffers after one update that counts `count` tokens of the chunk."""
+    chunk = here.start // inner.loop.schedule.chunk
+    eta, alpha = 1.0, 0.0
+    if isinstance(inner.rates, Tensor):
+        eta = inner.rates[:, :, chunk, None, None]
+    if inner.momenta is not None:
+        alpha = inner.momenta[:, :, chunk, None, None]
+    slopes = _gradient(inner, here, state, _each(inner, here), count)
+    rule = fields(inner.loop.update)
+    return update(state, memory, slopes, eta, alpha, inner.norms, **rule)
+
+
+def _each(inner: _Inner, here: slice) -> Weights:
+    """The rates of a chunk's tokens, `[B, H, L]`, for each weight that has them."""
+    each = inner.rates if isinstance(inner.rates, dict) else {}
+    return {name: rate[:, :, here] for name, rate in each.items()}
+
+
+def _gradient(inner: _Inner, here: slice, state: Weights, each: Weights, count: int) -> Weights:
+    """The gradient of the loss in each weight that moves, `[B, H, rows, cols]`, by autograd.
+
+    The loss counts the first `count` tokens of the chunk, weighed by the rates `each` has for
+    that weight; it sums over batch and heads, which gives each its own gradient.
+    """
+    leaves = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in state.items()}
+    values = -inner.v if inner.loop.schedule.negate_values else inner.v
+    per_token = losses(inner.loop, leaves, inner.k[:, :, here], values[:, :, here])
+    slopes: Weights = {}
+    for name in (weight.name for weight in inner.loop.fast_weights):
+        weighed = per_token * each[name] if name in each else per_token
+        loss = weighed[:, :, :count].sum()
+        (slopes[name],) = torch.autograd.grad(
+            loss, leaves[name], create_graph=inner.outer, retain_graph=True
+        )
+    return slopes
+
+
+def _rates(given: Given) -> Tensor | Weights | float:
+    """The rate of each step `[B, H, N]`, that of each token by weight, or 1."""
+    kind = fields(given.loop.update)["rate"]
+    if kind is None:
+        return 1.0
+    if kind == "per_token":
+        names = [weight.name for weight in given.loop.fast_weights]
+        return {name: given.coefficients[f"eta_{name}"].transpose(1, 2) for name in names}
+    return _of_steps(given, given.coefficients["eta"])
+
+
+def _momenta(given: Given) -> Tensor | None:
+    """The momentum of each step, `[B, H, N]`; None where there is none."""
+    kind, chunk = fields(given.loop.update)["momentum"], given.loop.schedule.chunk
+    if kind is None:
+        return None
+    each = given.coefficients["alpha"]
+    if kind != "per_token":
+        return _of_steps(given, each)
+    starts = range(0, each.shape[1], chunk)
+    means = [each[:, start : start + chunk].mean(1, keepdim=True) for start in starts]
+    return torch.cat([each[:, :0], *means], dim=1).transpose(1, 2)
+
+
+def _of_steps(given: Given, number: Tensor) -> Tensor:
+    """One number, or `[B, N, H]`, as `[B, H, N]`."""
+    batch, heads, length, _ = given.q.shape
+    return number.expand(batch, steps(given.loop, length), heads).transpose(1, 2)

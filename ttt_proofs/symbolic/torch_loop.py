@@ -1,0 +1,251 @@
+"""A loop made ready to run: its compiled code, and all that forms ask of it, found once.
+
+After this nothing symbolic is left to decide, so that what runs on tensors can be traced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import sympy as sp
+
+from ..loops import InnerLoop, Schedule
+from ..program.coefficients import Coefficient
+from ..program.rules import G, Line, Rule
+from .plan import Plan, plan_of, reads
+from .torch_code import loop_code, read, scalar_code, seen_name
+
+Known = Mapping[str, Any]  # what names stand for: tensors, or numbers
+Way = Literal["tiles", "states"]
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A function of some names, of which it takes what they stand for."""
+
+    reads: tuple[str, ...]
+    function: Callable[..., Any]
+
+    def __call__(self, known: Known) -> Any:
+        return self.function(*[known[name] for name in self.reads])
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A line of the rule: what it computes, and how later lines name it."""
+
+    target: str
+    kind: str
+    seen: str
+    made: Piece
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Lines that depend on each other, and so are worked out together, for all steps at once.
+
+    A map is one line. A scan carries `states` from step to step: state i becomes the sum of
+    `transition[i][j]` times state j, and of `shift[i]`, which reads none of them.
+    """
+
+    steps: tuple[Step, ...]
+    states: tuple[str, ...] = ()
+    transition: tuple[tuple[Piece, ...], ...] = ()
+    shift: tuple[Piece, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class TorchLoop:
+    """The functions that `loop_code` writes and its text, and what the forms are chosen by.
+
+    gated: whether the net has an output gate; affine: whether values depend on the state, which
+    they do by an affine map; numbers: the coefficients of the update, all but those that weigh
+    losses; fast: the weights that move; last: the last layer's, which is the state.
+    steps: the lines of the update in order; buffers: the states that it has beside the weight.
+    stages: the same lines, by what depends on what; empty where the loop is sequential. folded:
+    the gates that multiply each gradient, and nothing else, so that values may have them instead.
+    way: how the loop runs in parallel: "tiles", masked attention within tiles, or "states", a
+    state for each step; None where `refusal` says why it does not.
+    """
+
+    loop: InnerLoop
+    source: str
+    net: Callable
+    features: Callable
+    outputs: Callable
+    cotangent: Callable
+    values: Callable
+    gradients: Callable
+    update: Callable
+    windows: Callable | None
+    schedule: Schedule
+    window: tuple[int, int, int] | None
+    gated: bool
+    affine: bool
+    steps: tuple[Step, ...]
+    buffers: tuple[str, ...]
+    coefficients: Mapping[str, Coefficient]
+    loss_weights: Mapping[str, str]
+    numbers: tuple[str, ...]
+    fast: tuple[str, ...]
+    last: str
+    plan: Plan
+    stages: tuple[Stage, ...]
+    folded: tuple[str, ...]
+    way: Way | None
+    refusal: str | None
+
+    def __reduce__(self) -> tuple[Callable[..., TorchLoop], tuple[InnerLoop, str]]:
+        return compiled, (self.loop, self.source)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TorchLoop:
+        return self  # nothing in it changes
+
+
+def made(expression: sp.Expr) -> Piece:
+    """An expression of numbers and entries as a function."""
+    names = tuple(sorted(read(expression)))
+    known: dict[str, Any] = {}
+    exec(f"import torch\ndef made({', '.join(names)}): return {scalar_code(expression)}", known)
+    return Piece(names, known["made"])
+
+
+def grouped(rule: Rule) -> list[list[Line]]:
+    """The lines, those on one cycle together, each group after what it reads."""
+    edges = {line.target: reads(rule, line) - {G} for line in rule.lines}
+
+    def reach(start: sp.Symbol) -> set[sp.Symbol]:
+        found: set[sp.Symbol] = set()
+        waiting = [start]
+        while waiting:
+            new = edges[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
+
+    reached = {target: reach(target) for target in edges}
+    left = list(rule.lines)
+    groups: list[list[Line]] = []
+    while left:
+        for line in left:
+            group = [
+                x
+                for x in left
+                if x is line
+                or (x.target in reached[line.target] and line.target in reached[x.target])
+            ]
+            waiting = {x.target for x in left} - {x.target for x in group}
+            if not any(edges[x.target] & waiting for x in group):
+                break
+        groups.append(group)
+        left = [x for x in left if x not in group]
+    return groups
+
+
+def stage(group: list[Line], rule: Rule, steps: Mapping[str, Step]) -> Stage:
+    """A group as a map or a scan; `ValueError` where a state is carried by what is not linear."""
+    own = tuple(steps[x.target.name] for x in group)
+    carried = [x for x in group if x.target in rule.states]
+    if not carried:
+        return Stage(own)
+    states = [x.target for x in carried]
+    reached: dict[sp.Basic, sp.Expr] = {}
+    for line in group:
+        if line.kind != "state":
+            raise ValueError(f"a scan must be of linear lines; got {line}. Run it step by step.")
+        reached[line.seen] = sp.expand(line.expression.xreplace(reached))
+    whole = [reached[x.seen] for x in carried]
+    transition = [[e.coeff(s) for s in states] for e in whole]
+    shift = [
+        sp.expand(e - sum(a * s for a, s in zip(row, states, strict=True)))
+        for e, row in zip(whole, transition, strict=True)
+    ]
+    if sp.Tuple(*shift, *map(sp.Tuple, *transition)).has(*states):
+        raise ValueError(f"a scan must be of linear lines; got {group}. Run it step by step.")
+    return Stage(
+        own,
+        tuple(s.name for s in states),
+        tuple(tuple(map(made, row)) for row in transition),
+        tuple(map(made, shift)),
+    )
+
+
+def folded(rule: Rule) -> tuple[str, ...] | None:
+    """The gates, if each gradient in the states' lines is multiplied by all of them and nothing
+    else is, and they read the gradient alone; None otherwise.
+    """
+    gates = rule.of_kind("gate")
+    whole = sp.prod([line.seen for line in gates])
+    others = {x.target for x in rule.lines if x.kind != "gate"}
+    for line in gates:
+        if reads(rule, line) & others:
+            return None
+    for line in rule.of_kind("state"):
+        ungated = sp.expand(line.expression.xreplace({G: G / whole}))
+        if ungated.has(*(x.seen for x in gates)):
+            return None
+    return tuple(seen_name(line) for line in gates)
+
+
+def way_of(rule: Rule, plan: Plan) -> tuple[Way | None, str | None]:
+    """How a loop of that plan runs in parallel, or why it does not."""
+    if plan.word == "sequential":
+        return None, f"this loop is sequential: {plan.reason}"
+    tiled = plan.shape == "scalar" and not plan.operators and folded(rule) is not None
+    if plan.word == "affine" and not tiled:
+        return None, (
+            f"this loop is affine with a coefficient for each {plan.shape}, for which there is none"
+        )
+    return ("tiles" if tiled else "states"), None
+
+
+def compiled(loop: InnerLoop, source: str) -> TorchLoop:
+    """A loop with the functions of a text, such as `loop_code` writes."""
+    names: dict[str, Any] = {}
+    exec(compile(source, "<derived from the loop's SymPy expressions>", "exec"), names)
+    rule, plan = loop.rule, plan_of(loop)
+
+    def step(line: Line) -> Step:
+        function = names[f"next_{line.target.name}"]
+        given = function.__code__.co_varnames[: function.__code__.co_argcount]
+        return Step(line.target.name, line.kind, seen_name(line), Piece(given, function))
+
+    steps = {line.target.name: step(line) for line in rule.lines}
+    way, refusal = way_of(rule, plan)
+    functions = ("net", "features", "outputs", "cotangent", "values", "gradients", "update")
+    return TorchLoop(
+        loop,
+        source,
+        *(names[name] for name in functions),
+        windows=names.get("windows"),
+        schedule=loop.schedule,
+        window=loop.net.window,
+        gated=loop.net.gate is not None,
+        affine=plan.word == "affine",
+        steps=tuple(steps.values()),
+        buffers=tuple(s.name for s in rule.buffers),
+        coefficients=dict(loop.coefficients),
+        loss_weights=dict(loop.loss_weights),
+        numbers=tuple(n for n in loop.coefficients if n not in loop.loss_weights.values()),
+        fast=tuple(w.name for w in loop.fast_weights),
+        last=loop.net.last.name,
+        plan=plan,
+        stages=tuple(stage(g, rule, steps) for g in grouped(rule)) if way == "states" else (),
+        folded=(folded(rule) or ()) if way == "tiles" else (),
+        way=way,
+        refusal=refusal,
+    )
+
+
+@cache
+def derived(loop: InnerLoop) -> TorchLoop:
+    """The loop with its own code."""
+    return compiled(loop, loop_code(loop))
+
+
+def torch_loop(loop: InnerLoop | TorchLoop) -> TorchLoop:
+    """A loop made ready to run, once; `ValueError` where part of the loop is abstract."""
+    return loop if isinstance(loop, TorchLoop) else derived(loop)
