@@ -371,7 +371,7 @@ def reduce(loop: InnerLoop) -> Reduction:
 
 
 def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:
-    """The gradient of each trained weight; of the update, only weights of losses enter it."""
+    """The gradient of each fast weight; of the update, only the loss weights enter it."""
     return theorems_of(
         InnerLoop(
             loop.net,
