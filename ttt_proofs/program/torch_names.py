@@ -113,9 +113,10 @@ def einsum(trace: Trace, equation: str, *operands: Any) -> Proxy:
     sides, _, out = equation.replace(" ", "").replace("...", "").partition("->")
     letters = sides.split(",")
     if len(operands) != 2 or [len(set(part)) for part in letters] != [2, 2] or not out:
-        trace.refuse("contract two matrices by `einsum`", repr(equation), "Write it with @ and *.")
+        return trace.refuse("contract two matrices by `einsum`", repr(equation), "Write it with @.")
     (first, second), (a, b) = letters, operands
-    node_of(trace, a), node_of(trace, b)
+    for operand in operands:
+        node_of(trace, operand)
     common = set(first) & set(second)
     if len(common) == 2 and set(out) <= common:
         both = multiplied(trace, a, b if first == second else transposed(b))
@@ -131,7 +132,7 @@ def einsum(trace: Trace, equation: str, *operands: Any) -> Proxy:
         right = b if second[0] == inner else transposed(b)
         found = product(trace, left, right)
         return found if out[0] in first else transposed(found)
-    trace.refuse("contract two matrices by `einsum`", repr(equation), "Write it with @ and *.")
+    return trace.refuse("contract two matrices by `einsum`", repr(equation), "Write it with @.")
 
 
 def split(trace: Trace, x: Any, *rest: Any, **options: Any) -> Any:
