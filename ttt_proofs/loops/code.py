@@ -92,7 +92,7 @@ class TracedNet(Net, FromCode):
     its parameters are the weights, dots in their names written as `_`, names that begin with a
     digit after a `p`; a matrix has the shape that the module gives it, outputs by inputs in
     `nn.Linear`. In runs a vector is a weight `[1, cols]`. A last layer whose weight W is applied
-    transposed has Wᵀ as its state: the loop's weight is that, `[inputs, outputs]`, and called `W_T`.
+    transposed has Wᵀ as its state: the loop's weight is that, inputs by outputs, called `W_T`.
 
     state: the weight of the last layer; by default the one applied last. Raises `ValueError` in one
     sentence, with the line, for what cannot be read, and `TypeError` for what is no function.

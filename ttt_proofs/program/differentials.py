@@ -77,8 +77,10 @@ def hadamard(*parts: sp.MatrixExpr) -> sp.MatrixExpr:
 
 def is_ones(matrix: sp.MatrixExpr) -> bool:
     """Whether each entry is 1: a matrix of ones, or a column of them times a row."""
-    if isinstance(matrix, sp.MatMul) and len(matrix.args) == 2:
-        return matrix.args[0].shape[1] == UNIT and all(map(is_ones, matrix.args))
+    if isinstance(matrix, sp.MatMul):
+        coefficient, factors = matrix.as_coeff_matrices()
+        single = all(factor.shape[1] == UNIT for factor in factors[:-1])
+        return coefficient == 1 and single and all(map(is_ones, factors))
     return isinstance(matrix, Ones)
 
 
@@ -91,8 +93,6 @@ def derivative(function: sp.Lambda) -> sp.Lambda:
 def loss_gradient(loss: sp.Expr, used: sp.MatrixSymbol) -> sp.MatrixExpr:
     """The gradient of a loss in its outputs: of sums of traces and of abstract losses of rows."""
     parts = list(slopes(loss, used))
-    if not parts:
-        return sp.ZeroMatrix(*used.shape)
     return parts[0] if len(parts) == 1 else sp.MatAdd(*parts).doit()
 
 

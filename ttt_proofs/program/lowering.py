@@ -317,7 +317,7 @@ def depends(node: Node, on: Node) -> bool:
 
 @dataclass
 class Peeled:
-    """The product of the last layer, and what is done to it; `turned` if its weight is transposed."""
+    """The product of the last layer, and what is done to it; `turned`: by its transposed weight."""
 
     product: Node
     turned: bool
@@ -450,6 +450,8 @@ def read_loss(function: Callable[..., Any]) -> sp.Expr:
         got = f"a matrix from `{out.name}`"
         trace.refuse("return one number a token, [L]", got, "Write .sum(-1).", out.source)
     check_mixing(trace, out.inside)
+    if pair[0].node not in out.inside:
+        trace.refuse("depend on its outputs", "a function of the values alone", "Use f.", Source())
     symbols = {n: sp.MatrixSymbol(n, CHUNK, width("D_v")) for n in "FV"}
     lowering = Lowering(trace, symbols)
     for proxy, name in zip(pair, "FV", strict=True):

@@ -223,9 +223,20 @@ def forbidden(sign: str, required: str, do: str) -> Callable[..., Any]:
 
 
 SIGNS = {
-    **{"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!=", "bool": "if"},
-    **{"getitem": "[...]", "setitem": "[...] =", "iadd": "+=", "isub": "-=", "imul": "*="},
-    **{"itruediv": "/=", "imatmul": "@=", "ipow": "**=", "rtruediv": "/", "rpow": "**"},
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
+    "bool": "if",
+    "getitem": "[...]",
+    "setitem": "[...] =",
+    "iadd": "+=",
+    "isub": "-=",
+    "imul": "*=",
+    "itruediv": "/=",
+    "rtruediv": "/",
 }
 DECISION = ("decide nothing by its data", "Write the function of each entry, such as relu.")
 WIDTH = ("keep each width whole", "Give each part a weight of its own.")
