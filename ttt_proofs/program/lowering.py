@@ -51,9 +51,9 @@ class Program:
     gate: sp.MatrixExpr | None
     outputs: sp.MatrixExpr
     is_static: bool
-    turned: bool = False
     window: tuple[int, int, int] | None = None
     obstacle: str | None = field(default=None, compare=False)
+    turned: bool = False
 
 
 @dataclass
@@ -390,9 +390,9 @@ def split(
         gate,
         outputs,
         is_static(nodes, weight) and obstacle is None,
-        isinstance(found, Peeled) and found.turned,
         window_of(nodes),
         obstacle,
+        isinstance(found, Peeled) and found.turned,
     )
 
 
