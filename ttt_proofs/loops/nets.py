@@ -117,6 +117,11 @@ class Net:
         return self.traced.window
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """Widths that the function has as numbers, by name; all others are free."""
+        return dict(self.traced.sizes)
+
+    @property
     def obstacle(self) -> str | None:
         """Why the theorems do not cover this net; None where they do."""
         return self.traced.obstacle

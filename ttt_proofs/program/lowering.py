@@ -40,7 +40,8 @@ class Program:
     """A net as SymPy has it; see `Net` for what each part means.
 
     turned: whether the last layer's weight is the transpose of what the function takes, since the
-    function transposes it again; it is called `W_T` then.
+    function transposes it again; it is called `W_T` then. sizes: widths that the function has as
+    numbers.
     """
 
     input: sp.MatrixSymbol
@@ -54,6 +55,7 @@ class Program:
     window: tuple[int, int, int] | None = None
     obstacle: str | None = field(default=None, compare=False)
     turned: bool = False
+    sizes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass
@@ -393,7 +395,23 @@ def split(
         window_of(nodes),
         obstacle,
         isinstance(found, Peeled) and found.turned,
+        fixed_sizes(lowering),
     )
+
+
+def fixed_sizes(lowering: Lowering) -> tuple[tuple[str, int], ...]:
+    """The widths that the code has as numbers, by name; another number for one is refused."""
+    found: dict[str, int] = {}
+    for dim, number in lowering.trace.fixed:
+        name = lowering.size(dim).name
+        if found.setdefault(name, number) != number:
+            lowering.trace.refuse(
+                "have one number for a width",
+                f"{found[name]} and {number} for {name}",
+                "Give each layer its size.",
+                Source(),
+            )
+    return tuple(found.items())
 
 
 def under(node: Node) -> list[Node]:

@@ -56,8 +56,10 @@ def normed(name: str, default: float | None) -> Callable[..., Proxy]:
     ) -> Any:
         names = ("bias", "eps") if name == "layer_norm" else ("eps",)
         options = dict(zip(names, more, strict=False)) | kwargs
-        if not isinstance(normalized_shape, int) and len(tuple(normalized_shape)) != 1:
+        sizes = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+        if len(tuple(sizes)) != 1:
             trace.refuse("normalise rows", f"`{name}` of {normalized_shape}", "Give one width.")
+        trace.fixed.append((node_of(trace, x).shape[1], int(*sizes)))
         if options.get("eps", default) != default:
             trace.refuse(f"call `{name}` with eps={default}", f"{options['eps']}", "Leave it out.")
         found = applied(trace, ROWWISE[name], node_of(trace, x))

@@ -73,6 +73,9 @@ class Trace:
 
     subject: str
     widths: Widths = field(default_factory=Widths)
+    fixed: list[tuple[Dim, int]] = field(
+        default_factory=list
+    )  # widths that the code has as numbers
     recorded: int = 0
     grad: bool | None = None
 
