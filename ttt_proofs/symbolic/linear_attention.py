@@ -98,15 +98,16 @@ def last_step(loop: InnerLoop) -> sp.Expr:
 def sign(loop: InnerLoop) -> int:
     """-1 for descent, where v̂ is minus the gradient; +1 for ascent.
 
-    That is the sign with which a step's own gradient comes into the weight, or into what an
-    operator is applied to.
+    A step ascends where all terms with which its own gradient comes into the weight, or into what
+    an operator is applied to, are positive.
     """
     reached: dict[sp.Basic, sp.Expr] = {}
     for line in loop.rule.lines:
         if line.kind != "gate":
             body = line.expression.args[1] if line.kind == "operator" else line.expression
             reached[line.seen] = sp.expand(body.xreplace(reached)).coeff(G) * G
-    return -1 if reached[following(W)].could_extract_minus_sign() else 1
+    terms = sp.Add.make_args(sp.expand(reached[following(W)]))
+    return 1 if all(term.as_coeff_Mul()[0] > 0 for term in terms) else -1
 
 
 def written(loop: InnerLoop, expression: sp.Expr, n: int = 0) -> Term:
