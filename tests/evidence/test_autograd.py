@@ -3,16 +3,19 @@
 import math
 import random
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.evidence.updates import MUON, UPDATES, loop_of
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.conditioning import draw_steady, moved, relative_error
 from ttt_proofs.evidence.sampling import random_inputs, random_loop
 from ttt_proofs.evidence.tolerances import SMALLEST_SCALE
 from ttt_proofs.loops import (
     MLP,
+    Coefficient,
     DepthwiseConv,
     Frobenius,
     GradientStep,
@@ -305,6 +308,27 @@ def test_the_tolerance_needs_no_help_from_norms_or_muon(seed):
     loop = replace(LACT, update=replace(LACT.update, **({"orthogonal": "muon"} | chosen)))
     seen = autograd_witness(reduce(loop), seed=seed, trials=2)
     assert seen.agrees and 0 < seen.max_relative_error <= 1e-12 == seen.tolerance
+
+
+@pytest.mark.parametrize("loss", [Frobenius(), SquaredError()], ids=str)
+@pytest.mark.parametrize("name", list(UPDATES | MUON))
+def test_reductions_of_updates_of_ones_own_agree(name, loss):
+    loop = loop_of((UPDATES | MUON)[name], loss)
+    seen = autograd_witness(reduce(loop), seed=0, trials=2)
+    assert seen.agrees and seen.tolerance == 1e-12
+    names = {what.split(": ")[1] for what in seen.what}
+    numbers = [n for n, kind in loop.coefficients.items() if kind != Coefficient()]
+    assert names >= {f"gradient in coefficient {n}" for n in numbers}
+    apart = any(kind.shape != "scalar" for kind in loop.coefficients.values())
+    parallel = loss == Frobenius() or not (apart or name in MUON)
+    assert any("parallel_form" in what for what in seen.what) is parallel
+
+
+def test_a_reduction_of_another_update_disagrees():
+    loop, other = loop_of(UPDATES["decay"]), loop_of(UPDATES["forgetting"])
+    found = reduce(other)
+    forms = {form: getattr(found, form) for form in ("parallel", *BOTH_FORMS)}
+    assert not autograd_witness(SimpleNamespace(loop=loop, **forms), seed=0, trials=1).agrees
 
 
 def test_inputs_are_redrawn_where_rounding_would_hide_faults():
