@@ -152,15 +152,19 @@ def linear_attention(
 def single_step(loop: InnerLoop, scale: sp.Expr | int) -> Form:
     """One step, for updates without momentum: the state before it plays the part of the start.
 
-    The `scale` of the values is the rate, the coefficient is the rest.
+    The rate, the coefficients that multiply the gradient as they are, is in the `scale` of the
+    values; the coefficient is the rest.
     """
     rule = sp.expand(loop.rule[W])
+    rates = [c.symbol(name) for name, c in loop.coefficients.items()]
+    factors = sp.Mul.make_args(sp.factor(rule.coeff(G)))
+    rest = sp.Mul(*(factor for factor in factors if factor not in rates))
     before = Atom(loop.net.last.name, (NOW, *place(theory.cell(loop, loop.net.last))))
     parts = pieces(loop, NOW, scale)
     return Form(
         **parts,
         stored=of_tokens(loop, parts),
-        coefficient=written(loop, sp.expand(sign(loop) * rule.coeff(G) / scale)),
+        coefficient=written(loop, sp.expand(sign(loop) * rest)),
         start=product([written(loop, rule.coeff(W)), before]),
         last=None,
     )
