@@ -216,9 +216,10 @@ def read_net(
         rank = "row" if name in vectors else "matrix"
         given.append(stand_in(trace, "weight", name, row, Dim(), rank))
     out = run(trace, function, [x, *given])
-    check_output(trace, out)
     nodes = out.inside
     check_mixing(trace, nodes)
+    check_output(trace, out)
+    check_mixing(trace, nodes)  # again: the output has said which widths are tokens
     check_tokens(trace, nodes)
     check_use(trace, nodes, [x.node, *(w.node for w in given)])
     name_widths(trace, [w.node for w in given], list(widths))
