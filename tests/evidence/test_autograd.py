@@ -25,7 +25,7 @@ from ttt_proofs.loops import (
 from ttt_proofs.parallel import forms
 from ttt_proofs.reduction import reduce
 from ttt_proofs.reference import run_loop
-from ttt_proofs.symbolic.torch_code import compiled, torch_loop
+from ttt_proofs.symbolic.torch_loop import compiled, torch_loop
 
 
 def same(result, given):
@@ -363,7 +363,7 @@ def test_muon_in_bfloat16_on_the_other_side_of_a_square_is_caught(monkeypatch):
     source = torch_loop(HALF).source
     fault = source.replace("G.shape[-2] >= G.shape[-1]", "G.shape[-2] > G.shape[-1]")
     assert fault != source
-    other = compiled(fault)
+    other = compiled(HALF, fault)
     monkeypatch.setattr(forms, "torch_loop", lambda _: other)
     for seed in range(4):
         seen = autograd_witness(reduce(HALF), seed=seed, trials=2)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 Trained = Literal["all", "last"] | tuple[str, ...]
 
-# What names mean in statements and in the code that is made of a rule.
-TAKEN = {"q", "k", "v", "o", "t", "i", "j", "s", "X", "V", "F", "rows", "torch", "visible"}
-TAKEN |= {INITIAL, "epsilon", *(symbol.name for symbol in (W, G, W_0))}
+# Names that mean something in an update's lines, and in statements, where buffers are `M_W`.
+IN_LINES = {INITIAL, "epsilon", "torch", *(symbol.name for symbol in (W, G, W_0))}
+TAKEN = IN_LINES | {"q", "k", "v", "o", "t", "i", "j", "s", "u", "X", "V", "F", "rows", "visible"}
 TAILS = ("", "_0", "_next", "_seen", "_in", "_b")
 
 
@@ -178,8 +178,8 @@ def check_names(update: Update) -> None:
     """Raise `ValueError` unless buffers and coefficients have names of their own."""
     names = [*update.buffers, *update.coefficients]
     for name, many in Counter(names).items():
-        usable = isinstance(name, str) and name.isidentifier()
-        if not usable or many > 1 or name in TAKEN or name.endswith(TAILS[1:]):
+        usable = isinstance(name, str) and name.isidentifier() and not name.endswith(TAILS[1:])
+        if not usable or many > 1 or name in (IN_LINES if name in update.buffers else TAKEN):
             raise ValueError(
                 f"a buffer or coefficient must have a name of its own, no word of statements; "
                 f"got {name!r}. Rename it."

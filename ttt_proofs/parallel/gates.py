@@ -38,8 +38,11 @@ class Weighing:
 
     def kept(self, row: int) -> Tensor:
         """What is carried on after some updates, `[B, H, N, m, columns]`: buffers, then weight."""
-        state = self.state[..., row, None, :]
-        return torch.cat([*(each[row] for each in self.buffers), state], dim=-2)
+        if torch.compiler.is_compiling():  # lengths are symbols, which a tuple has no index for
+            buffers = [torch.stack(each).narrow(0, row, 1)[0] for each in self.buffers]
+        else:
+            buffers = [each[row] for each in self.buffers]
+        return torch.cat([*buffers, self.state.narrow(-2, row, 1)], dim=-2)
 
 
 def linear(code: TorchLoop, known: dict[str, Number]) -> list[Tensor]:

@@ -197,6 +197,7 @@ class _Loop:
 def prepared(given: Given) -> _Loop:
     """Sequences of all heads in a row, and the numbers of each step."""
     loop, length = given.loop, given.q.shape[2]
+    check(loop)
     q, k, v = (x.flatten(0, 1) for x in (given.q, given.k, given.v))
     weighing = {
         weight: given.coefficients[name].transpose(1, 2).flatten(0, 1)
