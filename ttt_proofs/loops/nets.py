@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from ..program.expressions import CHUNK, WINDOW, shown
+from ..program.expressions import CHUNK, UNIT, WINDOW, shown
 from ..program.lowering import Program, parameter_names, read_net
 from ..program.operations import Abstract, check_name, named
 
@@ -117,9 +117,10 @@ class Net:
         return self.traced.window
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Widths that the function has as numbers, by name; all others are free."""
-        return dict(self.traced.sizes)
+    def fixed(self) -> dict[str, int]:
+        """The widths of which the net leaves no choice: of a bias, a window, numbers in code."""
+        window = {WINDOW.name: self.window[0] ** 2} if self.window else {}
+        return {UNIT.name: 1} | window | dict(self.traced.sizes)
 
     @property
     def obstacle(self) -> str | None:
