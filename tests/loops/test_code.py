@@ -81,6 +81,7 @@ LOSSES = {
     "logistic": lambda f, v: softplus(-(f * v).sum(-1)),
     "margin": lambda f, v: ((f * v).sum(-1) - 1) ** 2 / 2,
     "huber": lambda f, v: softplus(f - v).sum(-1) + softplus(v - f).sum(-1),
+    "powers": lambda f, v: (f * f * v * f).sum(-1) + f.sum(-1) ** 2,
     "outputs alone": lambda f, v: 0.5 * f.sum(-1),
     "composed": lambda f, v: exp(sin(f) * v).sum(-1) - 2 * (f * v).sum(-1),
 }
@@ -101,6 +102,25 @@ def test_the_checker_verifies_the_gradient_of_a_loss(name):
     loop = InnerLoop(Linear(), LOSSES[name], GradientStep("per_step"), Schedule(3))
     replay(gradient_part(loop, loop.net.last).proof)
     replay(attention_form(loop)[1].proof)
+
+
+@pytest.mark.parametrize(
+    ("loss", "proportion"),
+    [
+        (inner, 0),
+        (square, 1),
+        (lambda f, v: (f - v).square().sum(-1) + (f * v).sum(-1), 2),
+        (lambda f, v: 0.5 * f.sum(-1), 0),
+        (LOSSES["margin"], None),
+        (LOSSES["quartic"], None),
+        (lambda f, v: (f * f * v).sum(-1), None),
+        (lambda f, v: f.sum(-1) ** 2, None),
+        (LOSSES["logistic"], None),
+    ],
+)
+def test_in_which_losses_the_gradient_is_in_proportion_to_the_outputs(loss, proportion):
+    assert TracedLoss(loss).proportion == proportion
+    assert Frobenius().proportion == 0 and SquaredError().proportion == 1
 
 
 def random(seed, *shapes):
@@ -258,7 +278,7 @@ def test_widths_that_code_has_as_numbers():
     def code(x, W1, W2):
         return functional.layer_norm(x @ W1, (4,)) @ W2
 
-    assert TracedNet(code).sizes == {"D_1": 4} and TracedNet(net).sizes == {}
+    assert TracedNet(code).fixed == {"D_1": 4, "one": 1} and TracedNet(net).fixed == {"one": 1}
 
     def torn(x, W1, W2):
         return functional.layer_norm(functional.layer_norm(x @ W1, (4,)), (5,)) @ W2

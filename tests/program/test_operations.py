@@ -120,5 +120,5 @@ def test_what_is_no_tensor_is_one_sentence():
 
 @pytest.mark.parametrize("name", ["silu", "layer_norm", "a b", "", None, "step"])
 def test_an_abstract_function_has_a_name_of_its_own(name):
-    with pytest.raises(ValueError, match="^`name` must be"):
+    with pytest.raises(ValueError, match=r"^`name` must be"):
         Abstract(name)

@@ -46,6 +46,22 @@ class Loss:
         """`∂L/∂F`, `[L, D_v]`, by the chain rule."""
         return slope(self.expression)
 
+    @property
+    def proportion(self) -> sp.Expr | None:
+        """The number a where `∂L/∂F` is a F plus what does not read F; None for all other losses.
+
+        Only then is a step of a linear layer a map `S ← A S + B`, which acts on all columns alike;
+        the gradient of `(f·v - 1)²` is affine in F, and mixes its columns.
+        """
+        found = sp.Integer(0)
+        for term in sp.MatAdd.make_args(self.gradient):
+            factor, matrix = term.as_coeff_mmul()
+            if matrix in (F, sp.MatMul(F)):
+                found += factor
+            elif F in matrix.atoms(sp.MatrixSymbol):
+                return None
+        return found
+
 
 @cache
 def of_library(loss: Loss) -> sp.Expr:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
@@ -17,6 +19,7 @@ from .expressions import (
     RowLossGradient,
     Windowed,
     WindowedAdjoint,
+    entrywise,
 )
 
 
@@ -67,12 +70,21 @@ def pulled(
 
 
 def hadamard(*parts: sp.MatrixExpr) -> sp.MatrixExpr:
-    """The entrywise product, as one where parts are such products, and without ones."""
+    """The entrywise product, as one where parts are such products, and without ones.
+
+    A factor that occurs n times is its entrywise power, which SymPy would make a kind of its own.
+    """
     flat: list[sp.MatrixExpr] = []
     for part in parts:
         flat += part.args if isinstance(part, sp.HadamardProduct) else (part,)
-    kept = [part for part in flat if not is_ones(part)] or flat[:1]
-    return kept[0] if len(kept) == 1 else sp.HadamardProduct(*kept)
+    kept = Counter(part for part in flat if not is_ones(part)) or {flat[0]: 1}
+    powers = [entrywise(partial(power, n=n), part) for part, n in kept.items()]
+    return powers[0] if len(powers) == 1 else sp.HadamardProduct(*powers)
+
+
+def power(x: sp.Expr, n: int) -> sp.Expr:
+    """`x ** n`."""
+    return x**n
 
 
 def is_ones(matrix: sp.MatrixExpr) -> bool:
