@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from ..program.coefficients import Coefficient, choose
 from ..program.expressions import CHUNK, shown
 from ..program.rules import Rule
+from .code import from_code
 from .losses import Loss
 from .nets import Net, Weight
 from .rule import Update, check_update
@@ -80,7 +81,11 @@ class InnerLoop:
     """Test-time training with key-value binding: what happens between two tokens.
 
     For each chunk of keys K and values V, take a gradient step on `loss(net(K), V)`, and read
-    `net(Q)` with the queries Q. Raises `TypeError` for parts of other kinds.
+    `net(Q)` with the queries Q. Net and loss may be code: a function `net(x, W1, W2)` of tokens
+    x `[L, K]`, or an `nn.Module`; a function `loss(f, v)` of outputs and values `[L, V]` to one
+    number a token. `state` names the weight of the last layer of such a net, by default the one
+    that is applied last. Raises `TypeError` for parts of other kinds, `ValueError` for code that
+    cannot be read, with its line.
     Source: Section 3 of arXiv 2602.21204.
 
     >>> from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear, Schedule
@@ -92,10 +97,13 @@ class InnerLoop:
     loss: Loss
     update: GradientStep | Update = field(default_factory=GradientStep)
     schedule: Schedule = field(default_factory=Schedule)
+    state: str | None = field(default=None, compare=False)
 
     __repr__ = shown
 
     def __post_init__(self) -> None:
+        for name, value in from_code(self.net, self.loss, self.state).items():
+            object.__setattr__(self, name, value)
         kinds = {
             "net": (Net,),
             "loss": (Loss,),

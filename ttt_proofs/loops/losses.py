@@ -5,9 +5,10 @@ Each is one function of a token's two rows; its expression for a chunk is read o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import sympy as sp
 
@@ -25,16 +26,19 @@ class Loss:
 
     __repr__ = shown
 
-    def function(self, f: Any, v: Any) -> Any:
-        """The loss of each token, `[..., L]`, of outputs f and values v `[..., L, V]`.
+    function: ClassVar[Callable[..., Any]]
+    """`function(f, v)`: the loss of each token, `[..., L]`, of outputs and values `[..., L, V]`;
+    it raises `ValueError` where the loss is abstract."""
 
-        Raises `ValueError` where the loss is abstract.
-        """
-        raise NotImplementedError
+    def __call__(self, f: Any, v: Any) -> Any:
+        """`function`, so that losses can be parts of others, as `loss(f, -v)`."""
+        return self.function(f, v)
 
     @property
     def expression(self) -> sp.Expr:
         """The loss of a chunk."""
+        if not hasattr(self, "function"):
+            raise NotImplementedError
         return of_library(self)
 
     @property

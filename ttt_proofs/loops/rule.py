@@ -98,6 +98,23 @@ class Update:
         weighing = set(self.loss_weights.values())
         return {name: c for name, c in self.coefficients.items() if name not in weighing}
 
+    def call(
+        self,
+        weight: Any,
+        gradient: Any,
+        buffers: Mapping[str, Any],
+        coefficients: Mapping[str, Any],
+        initial: Any,
+    ) -> tuple[Any, dict[str, Any]]:
+        """The new weight and buffers, by the code: all `[..., rows, cols]` or broadcast to it.
+
+        initial: the weight before the first step. Raises `ValueError` where there is no code.
+        """
+        if self.function is None:
+            raise ValueError(f"an update that runs must have its code; got {self}. Import it.")
+        how = signature(self.function, self.buffers, tuple(self.of_rule))
+        return how.call(self.function, weight, gradient, buffers, coefficients, initial)
+
     def loss_weight(self, weight: str) -> str | None:
         """The name of what weighs each token's loss in this weight's gradient, if anything does."""
         return self.loss_weights.get(weight)

@@ -98,15 +98,16 @@ def last_step(loop: InnerLoop) -> sp.Expr:
 def sign(loop: InnerLoop) -> int:
     """-1 for descent, where v̂ is minus the gradient; +1 for ascent.
 
-    That is the sign with which a step's own gradient comes into the weight, or into what an
-    operator is applied to.
+    A step ascends where all terms with which its own gradient comes into the weight, or into what
+    an operator is applied to, are positive.
     """
     reached: dict[sp.Basic, sp.Expr] = {}
     for line in loop.rule.lines:
         if line.kind != "gate":
             body = line.expression.args[1] if line.kind == "operator" else line.expression
             reached[line.seen] = sp.expand(body.xreplace(reached)).coeff(G) * G
-    return -1 if reached[following(W)].could_extract_minus_sign() else 1
+    terms = sp.Add.make_args(sp.expand(reached[following(W)]))
+    return 1 if all(term.as_coeff_Mul()[0] > 0 for term in terms) else -1
 
 
 def written(loop: InnerLoop, expression: sp.Expr, n: int = 0) -> Term:
@@ -151,15 +152,19 @@ def linear_attention(
 def single_step(loop: InnerLoop, scale: sp.Expr | int) -> Form:
     """One step, for updates without momentum: the state before it plays the part of the start.
 
-    The `scale` of the values is the rate, the coefficient is the rest.
+    The rate, the coefficients that multiply the gradient as they are, is in the `scale` of the
+    values; the coefficient is the rest.
     """
     rule = sp.expand(loop.rule[W])
+    rates = [c.symbol(name) for name, c in loop.coefficients.items()]
+    factors = sp.Mul.make_args(sp.factor(rule.coeff(G)))
+    rest = sp.Mul(*(factor for factor in factors if factor not in rates))
     before = Atom(loop.net.last.name, (NOW, *place(theory.cell(loop, loop.net.last))))
     parts = pieces(loop, NOW, scale)
     return Form(
         **parts,
         stored=of_tokens(loop, parts),
-        coefficient=written(loop, sp.expand(sign(loop) * rule.coeff(G) / scale)),
+        coefficient=written(loop, sp.expand(sign(loop) * rest)),
         start=product([written(loop, rule.coeff(W)), before]),
         last=None,
     )

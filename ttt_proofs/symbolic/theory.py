@@ -51,6 +51,8 @@ def rows(loop: InnerLoop, sort: str = "L") -> tuple[Var, ...]:
 def ends(loop: InnerLoop, weight: Weight, n: int = 0) -> tuple[tuple[Var, ...], tuple[Var, ...]]:
     """The index variables of a weight's rows and of its columns."""
     row, col = (variables(size.name, loop.axes, n) for size in (weight.rows, weight.cols))
+    if weight.rows == weight.cols:  # a square one: its rows by names that nothing else has
+        row = tuple(Var(f"{v.name}r", v.sort) for v in row)
     return row, col
 
 
