@@ -120,7 +120,7 @@ class TTTLayer(nn.Module):
         sides = self.sizes[fast.rows.name], self.sizes[fast.cols.name]
         self.coefficients = nn.ModuleDict()
         for name, each in loop.coefficients.items():
-            share = loop.schedule.chunk if name in scales(loop) else 1
+            share = loop.schedule.summed if name in scales(loop) else 1
             made = Numbers(each, width, heads, sides, share)
             self.coefficients[free(self.coefficients, name)] = made
         self.mode = mode

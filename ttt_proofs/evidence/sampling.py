@@ -138,7 +138,7 @@ def random_inputs(
     draw = _Tensors(rng.getrandbits(63), dtype, device)
     size = _sizes(loop, rng, sizes or {})
     batch, length, heads = size["B"], size["T"], size["H"]
-    share = max(loop.schedule.chunk, length / LONGEST) * loop.schedule.steps
+    share = max(loop.schedule.summed, length / LONGEST) * loop.schedule.steps
     known = scale(loop, (RATES[0] / share, RATES[1] / share), INNER)
     key, value = size.get("D_k", size["D_v"]), size["D_v"]
     wide = size.get("D_w", key)

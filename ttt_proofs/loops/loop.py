@@ -28,6 +28,9 @@ class Schedule:
     query: what is read with, the queries or, in their place, the keys.
     negate_values: the inner loop is given -v for v.
     steps: how many update steps each chunk makes, each with the gradient where the last one led.
+    update: "chunk", one update of each fast weight for a chunk, by the sum of its tokens' losses;
+    or "token", one for each token, by that token's loss alone, with all gradients of a chunk taken
+    at the weights before it. Then each token is read after, or before, its own update.
     single: whether the theorems speak of chunks of one token, which then has no index; for
     chunks of any length they say the same with a sum over tokens.
 
@@ -45,6 +48,7 @@ class Schedule:
     negate_values: bool = False
     steps: int = 1
     single: bool = False
+    update: Literal["chunk", "token"] = "chunk"
 
     __repr__ = shown
 
@@ -55,6 +59,7 @@ class Schedule:
             query=get_args(Query),
             negate_values=(True, False),
             single=(True, False),
+            update=("chunk", "token"),
         )
         for name, least in (("chunk", "the token recurrence"), ("steps", "a single update")):
             value = getattr(self, name)
@@ -67,6 +72,22 @@ class Schedule:
                 "`single` must be False for chunks of several tokens or a causal "
                 f"reading; got {self}. Leave it out."
             )
+
+        if self.update == "token" and (self.steps > 1 or self.read == "causal"):
+            raise ValueError(
+                "`update` must be 'chunk' for several steps or a causal reading; got "
+                f"{self}. Read after the update, in one step."
+            )
+
+    @property
+    def by_token(self) -> bool:
+        """Whether each token has an update of its own, with gradients at the chunk's start."""
+        return self.update == "token" and self.chunk > 1
+
+    @property
+    def summed(self) -> int:
+        """How many tokens' losses are summed for one update."""
+        return 1 if self.by_token else self.chunk
 
     @property
     def reading(self) -> str:
@@ -124,6 +145,11 @@ class InnerLoop:
                 f"{self.schedule.chunk}. Give each image a chunk."
             )
         check_update(self)
+        if tokens and self.schedule.by_token:
+            raise ValueError(
+                "`update` must be 'chunk' for images, whose tokens are seen together; got 'token'. "
+                "Leave it out."
+            )
         if tokens and self.rule.of_kind("operator"):
             raise ValueError(
                 "`update` must have no operator for a convolution, whose channels are "

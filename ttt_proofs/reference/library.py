@@ -30,7 +30,8 @@ def fields(part: object) -> dict[str, Any]:
 def covers(loop: InnerLoop) -> bool:
     """Whether this oracle runs the loop: the library's own classes, all names known, no bias."""
     known = type(loop.net) in FORWARD and type(loop.loss) in LOSS
-    if not known or type(loop.update) is not GradientStep:
+    by_chunk = loop.schedule.update == "chunk"
+    if not known or not by_chunk or type(loop.update) is not GradientStep:
         return False
     net, rule = fields(loop.net), fields(loop.update)
     activations = [net.get(field, "identity") for field in ("activation", "output_activation")]
