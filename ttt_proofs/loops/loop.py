@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..program.coefficients import Coefficient, choose
 from ..program.expressions import CHUNK, shown
@@ -119,6 +120,17 @@ class InnerLoop:
     update: GradientStep | Update = field(default_factory=GradientStep)
     schedule: Schedule = field(default_factory=Schedule)
     state: str | None = field(default=None, compare=False)
+
+    if TYPE_CHECKING:  # what may be given in place of a net and a loss, for a reader's type checker
+
+        def __init__(
+            self,
+            net: Net | Callable[..., Any],
+            loss: Loss | Callable[..., Any],
+            update: GradientStep | Update = ...,
+            schedule: Schedule = ...,
+            state: str | None = ...,
+        ) -> None: ...
 
     __repr__ = shown
 
