@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..program.coefficients import Coefficient, choose
@@ -185,6 +185,12 @@ class InnerLoop:
     def rule(self) -> Rule:
         """How a gradient moves a weight, the same for all fast weights."""
         return self.update.rule
+
+    def under(self, rule: Rule) -> InnerLoop:
+        """The loop with the lines of another rule, for the same weights, losses and coefficients."""
+        names = tuple(weight.name for weight in self.fast_weights)
+        update = Update(rule, {}, self.update.coefficients, names, self.loss_weights)
+        return replace(self, update=update)
 
     @property
     def is_static(self) -> bool:

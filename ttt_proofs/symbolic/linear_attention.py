@@ -242,7 +242,7 @@ def earlier(
 def each_outer_product(loop: InnerLoop) -> Form:
     """The loop's form with the operator on every token's keyᵀ value, as Eq. (1) prints it."""
     (operator,) = loop.rule.of_kind("operator")
-    plain = linear_attention(replace(loop, update=without(loop, operator)))
+    plain = linear_attention(without(loop, operator))
     outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
     alone = Mul((plain.coefficient, plain.key, plain.value))
     there = substitute(alone, dict(zip(outer, place(inner), strict=True)))
@@ -252,8 +252,8 @@ def each_outer_product(loop: InnerLoop) -> Form:
     return replace(plain, stored=stored, coefficient=ONE)
 
 
-def without(loop: InnerLoop, operator: Line) -> Update:
-    """The loop's update with what the operator is taken of in the place of what it makes."""
+def without(loop: InnerLoop, operator: Line) -> InnerLoop:
+    """The loop with what the operator is taken of in the place of what it makes."""
     rule, seen = loop.rule, operator.expression.args[1]
     (state,) = (line for line in rule.of_kind("state") if line.seen == seen)
     alone = state.target not in rule.buffers
@@ -264,10 +264,7 @@ def without(loop: InnerLoop, operator: Line) -> Update:
     lines = tuple(
         replace(line, expression=sp.expand(line.expression.xreplace(taken))) for line in kept
     )
-    update = loop.update
-    return Update(
-        replace(rule, lines=lines), {}, update.coefficients, update.trained, loop.loss_weights
-    )
+    return loop.under(replace(rule, lines=lines))
 
 
 def claim(form: Form) -> Equation:
