@@ -28,7 +28,8 @@ from ttt_proofs.loops import (
 from ttt_proofs.loops.loop import Query, Read
 from ttt_proofs.loops.update import CLIPS, NORMS, Place, Rate, Train
 
-from .scaling import gains, scale
+from ..symbolic.gains import gains
+from .scaling import scale
 
 LONGEST = 9  # tokens, unless two chunks and a token are more
 IMAGES = 3
@@ -121,7 +122,7 @@ def random_inputs(
     "D_k" and "D_v"; a convolution has "D_v" alone.
     Values: each uniform in ±width^-½ without the middle quarter, for rows of q, k and v and
     columns of weights (for a convolution, width is the number of pixels in a window), so that
-    none is longer than 1 or near 0. What scales a step (`scaling.gains`: a rate, or what weighs
+    none is longer than 1 or near 0. What scales a step (`symbolic.gains`: a rate, or what weighs
     losses) is uniform in 0.02 to 0.3, divided by the chunk's length, as its loss sums over tokens
     (for more than nine chunks, by a ninth of all tokens), and by the steps of a chunk; other
     coefficients, such as momenta, are uniform in their own range. Where a weight has no rate, k

@@ -187,7 +187,7 @@ class InnerLoop:
         return self.update.rule
 
     def under(self, rule: Rule) -> InnerLoop:
-        """The loop with the lines of another rule, for the same weights, losses and coefficients."""
+        """The loop with the lines of another rule; weights, losses and coefficients stay."""
         names = tuple(weight.name for weight in self.fast_weights)
         update = Update(rule, {}, self.update.coefficients, names, self.loss_weights)
         return replace(self, update=update)
