@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Literal, get_args
 
-import sympy as sp
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -21,8 +20,8 @@ from .parallel.inputs import DTYPES, Coefficients, check_state, wide
 from .parallel.streaming import Stream, feed
 from .program.coefficients import Coefficient
 from .program.expressions import KEY, UNIT, VALUE
-from .program.rules import G
 from .reduction import NotCoveredError, NotParallelError, Reduction, reduce
+from .symbolic.gains import summed_by
 from .symbolic.torch_loop import torch_loop
 
 Form = Literal["recurrent", "parallel", "kernel"]
@@ -37,7 +36,7 @@ class TTTLayer(nn.Module):
     with o the reading of the inner loop, which starts anew for each sequence, from learned weights.
     The loop's coefficients are learned, each within its range: one for the loop is one number; per
     token they are projected from the token, for each head; per step, from the chunk's first token.
-    Those that scale the gradient (`scales`) are divided by the chunk's length, as the loss sums
+    Those that scale the gradient (`summed_by`) are divided by the chunk's length, as the loss sums
     over tokens.
 
     loop: a concrete `InnerLoop`. width: of x. heads: H. key_width,
@@ -120,7 +119,7 @@ class TTTLayer(nn.Module):
         sides = self.sizes[fast.rows.name], self.sizes[fast.cols.name]
         self.coefficients = nn.ModuleDict()
         for name, each in loop.coefficients.items():
-            share = loop.schedule.chunk if name in scales(loop) else 1
+            share = loop.schedule.summed if name in summed_by(loop) else 1
             made = Numbers(each, width, heads, sides, share)
             self.coefficients[free(self.coefficients, name)] = made
         self.mode = mode
@@ -274,28 +273,6 @@ def mode_for(loop: InnerLoop, sizes: Sizes, dtype: torch.dtype, device: str) -> 
     if uncovered(loop) or torch_loop(loop).way is None:
         return "recurrent"
     return "kernel" if device == "cuda" and obstacle(loop, sizes, dtype) is None else "parallel"
-
-
-def scales(loop: InnerLoop) -> set[str]:
-    """The coefficients that scale the gradient: those that weigh losses, or else one of the rule.
-
-    That one is the first, in order of the rule's lines, without which no gradient comes into a
-    state, unless a state is also kept by it, as by the share of a moving average.
-    """
-    if loop.loss_weights:
-        return set(loop.loss_weights.values())
-    reached: dict[sp.Basic, sp.Expr] = {}
-    keeping: set[sp.Basic] = set()
-    for line in loop.rule.of_kind("state"):
-        reached[line.seen] = sp.expand(line.expression.xreplace(reached))
-        keeping |= reached[line.seen].coeff(line.target).atoms(sp.Symbol)
-    for whole in reached.values():
-        every = [term.atoms(sp.Symbol) for term in sp.Add.make_args(whole.coeff(G))]
-        within = set.intersection(*every) - keeping
-        names = [name for name in loop.coefficients if sp.Symbol(name) in within]
-        if names:
-            return {names[0]}
-    return set()
 
 
 def free(taken: nn.Module, name: str) -> str:

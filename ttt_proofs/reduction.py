@@ -42,7 +42,8 @@ class Reduction:
     `query`, `key`, `value`, `coefficient`, `state0` are checker terms (`str(...)` of a
     reduction, `.latex()` and notebooks show them). Where an operator, an output gate or a causal
     reading comes in, these show the whole form. `static` says whether the kernel φ is the
-    same at all times. `gates` is the transition matrix of the buffers and the state; `parallel` is the parallel class and `reason` says why it is that.
+    same at all times. `gates` is the transition matrix of the buffers and the state; `parallel` is
+    the parallel class and `reason` says why it is that.
     `theorem` is what all this rests on; `gradients` are the theorems about each weight's
     gradient, which the recurrence uses. A pickle holds the loop: when it is loaded, all of this
     is derived and proved anew. Source: Section 5 of arXiv 2602.21204.
@@ -371,7 +372,7 @@ def reduce(loop: InnerLoop) -> Reduction:
 
 
 def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:
-    """The gradient of each trained weight; of the update, only weights of losses enter it."""
+    """The gradient of each fast weight; of the update, only the loss weights enter it."""
     return theorems_of(
         InnerLoop(
             loop.net,

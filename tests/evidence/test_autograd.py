@@ -3,16 +3,19 @@
 import math
 import random
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.evidence.updates import MUON, UPDATES, loop_of
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.conditioning import draw_steady, moved, relative_error
 from ttt_proofs.evidence.sampling import random_inputs, random_loop
 from ttt_proofs.evidence.tolerances import SMALLEST_SCALE
 from ttt_proofs.loops import (
     MLP,
+    Coefficient,
     DepthwiseConv,
     Frobenius,
     GradientStep,
@@ -25,7 +28,7 @@ from ttt_proofs.loops import (
 from ttt_proofs.parallel import forms
 from ttt_proofs.reduction import reduce
 from ttt_proofs.reference import run_loop
-from ttt_proofs.symbolic.torch_code import compiled, torch_loop
+from ttt_proofs.symbolic.torch_loop import compiled, torch_loop
 
 
 def same(result, given):
@@ -48,15 +51,15 @@ class Fake:
         change = self.before.get(form, lambda given: given)
         return self.after.get(form, same)(run_loop(self.loop, **change(dict(given))), given)
 
-    def recurrent(self, q, k, v, *, weights, rate, momentum=None):
+    def recurrent(self, q, k, v, *, weights, coefficients):
         """Step by step."""
-        return self.run("recurrent", q, k, v, weights=weights, rate=rate, momentum=momentum)
+        return self.run("recurrent", q, k, v, weights=weights, coefficients=coefficients)
 
-    def parallel_form(self, q, k, v, *, weights, rate, momentum=None):
+    def parallel_form(self, q, k, v, *, weights, coefficients):
         """In parallel; here by the same steps."""
         if self.parallel == "sequential":
             raise AssertionError("a sequential loop has no parallel form")
-        return self.run("parallel_form", q, k, v, weights=weights, rate=rate, momentum=momentum)
+        return self.run("parallel_form", q, k, v, weights=weights, coefficients=coefficients)
 
 
 BOTH_FORMS = ("recurrent", "parallel_form")
@@ -92,19 +95,19 @@ def test_the_true_reduction_agrees(seed):
 def test_everything_is_compared():
     seen = autograd_witness(Fake(LOOPS["deep"]), seed=0, trials=1)
     tensors = ["outputs", "final W1", "final W2"]
-    tensors += [f"gradient in {name}" for name in ("q", "k", "v", "W1", "W2", "rate", "momentum")]
+    inputs = ("q", "k", "v", "W1", "W2", "coefficient eta", "coefficient alpha")
+    tensors += [f"gradient in {name}" for name in inputs]
     assert seen.what == tuple(f"{form}: {name}" for form in BOTH_FORMS for name in tensors)
 
 
-def test_every_rate_and_momentum_has_a_gradient():
+def test_every_coefficient_has_a_gradient():
     seen = autograd_witness(Fake(LACT), seed=0, trials=1)
-    rates = [f"gradient in rate of {name}" for name in ("W0", "W2", "W1")]
+    wanted = [f"gradient in coefficient {name}" for name in LACT.coefficients]
     names = [what.removeprefix("recurrent: ") for what in seen.what if "recurrent" in what]
-    assert names[-4:] == [*rates, "gradient in momentum"]
+    assert sorted(names[-4:]) == sorted(wanted) and len(wanted) == 4
     constant = InnerLoop(Linear(), Frobenius(), GradientStep(None, momentum="constant"))
     assert not any(
-        "rate" in x or "momentum" in x
-        for x in autograd_witness(Fake(constant), seed=0, trials=1).what
+        "coefficient" in x for x in autograd_witness(Fake(constant), seed=0, trials=1).what
     )
 
 
@@ -128,19 +131,24 @@ def argument(name, change):
     return lambda given: given | {name: change(given[name])}
 
 
+def coefficient(name, change):
+    """The form is given another coefficient by that name."""
+    return argument("coefficients", lambda given: given | {name: change(given[name])})
+
+
 def every_weight(change):
     """The form starts from other weights."""
     return argument("weights", lambda weights: {n: change(w) for n, w in weights.items()})
 
 
 BEFORE = {
-    "momentum one step late": argument("momentum", lambda a: a.roll(1, dims=1)),
-    "momentum one step early": argument("momentum", lambda a: a.roll(-1, dims=1)),
-    "rate one step late": argument("rate", lambda r: r.roll(1, dims=1)),
-    "rate of the other sequence": argument("rate", lambda r: r.flip(0)),
-    "rate of the other head": argument("rate", lambda r: r.flip(2)),
-    "rate forgotten at the last step": argument(
-        "rate", lambda r: torch.cat([r[:, :-1], 0 * r[:, -1:]], 1)
+    "momentum one step late": coefficient("alpha", lambda a: a.roll(1, dims=1)),
+    "momentum one step early": coefficient("alpha", lambda a: a.roll(-1, dims=1)),
+    "rate one step late": coefficient("eta", lambda r: r.roll(1, dims=1)),
+    "rate of the other sequence": coefficient("eta", lambda r: r.flip(0)),
+    "rate of the other head": coefficient("eta", lambda r: r.flip(2)),
+    "rate forgotten at the last step": coefficient(
+        "eta", lambda r: torch.cat([r[:, :-1], 0 * r[:, -1:]], 1)
     ),
     "keys of the other sequence": argument("k", lambda k: k.flip(0)),
     "weights of the other head": every_weight(lambda w: w.flip(0)),
@@ -229,7 +237,12 @@ def test_a_planted_fault_is_caught_by_one_trial(name, when, fault, loop, form):
 
 def each_rate(change):
     """The form is given other rates per token."""
-    return argument("rate", lambda rates: change(dict(rates)))
+
+    def changed(given):
+        rates = {name: x for name, x in given.items() if name.startswith("eta_")}
+        return given | change(rates)
+
+    return argument("coefficients", changed)
 
 
 PER_TOKEN = {
@@ -240,9 +253,9 @@ PER_TOKEN = {
     ),
     "rates of the other sequence": each_rate(lambda r: {n: x.flip(0) for n, x in r.items()}),
     "rates detached": each_rate(lambda r: {n: x.detach() for n, x in r.items()}),
-    "momentum one token late": argument("momentum", lambda a: a.roll(1, dims=1)),
-    "momentum detached": argument("momentum", torch.Tensor.detach),
-    "momentum's gradient doubled": argument("momentum", lambda a: a + (a - a.detach())),
+    "momentum one token late": coefficient("alpha", lambda a: a.roll(1, dims=1)),
+    "momentum detached": coefficient("alpha", torch.Tensor.detach),
+    "momentum's gradient doubled": coefficient("alpha", lambda a: a + (a - a.detach())),
     "no rate but one": each_rate(lambda r: {n: 0 * x + 1 for n, x in r.items()}),
 }
 
@@ -295,6 +308,27 @@ def test_the_tolerance_needs_no_help_from_norms_or_muon(seed):
     loop = replace(LACT, update=replace(LACT.update, **({"orthogonal": "muon"} | chosen)))
     seen = autograd_witness(reduce(loop), seed=seed, trials=2)
     assert seen.agrees and 0 < seen.max_relative_error <= 1e-12 == seen.tolerance
+
+
+@pytest.mark.parametrize("loss", [Frobenius(), SquaredError()], ids=str)
+@pytest.mark.parametrize("name", list(UPDATES | MUON))
+def test_reductions_of_updates_of_ones_own_agree(name, loss):
+    loop = loop_of((UPDATES | MUON)[name], loss)
+    seen = autograd_witness(reduce(loop), seed=0, trials=2)
+    assert seen.agrees and seen.tolerance == 1e-12
+    names = {what.split(": ")[1] for what in seen.what}
+    numbers = [n for n, kind in loop.coefficients.items() if kind != Coefficient()]
+    assert names >= {f"gradient in coefficient {n}" for n in numbers}
+    apart = any(kind.shape != "scalar" for kind in loop.coefficients.values())
+    parallel = loss == Frobenius() or not (apart or name in MUON)
+    assert any("parallel_form" in what for what in seen.what) is parallel
+
+
+def test_a_reduction_of_another_update_disagrees():
+    loop, other = loop_of(UPDATES["decay"]), loop_of(UPDATES["forgetting"])
+    found = reduce(other)
+    forms = {form: getattr(found, form) for form in ("parallel", *BOTH_FORMS)}
+    assert not autograd_witness(SimpleNamespace(loop=loop, **forms), seed=0, trials=1).agrees
 
 
 def test_inputs_are_redrawn_where_rounding_would_hide_faults():
@@ -353,7 +387,7 @@ def test_muon_in_bfloat16_on_the_other_side_of_a_square_is_caught(monkeypatch):
     source = torch_loop(HALF).source
     fault = source.replace("G.shape[-2] >= G.shape[-1]", "G.shape[-2] > G.shape[-1]")
     assert fault != source
-    other = compiled(fault)
+    other = compiled(HALF, fault)
     monkeypatch.setattr(forms, "torch_loop", lambda _: other)
     for seed in range(4):
         seen = autograd_witness(reduce(HALF), seed=seed, trials=2)
@@ -363,12 +397,10 @@ def test_muon_in_bfloat16_on_the_other_side_of_a_square_is_caught(monkeypatch):
 def test_moved_inputs_differ_by_a_unit_in_the_last_place():
     before = random_inputs(LACT, 0)
     after = moved(before, 1)
-    assert isinstance(before.rate, dict) and isinstance(after.rate, dict)
     pairs = [
         (before.q, after.q),
         (before.weights["W1"], after.weights["W1"]),
-        (before.rate["W1"], after.rate["W1"]),
-        (before.momentum, after.momentum),
+        *((before.coefficients[name], after.coefficients[name]) for name in LACT.coefficients),
     ]
     for a, b in pairs:
         assert isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
@@ -400,11 +432,13 @@ def test_nan_on_both_sides_does_not_pass(monkeypatch):
 
 def test_a_form_cannot_spoil_what_the_others_are_given():
     def spoil(given):
-        own = {name: given[name].clone() for name in ("rate", "momentum")}
+        numbers = given["coefficients"]
+        own = {"coefficients": {name: x.clone() for name, x in numbers.items()}}
         own["weights"] = dict(given["weights"])
         with torch.no_grad():
-            given["rate"].zero_()
-            given["momentum"].fill_(torch.nan)
+            numbers["eta"].zero_()
+            numbers["alpha"].fill_(torch.nan)
+        numbers.clear()
         given["weights"].clear()
         return given | own
 

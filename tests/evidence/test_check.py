@@ -14,6 +14,7 @@ from torch import nn
 from ttt_proofs import check, reduce
 from ttt_proofs.loops import (
     MLP,
+    AbstractLoss,
     DepthwiseConv,
     Features,
     Frobenius,
@@ -25,7 +26,7 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 from ttt_proofs.parallel import forms
-from ttt_proofs.symbolic.torch_code import compiled, torch_loop
+from ttt_proofs.symbolic.torch_loop import compiled, torch_loop
 
 LINEAR = InnerLoop(Linear(), Frobenius())
 DELTA = InnerLoop(Linear(), SquaredError(), GradientStep("per_step"))
@@ -58,20 +59,21 @@ LOOPS = [
 ]
 
 
-def attention(q, k, v, weights, rate):
+def attention(q, k, v, weights, coefficients):
     """Linear attention by hand: `o_t = q_t (W + η Σ_{s<=t} k_sᵀ v_s)`."""
     scores = torch.einsum("bthk,bshk->bhts", q, k).tril()
     start = torch.einsum("bthk,hkv->bthv", q, weights["W"])
-    return start + rate * torch.einsum("bhts,bshv->bthv", scores, v)
+    return start + coefficients["eta"] * torch.einsum("bhts,bshv->bthv", scores, v)
 
 
-def delta_rule(q, k, v, *, weights, rate):
+def delta_rule(q, k, v, *, weights, coefficients):
     """The delta rule by hand."""
     state = weights["W"].expand(len(q), *weights["W"].shape).clone()
     outputs = []
     for n in range(q.shape[1]):
         error = torch.einsum("bhk,bhkv->bhv", k[:, n], state) - v[:, n]
-        state = state - rate[:, n, :, None, None] * k[:, n, :, :, None] * error[:, :, None]
+        rate = coefficients["eta"][:, n, :, None, None]
+        state = state - rate * k[:, n, :, :, None] * error[:, :, None]
         outputs.append(torch.einsum("bhk,bhkv->bhv", q[:, n], state))
     return torch.stack(outputs, dim=1)
 
@@ -83,10 +85,10 @@ class Layer(nn.Module):
         super().__init__()
         self.faulty = faulty
 
-    def forward(self, q, k, v, weights, rate):
+    def forward(self, q, k, v, weights, coefficients):
         scores = torch.einsum("bthk,bshk->bhts", q, k).tril(-1 if self.faulty else 0)
         start = torch.einsum("bthk,hkv->bthv", q, weights["W"])
-        return start + rate * torch.einsum("bhts,bshv->bthv", scores, v), None
+        return start + coefficients["eta"] * torch.einsum("bhts,bshv->bthv", scores, v), None
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,11 @@ def test_a_reduction_passes_for_its_loop(loop):
         assert check(found.parallel_form, loop, trials=3).agrees
 
 
+def off(coefficients):
+    """All of them a little larger."""
+    return {name: x * 1.0001 for name, x in coefficients.items()}
+
+
 WRONG = [
     (attention, InnerLoop(Linear(), SquaredError())),
     (delta_rule, InnerLoop(Linear(), Frobenius(), GradientStep("per_step"))),
@@ -120,10 +127,16 @@ WRONG = [
     (lambda q, k, v: torch.zeros_like(v), LINEAR),
     (lambda q, k, v: torch.full_like(v, math.nan), LINEAR),
     (lambda q, k, v: torch.full_like(v, math.inf), LINEAR),
-    (lambda q, k, v, weights, rate: attention(q, k, v, weights, rate * 1.0001), LINEAR),
-    (lambda q, k, v, weights, rate: attention(k, q, v, weights, rate), LINEAR),
-    (lambda q, k, v, weights, rate: attention(q, k, v.flip(2), weights, rate), LINEAR),
-    (lambda q, k, v, weights, rate: attention(q, k, v, weights, rate).float(), LINEAR),
+    (lambda q, k, v, weights, coefficients: attention(q, k, v, weights, off(coefficients)), LINEAR),
+    (lambda q, k, v, weights, coefficients: attention(k, q, v, weights, coefficients), LINEAR),
+    (
+        lambda q, k, v, weights, coefficients: attention(q, k, v.flip(2), weights, coefficients),
+        LINEAR,
+    ),
+    (
+        lambda q, k, v, weights, coefficients: attention(q, k, v, weights, coefficients).float(),
+        LINEAR,
+    ),
 ]
 
 
@@ -140,8 +153,8 @@ def test_the_first_departing_token_is_found(token, amount):
     """A fault planted from one token on, in the last sequence and head."""
     given = []
 
-    def late(q, k, v, weights, rate):
-        o = attention(q, k, v, weights, rate)
+    def late(q, k, v, weights, coefficients):
+        o = attention(q, k, v, weights, coefficients)
         given.append(o.clone())
         o[-1, token:, -1, 0] += amount
         return o
@@ -161,8 +174,8 @@ def test_the_first_departing_token_is_found(token, amount):
 def test_time_comes_before_batch_and_head():
     """The earliest token is told, not that of the first sequence."""
 
-    def twice(q, k, v, weights, rate):
-        o = attention(q, k, v, weights, rate)
+    def twice(q, k, v, weights, coefficients):
+        o = attention(q, k, v, weights, coefficients)
         o[0, 3] += 2 * o.abs().max()
         o[1, 2, 1] += 1
         return o
@@ -186,8 +199,8 @@ def test_a_fault_that_only_some_trials_show_is_found():
     """Each trial draws its sizes anew."""
     shapes = []
 
-    def at_three_heads(q, k, v, weights, rate):
-        o = attention(q, k, v, weights, rate)
+    def at_three_heads(q, k, v, weights, coefficients):
+        o = attention(q, k, v, weights, coefficients)
         shapes.append(o.shape)
         return o + (o.shape[2] == 3)
 
@@ -200,8 +213,8 @@ def test_a_fault_that_only_some_trials_show_is_found():
 def test_only_the_keywords_that_are_named_are_given():
     calls = []
 
-    def two(q, k, v, momentum, rate):
-        calls.append(("two", momentum, rate))
+    def two(q, k, v, coefficients):
+        calls.append(("two", coefficients))
         return v
 
     def every(q, k, v, **others):
@@ -210,8 +223,8 @@ def test_only_the_keywords_that_are_named_are_given():
 
     check(two, LINEAR, trials=1)
     check(every, LINEAR, trials=1)
-    assert calls[0][:2] == ("two", None) and isinstance(calls[0][2], float)
-    assert calls[1] == ("every", "momentum", "rate", "weights")
+    assert calls[0][1].keys() == {"eta"} and isinstance(calls[0][1]["eta"], float)
+    assert calls[1] == ("every", "coefficients", "weights")
 
 
 def test_a_module_keeps_its_hooks():
@@ -248,7 +261,8 @@ def test_what_is_no_candidate_is_one_sentence(candidate, told):
     [
         InnerLoop(Features(), Frobenius()),
         InnerLoop(MLP(2, "act"), Frobenius()),
-        InnerLoop(MLP(2, bias=True), Frobenius()),
+        InnerLoop(Linear(), AbstractLoss()),
+        InnerLoop(Linear(), Frobenius(), GradientStep(clip="own")),
     ],
     ids=str,
 )
@@ -274,11 +288,11 @@ def test_a_candidate_cannot_spoil_what_the_loop_is_given():
     assert not check(spoil, LINEAR).agrees
 
 
-def weighed(q, k, v, weights, rate):
+def weighed(q, k, v, weights, coefficients):
     """Linear attention with rates per token, by hand."""
     scores = torch.einsum("bthk,bshk->bhts", q, k).tril()
     start = torch.einsum("bthk,hkv->bthv", q, weights["W"])
-    return start + torch.einsum("bhts,bshv->bthv", scores, rate["W"][..., None] * v)
+    return start + torch.einsum("bhts,bshv->bthv", scores, coefficients["eta_W"][..., None] * v)
 
 
 def test_rates_per_token_are_given_by_weight():
@@ -286,12 +300,12 @@ def test_rates_per_token_are_given_by_weight():
     loop = InnerLoop(Linear(), Frobenius(), rule, Schedule(3, "causal"))
     assert check(weighed, loop).agrees
 
-    def late(q, k, v, weights, rate):
-        return weighed(q, k, v, weights, {"W": rate["W"].roll(1, dims=1)})
+    def late(q, k, v, weights, coefficients):
+        return weighed(q, k, v, weights, {"eta_W": coefficients["eta_W"].roll(1, dims=1)})
 
-    def spoil(q, k, v, weights, rate):
-        made = weighed(q, k, v, weights, rate)
-        rate["W"].zero_()
+    def spoil(q, k, v, weights, coefficients):
+        made = weighed(q, k, v, weights, coefficients)
+        coefficients["eta_W"].zero_()
         return made
 
     assert not check(late, loop).agrees and check(spoil, loop).agrees
@@ -354,9 +368,9 @@ def test_a_slip_in_muon_departs():
 
 
 def test_keys_that_are_normalised_in_place_are_seen():
-    def normalised(q, k, v, weights, rate):
+    def normalised(q, k, v, weights, coefficients):
         k /= k.norm(dim=-1, keepdim=True)
-        return attention(q, k, v, weights, rate)
+        return attention(q, k, v, weights, coefficients)
 
     assert not check(normalised, LINEAR).agrees
 
@@ -364,7 +378,10 @@ def test_keys_that_are_normalised_in_place_are_seen():
 @pytest.mark.filterwarnings("ignore")
 def test_complex_outputs_do_not_pass():
     with pytest.raises(TypeError, match="`candidate` must return"):
-        check(lambda q, k, v, weights, rate: attention(q, k, v, weights, rate) + 7j, LINEAR)
+        check(
+            lambda q, k, v, weights, coefficients: attention(q, k, v, weights, coefficients) + 7j,
+            LINEAR,
+        )
 
 
 def test_every_check_sees_a_second_chunk():
@@ -432,11 +449,11 @@ def test_a_verdict_cannot_contradict_itself(change):
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 @pytest.mark.parametrize("loop", [LINEAR, DELTA, LACT, IMAGES], ids=str)
 def test_the_mode_of_the_caller_does_not_matter(mode, loop):
-    def by_autograd(q, k, v, weights, rate=None, momentum=None):
+    def by_autograd(q, k, v, weights, coefficients=None):
         from ttt_proofs.reference import run_loop
 
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        return run_loop(loop, q, k, v, weights=weights, rate=rate, momentum=momentum)
+        return run_loop(loop, q, k, v, weights=weights, coefficients=coefficients)
 
     with mode():
         before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
@@ -450,8 +467,11 @@ def test_the_mode_of_the_caller_does_not_matter(mode, loop):
 def test_where_the_loop_is_not_finite_nothing_is_said(answer, monkeypatch):
     monkeypatch.setattr("ttt_proofs.evidence.sampling.RATES", (1e12, 1e13))
 
-    def mine(q, k, v, weights, rate):
-        made = {"the loop's": delta_rule(q, k, v, weights=weights, rate=rate), "NaN": math.nan * v}
+    def mine(q, k, v, weights, coefficients):
+        made = {
+            "the loop's": delta_rule(q, k, v, weights=weights, coefficients=coefficients),
+            "NaN": math.nan * v,
+        }
         return made.get(answer, torch.zeros_like(v))
 
     seen = check(mine, DELTA, trials=2)
@@ -466,8 +486,8 @@ SINGLE = replace(LACT, schedule=Schedule(1, "before_update"))
 def late(amount, loop, from_token=40):
     """The loop's recurrence, off by some amount at late tokens where there are several channels."""
 
-    def mine(q, k, v, weights, rate, momentum):
-        o, _ = forms.recurrent(loop, q, k, v, weights, rate, momentum)
+    def mine(q, k, v, weights, coefficients):
+        o, _ = forms.recurrent(loop, q, k, v, weights, coefficients)
         wide = all(min(w.shape[1:]) > 1 for w in weights.values())
         o[:, from_token:] += amount * o.abs().max() * wide
         return o
@@ -501,9 +521,9 @@ def test_an_error_far_beyond_rounding_is_one_wherever_it_is():
 def transposing(loop):
     """A layer that takes the transpose of a square for the matrix itself."""
 
-    def mine(q, k, v, weights, rate, momentum):
+    def mine(q, k, v, weights, coefficients):
         turned = {n: w.mT if w.shape[1] == w.shape[2] > 1 else w for n, w in weights.items()}
-        return run_as(loop, q, k, v, turned, rate, momentum)
+        return run_as(loop, q, k, v, turned, coefficients)
 
     return mine
 
@@ -520,25 +540,25 @@ def test_muon_on_the_other_side_of_a_square_is_another_result_in_bfloat16(monkey
     fault = source.replace("G.shape[-2] >= G.shape[-1]", "G.shape[-2] > G.shape[-1]")
     assert fault != source
     assert check(reduce(loop).recurrent, loop)
-    other = compiled(fault)
+    other = compiled(loop, fault)
     monkeypatch.setattr(forms, "torch_loop", lambda _: other)
     for seed in range(4):
         seen = check(partial(run_as, loop), loop, seed=seed, trials=2)
         assert seen.kind == "wrong" and seen.error is not None and seen.error > 1e-4
 
 
-def run_as(loop, q, k, v, weights, rate, momentum):
+def run_as(loop, q, k, v, weights, coefficients):
     """The recurrence of a loop."""
-    return forms.recurrent(loop, q, k, v, weights, rate, momentum)
+    return forms.recurrent(loop, q, k, v, weights, coefficients)
 
 
 def slicing(loop):
     """A layer that works its last chunk off as `x[:, -r:]`, which for r = 0 is everything."""
     chunk = loop.schedule.chunk
 
-    def mine(q, k, v, weights, rate):
+    def mine(q, k, v, weights, coefficients):
         form = partial(forms.recurrent, loop)
-        o, _ = form(q, k, v, weights, rate, None)
+        o, _ = form(q, k, v, weights, coefficients)
         if q.shape[1] % chunk == 0:
             o = o.roll(1, dims=1)
         return o
@@ -549,8 +569,8 @@ def slicing(loop):
 def squeezing(loop):
     """A layer that loses a single token."""
 
-    def mine(q, k, v, weights, rate):
-        o, _ = forms.recurrent(loop, q, k, v, weights, rate, None)
+    def mine(q, k, v, weights, coefficients):
+        o, _ = forms.recurrent(loop, q, k, v, weights, coefficients)
         return o if q.shape[1] > 1 else 0 * o
 
     return mine
@@ -567,14 +587,14 @@ def test_whole_chunks_and_single_tokens_are_drawn_at_every_seed(chunk, fault):
 def test_a_parameter_with_a_default_is_not_taken_for_a_value():
     loop = InnerLoop(Linear(), Frobenius(), GradientStep("per_step"))
 
-    def scaled(q, k, eps=1.0, *, v, weights, rate):
-        return forms.recurrent(loop, q, k, v, weights, rate, None)[0] * eps
+    def scaled(q, k, eps=1.0, *, v, weights, coefficients):
+        return forms.recurrent(loop, q, k, v, weights, coefficients)[0] * eps
 
-    def lost(q, k, scale=None, *, v, weights, rate):
-        return forms.recurrent(loop, q, k, v, weights, rate, None)[0] * (scale is not None)
+    def lost(q, k, scale=None, *, v, weights, coefficients):
+        return forms.recurrent(loop, q, k, v, weights, coefficients)[0] * (scale is not None)
 
-    def swapped(q, x, v, k, weights, rate):
-        return forms.recurrent(loop, q, x, v, weights, rate, None)[0]
+    def swapped(q, x, v, k, weights, coefficients):
+        return forms.recurrent(loop, q, x, v, weights, coefficients)[0]
 
     assert check(scaled, loop) and check(lost, loop).kind == "wrong"
     with pytest.raises(TypeError, match="'x'"):
@@ -584,8 +604,8 @@ def test_a_parameter_with_a_default_is_not_taken_for_a_value():
 def test_an_infinite_output_has_an_infinite_error():
     loop = InnerLoop(Linear(), Frobenius(), GradientStep("per_step"))
 
-    def runs_off(q, k, v, weights, rate):
-        return forms.recurrent(loop, q, k, v, weights, rate, None)[0] + math.inf
+    def runs_off(q, k, v, weights, coefficients):
+        return forms.recurrent(loop, q, k, v, weights, coefficients)[0] + math.inf
 
     assert check(runs_off, loop).error == math.inf
 
@@ -595,12 +615,11 @@ def test_an_infinite_output_has_an_infinite_error():
 def test_inputs_that_are_overwritten_are_the_candidates_own(loop, before):
     """In the reference, and at the next draw, they are as they were drawn."""
 
-    def mine(q, k, v, weights, rate, momentum):
-        o = run_as(loop, q, k, v, weights, rate, momentum)[0].clone()
-        rates = rate.values() if isinstance(rate, dict) else [rate]
-        for x in (q, k, v, *weights.values(), *rates, *([] if momentum is None else [momentum])):
+    def mine(q, k, v, weights, coefficients):
+        o = run_as(loop, q, k, v, weights, coefficients)[0].clone()
+        for x in (q, k, v, *weights.values(), *coefficients.values()):
             x.zero_()
-        again = run_as(loop, q, k, v, weights, rate, momentum)[0]
+        again = run_as(loop, q, k, v, weights, coefficients)[0]
         return again if before else o
 
     assert check(mine, loop, trials=3).kind == ("wrong" if before else "exact")
@@ -609,8 +628,8 @@ def test_inputs_that_are_overwritten_are_the_candidates_own(loop, before):
 def test_a_state_that_is_kept_between_calls_is_seen():
     kept = []
 
-    def first(q, k, v, weights, rate):
-        kept.append(rate)
+    def first(q, k, v, weights, coefficients):
+        kept.append(coefficients)
         return attention(q, k, v, weights, kept[0])
 
     assert check(first, LINEAR).kind == "wrong" and len(kept) == 2

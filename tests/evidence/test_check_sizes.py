@@ -14,11 +14,11 @@ from ttt_proofs.parallel import forms
 def planted(loop, where):
     """The loop's recurrence, its rates doubled where the sizes are in a stratum."""
 
-    def mine(q, k, v, weights, rate):
+    def mine(q, k, v, weights, coefficients):
         inner = [w.shape[2] for w in list(weights.values())[:-1]]
         (batch, tokens, heads, key), value = q.shape, v.shape[3]
         hit = where(B=batch, T=tokens, H=heads, K=key, V=value, D=inner, L=loop.schedule.chunk)
-        return forms.recurrent(loop, q, k, v, weights, (1 + hit) * rate, None)[0]
+        return forms.recurrent(loop, q, k, v, weights, {"eta": (1 + hit) * coefficients["eta"]})[0]
 
     return mine
 

@@ -20,21 +20,23 @@ from ttt_proofs.checker.terms import (
     at,
     ix,
 )
-from ttt_proofs.evidence.codes import known_derivative
-from ttt_proofs.evidence.evaluate import DegreeModel, Model
+from ttt_proofs.evidence.codes import Numbers, known_derivative
+from ttt_proofs.evidence.evaluate import ExtentModel, Model
 from ttt_proofs.evidence.fields import (
-    PRIMES,
-    PrimeField,
+    Extent,
     Query,
     Rationals,
     Reals,
+    Residues,
     Source,
+    random_primes,
 )
 from ttt_proofs.evidence.functions import Undefined, cubic
 
 T, N, S = (Var(name, TIME) for name in "tis")
 A, B, C = (Var(name, "D") for name in "abc")
 TWO = Num(2)
+FIELD, OTHER = (Residues(random_primes(source)) for source in ("one", "other"))
 
 
 def num(value: int) -> Num:
@@ -61,11 +63,24 @@ def rational(sizes=None, definitions=(), given=None, seed=0) -> Model:
     return Model(Rationals(9), sizes or {"D": 2, "H": 3}, definitions, seed, given)
 
 
-def test_primes_are_prime_and_near_two_to_the_61():
-    assert len(set(PRIMES)) >= 2
-    for p in PRIMES:
+def test_primes_are_different_primes_between_two_to_the_60_and_two_to_the_61():
+    drawn = [random_primes(f"claim {k}") for k in range(50)]
+    assert drawn[0] == random_primes("claim 0") and all(p != q for p, q in drawn)
+    assert len({p for pair in drawn for p in pair}) == 100
+    for p in (p for pair in drawn for p in pair):
         assert flint.fmpz(p).is_prime()
         assert 2**60 < p < 2**61
+    third = [sum(p % 3 == r for pair in drawn for p in pair) for r in (1, 2)]
+    assert min(third) > 30  # of 100, half each
+
+
+def test_residues_hold_an_element_of_each_field():
+    p, q = random_primes("")
+    number = Residues((p, q)).number
+    assert number(Fraction(1, 3)) * 3 == 1
+    assert number(Fraction(p)) != 0 and number(Fraction(q)) != 0 and number(Fraction(p * q)) == 0
+    with pytest.raises(ZeroDivisionError):
+        number(Fraction(1, p))
 
 
 def test_matrix_product_by_hand():
@@ -109,7 +124,7 @@ def test_recursive_definition_is_iterated():
 
 def test_symbols_outside_their_definition_are_free():
     define = Define("W", (T, A), Atom("W", (ix(T), ix(A))), num(3))
-    model = Model(PrimeField(PRIMES[0]), {"D": 2}, ((define,),), 0)
+    model = Model(FIELD, {"D": 2}, ((define,),), 0)
     w = Atom("W", (ix(T), ix(A)))
     assert int(model.value(w, {T: 4, A: 1})) == 3
     outside = {int(model.value(w, {T: t, A: a})) for t, a in [(-1, 0), (0, 2), (-2, 0)]}
@@ -123,7 +138,7 @@ def test_circular_definition_is_refused():
 
 
 def test_oracles_respect_equality_of_values_and_nothing_else():
-    model = Model(PrimeField(PRIMES[0]), {"D": 2}, (), 0)
+    model = Model(FIELD, {"D": 2}, (), 0)
     x, y = (Atom(name, (ix(A),)) for name in "xy")
 
     def f(body, *index):
@@ -136,11 +151,11 @@ def test_oracles_respect_equality_of_values_and_nothing_else():
 
 
 def test_draws_do_not_depend_on_order():
-    first, second = Source(PrimeField(PRIMES[0]), 5), Source(PrimeField(PRIMES[0]), 5)
+    first, second = Source(FIELD, 5), Source(FIELD, 5)
     queries = [Query("x", (k,)) for k in range(5)]
     assert [first(q) for q in queries] == [second(q) for q in queries[::-1]][::-1]
-    assert Source(PrimeField(PRIMES[0]), 6)(queries[0]) != first(queries[0])
-    assert Source(PrimeField(PRIMES[1]), 5)(queries[0]) != first(queries[0])
+    assert Source(FIELD, 6)(queries[0]) != first(queries[0])
+    assert int(Source(OTHER, 5)(queries[0])) != int(first(queries[0]))
     assert first(Query("y", (0,))) != first(queries[0])
 
 
@@ -186,7 +201,7 @@ def test_gradient_of_a_vector_argument_sums_over_its_entries():
 @pytest.mark.parametrize("fn", ["sigmoid", "tanh", "step"])
 def test_known_derivatives(fn):
     model = Model(
-        PrimeField(PRIMES[0]),
+        FIELD,
         {},
         (
             (
@@ -230,9 +245,53 @@ def test_degrees_bound_the_polynomial_and_count_queries():
     x = Atom("x", (ix(A),))
     square = Mul((x, x))
     f = App("f", (), (Lam((A,), square),))
-    model = DegreeModel({"D": 3}, ())
-    assert model.value(Sum(A, None, None, Mul((x, square, f))), {}).value == 4
-    assert (model.queries, model.argument_degree) == (1, 2)
+    model = ExtentModel({"D": 3}, (), Numbers())
+    assert model.value(Sum(A, None, None, Mul((x, square, f))), {}).degree == 4
+    assert (model.queries, model.argument_extent.degree) == (1, 2)
+
+
+def test_heights_bound_the_coefficients_over_one_denominator():
+    x, y = Atom("x", ()), Atom("y", ())
+
+    def extent(term):
+        return ExtentModel({"D": 3}, (), Numbers()).value(term, {})
+
+    # (3 x - 2 y)², absolute values 9 + 12 + 4
+    square = Mul((Add((Mul((num(3), x)), Mul((num(-2), y)))),) * 2)
+    assert 2 ** extent(square).height == pytest.approx(25)
+    # x/6 + 3 y/4 = (2 x + 9 y)/12
+    parts = Add((Mul((Num(1, 6), x)), Mul((Num(3, 4), y))))
+    assert extent(parts).denominator == 12 and 2 ** extent(parts).height == pytest.approx(11)
+    halves = Sum(A, None, None, Mul((Num(1, 2), x)))  # 3 x / 2
+    assert extent(halves).denominator == 2 and 2 ** extent(halves).height == pytest.approx(3)
+    assert extent(Add(())).height == extent(Mul((num(0), x))).height == -float("inf")
+
+
+def test_how_many_large_primes_can_divide_all_coefficients():
+    for power, count in ((59.9, 0), (60, 1), (119.9, 1), (130, 2), (-float("inf"), 0)):
+        assert Extent(1, power).factors(2**60) == count
+
+
+def test_extents_at_larger_sizes_bound_those_at_smaller_ones():
+    # W[5] is free for a width of 3 and 0 for one of 6: the bound at 6 must hold for both
+    define = Define("W", (A,), num(0))
+    power = Mul((Atom("W", (at(5),)),) * 4)
+    extents = [
+        ExtentModel({"D": size}, ((define,),), Numbers()).value(power, {}) for size in (3, 6)
+    ]
+    assert [e.degree for e in extents] == [4, 4] and extents[1].height >= extents[0].height
+
+
+def test_a_symbol_with_another_number_of_indices_is_another():
+    define = Define("W", (T, A), num(3))
+    model = Model(FIELD, {"D": 2}, ((define,),), 0)
+    drawn = [model.value(Atom("W", tuple(map(at, index))), {}) for index in ((), (0,), (0, 0, 0))]
+    assert len({int(v) for v in drawn}) == 3 and 3 not in drawn
+    # X[0, 1] is not the entry of X that the gradient is taken in, nor is it what `at` says
+    loss = Sum(A, None, None, Mul((Atom("X", (ix(A),)), Atom("X", (at(0), at(1))))))
+    found = Model(FIELD, {"D": 2}, ((gradient(loss, Lam((B,), num(7))),),), 0)
+    slope = found.value(Atom("G", (at(0),)), {})
+    assert slope == found.value(Atom("X", (at(0), at(1))), {}) and slope != 7
 
 
 def test_true_values_over_the_reals():
@@ -297,7 +356,7 @@ def test_roots_and_reciprocals_over_the_reals_are_enclosed():
 
 
 def test_roots_and_reciprocals_in_prime_fields_are_drawn():
-    model = Model(PrimeField(PRIMES[0]), {}, (), 0)
+    model = Model(FIELD, {}, (), 0)
     for fn in ("root", "inverse"):
         four = model.value(call(fn, num(4)), {})
         assert four == model.value(call(fn, Add((num(1), num(3)))), {})
@@ -310,7 +369,7 @@ def test_no_slope_is_made_up_for_what_has_true_values(fn):
     define = gradient(call(fn, Atom("X", ())), Lam((), Atom("p", ())))
     with pytest.raises(Undefined):
         rational(definitions=((define,),), given=table(p=4)).value(Atom("G", ()), {})
-    prime = Model(PrimeField(PRIMES[0]), {}, ((define,),), 0)
+    prime = Model(FIELD, {}, ((define,),), 0)
     prime.value(Atom("G", ()), {})
     assert any(query.slots for query in prime.asked)
 
@@ -364,7 +423,7 @@ def test_an_entry_beyond_the_matrix_is_undefined():
 
 def test_operators_elsewhere_are_oracles():
     x = Atom("x", (ix(A), ix(B)))
-    prime = Model(PrimeField(PRIMES[0]), {"D": 2}, (), 0)
+    prime = Model(FIELD, {"D": 2}, (), 0)
     other = rational(given=table(x=[[1, 2], [0, 1]]))
     for model, name in ((prime, "muon"), (prime, "polar"), (other, "polar")):
         found = entries(model, operator(name, A, C, x, A, B), 2, 2)

@@ -21,8 +21,9 @@ from ttt_proofs.checker.terms import (
     ix,
 )
 from ttt_proofs.evidence.counterexample import query_text, simpler
-from ttt_proofs.evidence.exact import Points, exact_witness, refute, shapes
-from ttt_proofs.evidence.fields import PRIMES, Query
+from ttt_proofs.evidence.exact import Points, exact_witness, refute
+from ttt_proofs.evidence.fields import Query, random_primes
+from ttt_proofs.evidence.shapes import shapes
 from ttt_proofs.evidence.types import Evidence
 from ttt_proofs.loops import DepthwiseConv, Frobenius, GradientStep, InnerLoop, Schedule, SwiGLU
 from ttt_proofs.symbolic import attention_part
@@ -89,8 +90,7 @@ FALSE = {
 def test_true_claims_agree(name, seed):
     evidence = exact_witness(TRUE[name], (), seed=seed)
     assert evidence.agrees
-    assert evidence.primes == PRIMES
-    assert evidence.trials >= 2 * len(PRIMES)
+    assert len(set(evidence.primes)) == 2 and evidence.trials >= 4
     assert refute(TRUE[name], (), seed=seed) is None
 
 
@@ -216,52 +216,6 @@ def test_three_times_are_compared_together():
         assert {tuple(e.values()) for e in points.entries(0)} >= set(product(range(3), repeat=3))
 
 
-def count_of(width: str) -> Sum:
-    """How large a width is."""
-    return Sum(Var("e", width), None, None, Num(1))
-
-
-def minus(term, number: int) -> Add:
-    return Add((term, Num(-number)))
-
-
-def test_a_claim_false_only_for_an_empty_width_is_refuted():
-    # (D - 1)(D - 2)(D - 3) = 0 holds for D = 1, 2 and 3
-    count = count_of("D")
-    false = claim(Mul(tuple(minus(count, n) for n in (1, 2, 3))), Num(0))
-    for seed in range(5):
-        assert not exact_witness(false, (), seed=seed).agrees
-    found = refute(false, (), seed=0)
-    assert found is not None and found.sizes == (("D", 0),)
-    assert (found.left, found.right) == ("-6", "0")
-
-
-def test_each_width_is_empty_while_others_are_not():
-    # D (E - 1)(E - 2)(E - 3) = 0 shows only where E = 0 and D > 0
-    for first, second in ("DE", "ED"):
-        factors = [count_of(first), *(minus(count_of(second), n) for n in (1, 2, 3))]
-        for seed in range(5):
-            assert not exact_witness(claim(Mul(tuple(factors)), ZERO), (), seed=seed).agrees
-
-
-def test_a_claim_false_only_for_a_width_of_one_is_refuted():
-    # D (D - 2)(D - 3) = 0 fails for D = 1 alone
-    count = count_of("D")
-    false = claim(Mul((count, minus(count, 2), minus(count, 3))), ZERO)
-    for seed in range(5):
-        assert not exact_witness(false, (), seed=seed).agrees
-
-
-def test_a_width_that_the_claim_is_about_is_never_empty():
-    x = Atom("x", (ix(A),))
-    equation = claim(Mul((x, count_of("E"))), Mul((count_of("E"), x)), A)
-    for seed in range(5):
-        found = shapes(equation, (), seed, 4)
-        assert all(shape.widths["D"] >= 1 for shape in found)
-        assert any(shape.widths["E"] == 0 < shape.widths["D"] for shape in found)
-        assert any(set(shape.widths.values()) == {1} for shape in found)
-
-
 def test_a_claim_false_only_where_a_range_is_empty_is_refuted():
     # Σ_{i=s..t} 1 = t - s + 1 fails from s = t + 2 on
     length = Sum(N, ix(S), ix(T), Num(1))
@@ -271,39 +225,94 @@ def test_a_claim_false_only_where_a_range_is_empty_is_refuted():
         assert not exact_witness(claim(length, apart, T, S), ((clock,),), seed=seed).agrees
 
 
-def powers(steps: int) -> tuple[Equation, tuple]:
-    """`(x^(2^steps) - x²)(x^(2^steps) - x^32) = 0`, which is false and of enormous degree."""
-    blocks = [(Define("s0", (), X),)]
+def squares(first, steps: int) -> tuple:
+    """Definitions of s0 = first and its squares, one after the other."""
+    blocks = [(Define("s0", (), first),)]
     for k in range(steps):
         square = Mul((Atom(f"s{k}", ()), Atom(f"s{k}", ())))
         blocks.append((Define(f"s{k + 1}", (), square),))
+    return tuple(blocks)
+
+
+def powers(steps: int) -> tuple[Equation, tuple]:
+    """`(x^(2^steps) - x²)(x^(2^steps) - x^32) = 0`, which is false and of enormous degree."""
     last = Atom(f"s{steps}", ())
     rivals = Mul((X, X)), Atom("s5", ())
     factors = tuple(Add((last, Mul((MINUS, rival)))) for rival in rivals)
-    return claim(Mul(factors), ZERO), tuple(blocks)
+    return claim(Mul(factors), ZERO), squares(X, steps)
 
 
 def test_a_bound_above_2_to_the_minus_40_is_no_evidence():
-    evidence = exact_witness(*powers(61), seed=0)  # x^(2^61) = x² modulo 2^61 - 1
-    assert not evidence.agrees and evidence.status == "undecided"
-    assert "above 2^-40" in evidence.reason and evidence.error_bound_log2 <= 0
-    true = claim(Add((Atom("s45", ()), X)), Add((X, Atom("s45", ()))))
-    assert exact_witness(true, powers(46)[1], seed=0).status == "undecided"
+    for steps in (45, 100):
+        last = Atom(f"s{steps - 1}", ())
+        true = claim(Add((last, X)), Add((X, last)))
+        evidence = exact_witness(true, powers(steps)[1], seed=0)
+        assert not evidence.agrees and evidence.status == "undecided"
+        assert "above 2^-40" in evidence.reason and -40 < evidence.error_bound_log2 <= 0
     small = claim(Add((Atom("s30", ()), X)), Add((X, Atom("s30", ()))))
     assert exact_witness(small, powers(31)[1], seed=0).status == "agrees"
     assert exact_witness(*powers(6), seed=0).status == "refuted"
 
 
+@pytest.mark.parametrize("first", [TWO, Num(3, 2)])
+def test_coefficients_that_many_primes_may_divide_worsen_the_bound(first):
+    def evidence(steps: int) -> Evidence:
+        last = Atom(f"s{steps}", ())
+        true = claim(Mul((last, X)), Mul((X, last)))
+        return exact_witness(true, squares(first, steps), seed=0)
+
+    assert evidence(4).error_bound_log2 == pytest.approx(-120, abs=1e-6)
+    # 2^(2^10) x and as much again: no more than 17 primes above 2^60 divide the sum of both, in
+    # the worst case, of more than 2^53
+    assert -106 < evidence(10).error_bound_log2 < -94
+    assert evidence(60).status == "undecided"
+
+
+def test_the_bound_holds_at_the_sizes_of_each_trial():
+    part = momentum.derive().parts[0]
+    widths = [Var(f"w{k}", f"D{k}") for k in range(12)]
+    for given in ((part.statement, part.proof.definitions), delayed(1, *widths)):
+        points = Points(*given, seed=0)
+        assert points.error_bound_log2() >= max(map(points.bound_log2, points.shapes))
+
+
+def product_of(primes: tuple[int, ...]) -> Mul:
+    """Their product, from numbers that a term may hold."""
+    halves = [(p >> 30, p & (2**30 - 1)) for p in primes]
+    return Mul(tuple(Add((Mul((Num(2**30), Num(high))), Num(low))) for high, low in halves))
+
+
+def test_no_claim_can_be_made_to_suit_the_primes():
+    known = [(2**61 - 1, 2**61 - 31), *(random_primes(f"{seed}") for seed in range(3))]
+    known.append(exact_witness(claim(X, Y), (), seed=0).primes)
+    for primes in known:
+        for factors in (MINUS, X):
+            zero = claim(Mul((product_of(primes), factors)), ZERO)
+            evidence = exact_witness(zero, (), seed=0)
+            assert evidence.status == "refuted" and set(evidence.primes).isdisjoint(primes)
+        # that a function takes two arguments for one is no better
+        f = [App("f", (), (Lam((), a),)) for a in (X, Add((X, product_of(primes))))]
+        assert exact_witness(claim(f[0], f[1]), (), seed=0).status == "refuted"
+    assert exact_witness(*powers(61), seed=0).status == "refuted"  # x^(2^61) = x² mod 2^61 - 1
+    drawn = [
+        exact_witness(TRUE["commutes"], (), seed=0).primes,
+        exact_witness(TRUE["commutes"], (), seed=1).primes,
+        exact_witness(TRUE["congruence"], (), seed=0).primes,
+        exact_witness(TRUE["commutes"], ((Define("w", (), Y),),), seed=0).primes,
+    ]
+    assert len({p for pair in drawn for p in pair}) == 8
+
+
 def test_evidence_of_agreement_must_have_a_small_bound():
     for bound in (-39.0, 0.0, float("nan")):
         with pytest.raises(ValueError, match="undecided"):
-            Evidence(True, 2, PRIMES, bound, 0)
+            Evidence(True, 2, random_primes(""), bound, 0)
 
 
 def test_no_claim_can_be_made_to_suit_the_draws():
     # x equals a value that another claim has drawn for it
     def drawn(equation: Equation, definitions=(), seed: int = 0) -> int:
-        return int(Points(equation, definitions, seed=seed).model(0, PRIMES[0]).value(X, {}))
+        return int(Points(equation, definitions, seed=seed).model(0).value(X, {}))
 
     seen = drawn(claim(X, Y))
     assert drawn(claim(X, Y)) == seen
@@ -319,21 +328,10 @@ def test_no_claim_can_be_made_to_suit_the_draws():
     assert len(sizes) > 1
 
 
-def test_first_trial_is_large_in_every_direction():
-    equation = FALSE["only from t = 2"]
-    for seed in range(20):
-        first, *others = shapes(TRUE["commutes"], (), seed, 5)
-        assert first.last >= 2 and all(size >= 2 for size in first.widths.values())
-        assert all(1 <= size <= 3 for shape in others for size in shape.widths.values())
-        assert all(0 <= shape.last <= 4 for shape in others)
-        assert not exact_witness(equation, (), seed=seed, trials=1).agrees
-
-
 def test_trials_and_primes_get_their_own_values():
     points = Points(FALSE["A for B"], (), seed=0, trials=2)
-    entry = {A: 0, B: 0}
-    drawn = {int(points.model(k, p).value(matrix("A"), entry)) for k in (0, 1) for p in PRIMES}
-    assert len(drawn) == 4
+    drawn = [int(points.model(k).value(matrix("A"), {A: 0, B: 0})) for k in (0, 1)]
+    assert len({value % p for value in drawn for p in points.primes}) == 4
 
 
 def test_more_variables_worsen_the_bound():
@@ -341,15 +339,13 @@ def test_more_variables_worsen_the_bound():
     cube = claim(Mul((x, x, x)), Mul((x, x, x)))
     line = claim(x, x)
     bounds = [exact_witness(c, (), seed=0).error_bound_log2 for c in (line, cube)]
-    assert bounds[0] == pytest.approx(-122, abs=1e-6)
-    assert bounds[1] == pytest.approx(-122 + 2 * 1.584962500721156, abs=1e-6)
+    assert bounds[0] == pytest.approx(-120, abs=1e-6)
+    assert bounds[1] == pytest.approx(-120 + 2 * 1.584962500721156, abs=1e-6)
 
 
-def test_too_few_trials_or_primes_are_refused():
+def test_too_few_trials_are_refused():
     with pytest.raises(ValueError, match="at least one trial"):
         exact_witness(TRUE["commutes"], (), seed=0, trials=0)
-    with pytest.raises(ValueError, match="two primes"):
-        Points(TRUE["commutes"], (), seed=0, primes=PRIMES[:1])
 
 
 def test_texts():

@@ -67,8 +67,8 @@ def test_a_sound_kernel_agrees(operator):
     assert observed.device == DEVICE and observed.trials == len(witness.DTYPES[DEVICE])
     last = LOOPS[operator].net.last.name
     wanted = ["outputs", f"final {last}", *(f"gradient in {n}" for n in ("q", "k", "v", last))]
-    if LOOPS[operator].update.rate == "per_step":
-        wanted.append("gradient in rate")
+    if LOOPS[operator].coefficients["eta"].every == "step":
+        wanted.append("gradient in coefficient eta")
     assert {f"float32: {name}" for name in wanted} <= set(observed.what)
 
 

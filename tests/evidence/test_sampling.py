@@ -102,9 +102,7 @@ def test_loops_lie_within_the_theorems():
 def tensors(inputs: Inputs):
     """The tensors of some inputs, by name."""
     plain = {f.name: getattr(inputs, f.name) for f in fields(inputs)}
-    weights, rate = plain.pop("weights"), plain["rate"]
-    by_weight = {f"rate {n}": x for n, x in rate.items()} if isinstance(rate, dict) else {}
-    found = plain | weights | by_weight
+    found = plain | plain.pop("weights") | plain.pop("coefficients")
     return {n: x for n, x in found.items() if isinstance(x, torch.Tensor)}
 
 
@@ -119,7 +117,7 @@ def test_the_same_seed_gives_the_same_inputs():
 def test_tensors_of_equal_shape_differ():
     loop = InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_step", momentum="per_step"))
     found = tensors(random_inputs(loop, 0, sizes={"B": 1, "T": 2, "H": 2, "D_k": 2, "D_v": 2}))
-    names = ["q", "k", "v", "W0", "W2", "rate", "momentum"]
+    names = ["q", "k", "v", "W0", "W2", "eta", "alpha"]
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             assert found[a].shape != found[b].shape or not torch.equal(found[a], found[b])
@@ -150,24 +148,20 @@ def test_shapes_fit_the_loop(index):
     x = random_inputs(loop, index, sizes={"B": 2, "T": length, "H": 3} | widths)
     assert x.q.shape == x.k.shape == (2, length, 3, 5 if images else 4)
     assert x.v.shape == (2, length, 3, 5)
-    shapes = {"per_step": (2, -(-length // loop.schedule.chunk), 3), "per_token": (2, length, 3)}
-    update, rates = loop.update, [x.rate]
-    if update.rate == "per_token":
-        assert isinstance(x.rate, dict) and list(x.rate) == [w.name for w in loop.fast_weights]
-        rates = list(x.rate.values())
-    for kind, value in ((update.rate, rates[0]), (update.momentum, x.momentum)):
-        assert {None: value is None, "constant": isinstance(value, float)}.get(
-            kind, isinstance(value, torch.Tensor) and value.shape == shapes.get(kind)
-        )
-    o, final = run_loop(loop, x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum)
+    shapes = {"step": (2, -(-length // loop.schedule.chunk), 3), "token": (2, length, 3)}
+    assert x.coefficients.keys() == loop.coefficients.keys()
+    for name, value in x.coefficients.items():
+        every = loop.coefficients[name].every
+        assert isinstance(value, float) if every == "loop" else value.shape == shapes[every]
+    o, final = run_loop(loop, **vars(x))
     assert o.shape == x.v.shape and list(final) == [w.name for w in loop.net.weights]
 
 
 def test_rates_per_token_differ_between_weights():
     loop = InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_token", "inside", "per_token"))
     x = random_inputs(loop, 0)
-    assert isinstance(x.rate, dict) and isinstance(x.momentum, torch.Tensor)
-    drawn = [*x.rate.values(), x.momentum]
+    drawn = list(x.coefficients.values())
+    assert len(drawn) == 4
     assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[i + 1 :])
 
 
@@ -207,9 +201,7 @@ def test_nothing_grows(chunks):
     for seed, loop in enumerate(LOOPS[: 400 if chunks is None else 100]):
         sizes = None if chunks is None else {"T": ragged(loop, chunks)}
         x = random_inputs(loop, seed, sizes=sizes)
-        o, final = run_loop(
-            loop, x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum
-        )
+        o, final = run_loop(loop, **vars(x))
         made = max(t.abs().max() for t in (o, *final.values()))
         unit = loop.update.orthogonal and (loop.update.place == "inside" or not loop.update.rate)
         steps = -(-x.q.shape[1] // loop.schedule.chunk) * loop.schedule.steps
@@ -223,10 +215,11 @@ def test_nothing_grows(chunks):
             if window:
                 longest = row.abs().max() * x.weights["W"].shape[1] ** 0.5
             assert longest <= 1 + 1e-12
-        assert x.momentum is None or 0 <= torch.as_tensor(x.momentum).max() < 1
-        rates = x.rate.values() if isinstance(x.rate, dict) else [x.rate]
-        for rate in (torch.as_tensor(r) for r in rates if r is not None):
-            assert rate.min() > 0 and rate.max() <= (1.0 if unit else 0.3)
+        for name, number in x.coefficients.items():
+            number = torch.as_tensor(number)
+            assert number.min() >= 0 and number.max() < 1
+            rate = name.startswith("eta")
+            assert not rate or (number.min() > 0 and number.max() <= (1.0 if unit else 0.3))
 
 
 def test_precision_is_a_conversion():

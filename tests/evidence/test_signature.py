@@ -10,7 +10,7 @@ from tests.evidence.test_check import DELTA, HEAVY, LINEAR, Layer
 from ttt_proofs import check, reduce
 from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
 
-# Wrappers. Each makes a callable of a module or a function that takes (q, k, v, weights, rate).
+# Wrappers. Each makes a callable of one that takes (q, k, v, weights, coefficients).
 
 
 class Inside(nn.Module):
@@ -44,8 +44,8 @@ class Callable:
     def method_of_all(self, *args):
         return self.f(*args)
 
-    def method(self, q, k, v, weights, rate):
-        return self.f(q, k, v, weights, rate)
+    def method(self, q, k, v, weights, coefficients):
+        return self.f(q, k, v, weights, coefficients)
 
 
 def forwarding(f):
@@ -88,30 +88,36 @@ def with_rest(f):
 
 
 def places_only(f):
-    def g(q, k, v, weights, rate, /):
-        return f(q, k, v, weights, rate)
+    def g(q, k, v, weights, coefficients, /):
+        return f(q, k, v, weights, coefficients)
 
     return g
 
 
 def names_only(f):
-    return lambda *, v, rate, k, weights, q: f(q, k, v, weights, rate)
+    return lambda *, v, coefficients, k, weights, q: f(q, k, v, weights, coefficients)
 
 
 def other_order(f):
-    return lambda weights, v, k, rate, q: f(q, k, v, weights, rate)
+    return lambda weights, v, k, coefficients, q: f(q, k, v, weights, coefficients)
 
 
 def other_names(f):
-    return lambda x, y, z, rate, weights: f(x, y, z, weights, rate)
+    return lambda x, y, z, coefficients, weights: f(x, y, z, weights, coefficients)
 
 
 def own_defaults(f):
-    return lambda q, k, v, weights, scale=1.0, rate=None, *, mode="": f(q, k, v, weights, rate)
+    return lambda q, k, v, weights, scale=1.0, coefficients=None, *, mode="": f(
+        q, k, v, weights, coefficients
+    )
 
 
 def partly(f):
-    return partial(lambda mode, q, k, v, weights, rate, of: f(q, k, v, weights, rate), "m", of=2)
+    return partial(
+        lambda mode, q, k, v, weights, coefficients, of: f(q, k, v, weights, coefficients),
+        "m",
+        of=2,
+    )
 
 
 def unreadable(f):
@@ -159,7 +165,7 @@ MODULES = [
 
 def outputs(f):
     """A function of just what the module takes."""
-    return lambda q, k, v, weights, rate: f(q, k, v, weights, rate)
+    return lambda q, k, v, weights, coefficients: f(q, k, v, weights, coefficients)
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS + MODULES)
@@ -180,8 +186,8 @@ def test_wrappers_pass_on_what_the_loop_has(wrap, loop):
     class Mine(nn.Module):
         """Takes numbers whether the loop has them or not."""
 
-        def forward(self, q, k, v, weights, rate=None, momentum=None):
-            return recurrent(q, k, v, weights=weights, rate=rate, momentum=momentum)
+        def forward(self, q, k, v, weights, coefficients=None):
+            return recurrent(q, k, v, weights=weights, coefficients=coefficients)
 
     assert check(wrap(Mine()), loop, trials=2)
 
@@ -219,20 +225,20 @@ def test_nothing_takes_the_place_of_what_a_loop_lacks(numbers, wrap):
     loop, given = NUMBERS[numbers], []
     recurrent = reduce(loop).recurrent
 
-    def every(q, k, v, weights, rate, momentum):
-        given.append((rate is None, momentum is None))
-        return recurrent(q, k, v, weights=weights, rate=rate, momentum=momentum)
+    def every(q, k, v, weights, coefficients):
+        given.append(set(coefficients))
+        return recurrent(q, k, v, weights=weights, coefficients=coefficients)
 
-    def optional(q, k, v, weights, rate=None, momentum=None):
-        return every(q, k, v, weights, rate, momentum)
+    def optional(q, k, v, weights, coefficients=None):
+        return every(q, k, v, weights, coefficients)
 
     for mine in (every, optional):
         assert check(wrap(mine), loop, trials=2)
-    assert {*given} == {tuple(x is None for x in numbers)}
+    assert given and all(names == set(loop.coefficients) for names in given)
 
 
 @pytest.mark.parametrize("wrap", BY_PLACE)
-def test_a_none_at_the_end_is_left_out_where_it_is_not_taken(wrap):
+def test_what_is_empty_at_the_end_is_left_out_where_it_is_not_taken(wrap):
     def four(q, k, v, weights):
         return reduce(NUMBERS[None, None]).recurrent(q, k, v, weights=weights)
 
@@ -243,13 +249,13 @@ def test_a_none_at_the_end_is_left_out_where_it_is_not_taken(wrap):
 @pytest.mark.parametrize("wrap", BY_PLACE)
 @pytest.mark.parametrize("numbers", [(None, "constant"), ("constant", "constant")])
 def test_too_few_places_are_one_sentence(wrap, numbers):
-    """That the fifth is called momentum cannot be seen from outside."""
+    """Coefficients that a loop has are not left out."""
 
-    def mine(q, k, v, weights, momentum):
+    def mine(q, k, v, weights):
         raise AssertionError("must not be called")
 
     pattern = (
-        r"^`candidate` must take q, .+, momentum in this order .+; got .+ takes 5\. Pass .+\.$"
+        r"^`candidate` must take q, .+, coefficients in this order .+; got .+ takes 4\. Pass .+\.$"
     )
     with pytest.raises(TypeError, match=pattern):
         check(wrap(mine), NUMBERS[numbers])
@@ -264,11 +270,11 @@ def test_too_few_places_are_one_sentence(wrap, numbers):
     ],
 )
 def test_compiled_code_gets_each_number_in_its_place(wrap):
-    def mine(q, k, v, weights, rate, momentum):
+    def mine(q, k, v, weights, coefficients):
         scores = torch.einsum("bthk,bshk->bhts", q, k).tril()
         span = torch.arange(q.shape[1], dtype=q.dtype)
         age = (span[:, None] - span).clamp_min(0)
-        total = (momentum**age).tril().cumsum(0) * (1 if rate is None else rate)
+        total = (coefficients["alpha"] ** age).tril().cumsum(0) * coefficients.get("eta", 1)
         start = torch.einsum("bthk,hkv->bthv", q, weights["W"])
         return start + torch.einsum("bhts,bshv->bthv", scores * total, v)
 
@@ -280,13 +286,27 @@ def test_compiled_code_gets_each_number_in_its_place(wrap):
 def test_what_partial_has_fixed_stays():
     calls = []
 
-    def mine(q, k, v, weights, rate, **others):
-        calls.append((rate, sorted(others)))
+    def mine(q, k, v, weights, coefficients, **others):
+        calls.append((coefficients, sorted(others)))
         return v
 
-    check(partial(mine, rate=3.0), LINEAR, trials=1)
-    check(partial(forwarding(mine), rate=4.0, momentum=1), LINEAR, trials=1)
-    assert calls == [(3.0, ["momentum"]), (4.0, ["momentum"])]
+    check(partial(mine, coefficients=3.0), LINEAR, trials=1)
+    check(partial(forwarding(mine), coefficients=4.0, momentum=1), LINEAR, trials=1)
+    assert calls == [(3.0, []), (4.0, ["momentum"])]
+
+
+@pytest.mark.parametrize("name", ["rate", "momentum"])
+@pytest.mark.parametrize("wrap", [lambda f: f, partial, signed])
+def test_the_names_of_before_are_refused(name, wrap):
+    """A default of theirs would be taken for what the loop is given."""
+    takes = {
+        "rate": lambda q, k, v, weights, rate=None: v,
+        "momentum": lambda q, k, v, *, coefficients, momentum: v,
+    }
+    with pytest.raises(TypeError, match=rf"must take `coefficients` .+`{name}`\. Use `coeff.+\.$"):
+        check(wrap(takes[name]), LINEAR)
+    fixed = partial(takes[name], **{name: 0.5})
+    assert check(fixed, LINEAR).kind == "wrong"
 
 
 UNKNOWN = [
@@ -295,7 +315,7 @@ UNKNOWN = [
     lambda x, weights: x,
     lambda q, k, v, x: x,
     lambda q, k, v, *, x: x,
-    lambda q, k, v, weights, rate, momentum, x: x,
+    lambda q, k, v, weights, coefficients, x: x,
     lambda *, q, x: q,
     lambda x, /, *, q: x,
 ]
@@ -316,11 +336,11 @@ def test_errors_inside_are_not_taken_for_a_wrappers():
     def helper(x):
         return x
 
-    def wrong_name(q, k, v, weights, rate):
+    def wrong_name(q, k, v, weights, coefficients):
         calls.append(1)
-        return helper(q, rate=rate)
+        return helper(q, rate=1)
 
-    def too_many(q, k, v, weights, rate):
+    def too_many(q, k, v, weights, coefficients):
         calls.append(1)
         return helper(q, k, v)
 
@@ -338,8 +358,8 @@ def test_a_second_call_gets_the_inputs_as_they_were():
         v.mul_(2)
         return Layer()(q, k, v, **others)
 
-    def halved(q, k, v, weights, rate):
-        return Layer()(q, k, 2 * v, weights, rate)
+    def halved(q, k, v, weights, coefficients):
+        return Layer()(q, k, 2 * v, weights, coefficients)
 
     told = [check(mine, LINEAR, trials=1) for mine in (spoiling, halved)]
     assert told[0].candidate == told[1].candidate
@@ -353,8 +373,8 @@ def test_distributed_data_parallel_is_read_through():
             super().__init__(faulty)
             self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
 
-        def forward(self, q, k, v, weights, rate):
-            return self.scale * super().forward(q, k, v, weights, rate)[0]
+        def forward(self, q, k, v, weights, coefficients):
+            return self.scale * super().forward(q, k, v, weights, coefficients)[0]
 
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:

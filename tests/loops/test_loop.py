@@ -39,7 +39,7 @@ from ttt_proofs.program.rules import (
     unknown_gate,
 )
 
-SENTENCE = re.compile(r"`(\w+)` must (?:not )?be .+; got .+\. [A-Z][^\n]*\.")
+SENTENCE = re.compile(r"`(\w+)` must (?:not )?(?:be|have) .+; got .+\. [A-Z][^\n]*\.")
 
 eta, alpha = sp.symbols("eta alpha")
 eta_t, alpha_t, R_t = (sp.IndexedBase(name)[t] for name in ("eta", "alpha", "R"))
@@ -255,11 +255,11 @@ TOGETHER = [
         "got 5",
     ),
     (
-        "orthogonal",
+        "update",
         lambda: InnerLoop(
             DepthwiseConv(), Frobenius(), GradientStep(orthogonal="muon"), Schedule(4)
         ),
-        "None for a convolution",
+        "have no operator for a convolution",
     ),
     *(
         (

@@ -72,8 +72,8 @@ def sample_coefficients(loop, batch=2, length=5, heads=2, seed=8):
 
 
 @contextmanager
-def faulty(folder, module, sound, fault):
-    """A copy of the oracle in which one text of one module, there once, is another: `run_loop`."""
+def faulty(folder, module, sound, fault, run="run_loop"):
+    """A copy of the oracle in which one text of one module, there once, is another: its `run`."""
     name = f"faulty_{folder.name}"
     shutil.copytree(Path(reference.__file__).parent, folder / name)
     file = folder / name / f"{module}.py"
@@ -84,7 +84,7 @@ def faulty(folder, module, sound, fault):
     shutil.rmtree(folder / name / "__pycache__", ignore_errors=True)
     sys.path.insert(0, str(folder))
     try:
-        yield importlib.import_module(name).run_loop
+        yield getattr(importlib.import_module(name), run)
     finally:
         sys.path.remove(str(folder))
         for loaded in [other for other in sys.modules if other.partition(".")[0] == name]:

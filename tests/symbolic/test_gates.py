@@ -6,9 +6,9 @@ import sympy as sp
 
 from tests.symbolic.values import Meaning, muon_entry
 from ttt_proofs.checker.terms import App, Atom, Lam, Var, at, ix, symbols
-from ttt_proofs.loops import Frobenius, InnerLoop, Linear
-from ttt_proofs.loops.update import clipped, restoring
-from ttt_proofs.program.rules import W_0, operator
+from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
+from ttt_proofs.loops.update import N, R
+from ttt_proofs.program.rules import W_0, G, W, operator
 from ttt_proofs.symbolic.bridge import scalar
 from ttt_proofs.symbolic.gates import applied, columns, norm
 
@@ -25,8 +25,11 @@ def value(term, col: int) -> float:
     return float(Meaning(SIZES, symbols, {"muon": muon_entry}).of(term, {COL: col}))
 
 
-def gate(expression: sp.Expr):
-    """A gate on column c of W, of the matrix x."""
+def gate(clip: str | None = None, weight_norm: str | None = None):
+    """A gate on column c of W, of the matrix x: the one of a step's line, of the step or weight."""
+    rule = GradientStep(None, clip=clip, weight_norm=weight_norm).rule
+    taken = {G: X_ENTRY} if clip else {W - G: X_ENTRY}
+    expression = rule[R if clip else N].xreplace(taken)
 
     def entry(e: sp.Expr):
         return scalar(e, found | {X_ENTRY: COLUMN.body, W_0: Atom("W_0", (ix(ROW), ix(COL)))})
@@ -38,7 +41,7 @@ def gate(expression: sp.Expr):
 
 @pytest.mark.parametrize("col", [0, 1])
 def test_the_clip_divides_by_the_column_norm_plus_one(col):
-    found = value(gate(clipped("column_norm", X_ENTRY)), col)
+    found = value(gate(clip="column_norm"), col)
     assert found == pytest.approx(1 / (np.linalg.norm(X[:, col]) + 1), rel=1e-12)
     assert found != pytest.approx(1 / (np.linalg.norm(X[:, 1 - col]) + 1), rel=1e-3)
     assert found != pytest.approx(1 / (np.linalg.norm(X) + 1), rel=1e-3)
@@ -47,7 +50,7 @@ def test_the_clip_divides_by_the_column_norm_plus_one(col):
 @pytest.mark.parametrize("col", [0, 1])
 def test_the_weight_norm_restores_the_initial_norm_of_the_column(col):
     found, initial = (
-        value(gate(restoring("initial_norm", X_ENTRY)), col),
+        value(gate(weight_norm="initial_norm"), col),
         np.linalg.norm(START, axis=0),
     )
     length = np.linalg.norm(X[:, col])
@@ -62,9 +65,9 @@ def test_norms():
 
 def test_other_names_are_unknown_functions():
     """A clip is one function of a column; a normalisation may be another for each column."""
-    assert gate(clipped("r", X_ENTRY)) == App("r", (), (COLUMN,))
-    assert gate(restoring("n", X_ENTRY)) == App("n_W", (ix(COL),), (COLUMN,))
-    assert symbols(gate(restoring("initial_norm", X_ENTRY))) == {"x", "W_0", "epsilon"}
+    assert gate(clip="r") == App("r", (), (COLUMN,))
+    assert gate(weight_norm="n") == App("n_W", (ix(COL),), (COLUMN,))
+    assert symbols(gate(weight_norm="initial_norm")) == {"x", "W_0", "epsilon"}
 
 
 def test_operators_take_the_whole_matrix():

@@ -68,11 +68,6 @@ def known_derivative(fn: str, order: int) -> tuple[int, ...]:
     return poly
 
 
-def is_known(term: App) -> bool:
-    """Whether this is a function of one number whose derivatives are known."""
-    return of_a_number(term) and term.fn in KNOWN and all(slot == (0, ()) for slot in term.slots)
-
-
 def of_a_number(term: App) -> bool:
     """Whether this is a function of one number, or its derivative."""
     return not term.ix and len(term.args) == 1 and not term.args[0].binders

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from ..checker.definitions import DefineGradient
 from ..checker.terms import Add, App, Atom, Mul, Sum, Term
 from .codes import (
     Code,
@@ -15,7 +16,6 @@ from .codes import (
     connect,
     index_vars,
     indexer,
-    is_known,
     known_derivative,
     memoised,
     union,
@@ -32,9 +32,9 @@ Dual = tuple[Any, dict[Env, Any]]
 class Duals:
     """Evaluates terms at `param = point + Σ_e ε_e · (unit at entry e)`, where `ε_e ε_f = 0`."""
 
-    def __init__(self, model: Model, param: str, point: Run) -> None:
+    def __init__(self, model: Model, gradient: DefineGradient, point: Run) -> None:
         self.model = model
-        self.param = param
+        self.param, self.indices = gradient.param, len(gradient.at.binders)
         self.point = point
         self._codes: dict[int, Code] = {}
 
@@ -58,6 +58,9 @@ class Duals:
     def _atom(self, term: Atom) -> Code:
         order, model = index_vars(term.ix), self.model
         get = indexer(term.ix, order)
+        if term.name == self.param and len(term.ix) != self.indices:  # another family, at rest
+            free = model.symbol(term.name)
+            return Code(order, lambda e: (free(get(e)), {}))
         if term.name == self.param:
             return Code(order, lambda e: (self.point(get(e)), {get(e): model.one}))
         raise ValueError(f"`{term.name}` was taken for `{self.param}`.")
@@ -88,7 +91,11 @@ class Duals:
             self.model.argument(lam, order, code)
             for lam, code in zip(term.args, codes, strict=True)
         ]
-        run = self.known(term, args[0]) if is_known(term) else self.abstract(term, order, args)
+        run = (
+            self.known(term, args[0])
+            if self.model.is_known(term)
+            else self.abstract(term, order, args)
+        )
         return Code(order, memoised(run))
 
     def known(self, term: App, argument: Callable[[Env], list[Dual]]) -> Run:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import reduce
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from ..checker.definitions import Block, Define, DefineGradient
 from ..checker.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term, Var
 from .codes import (
+    KNOWN,
     Code,
     Env,
     Numbers,
@@ -23,7 +24,6 @@ from .codes import (
     connect,
     index_vars,
     indexer,
-    is_known,
     known_derivative,
     leading,
     memoised,
@@ -34,7 +34,7 @@ from .codes import (
     without,
 )
 from .duals import Duals
-from .fields import Degree, Degrees, Field, Query, Rationals, Source
+from .fields import Extent, Extents, Field, Query, Rationals, Source
 from .functions import UNDIFFERENTIATED, Undefined
 
 
@@ -43,11 +43,12 @@ class Model:
 
     `sizes` gives each width. A symbol without definition is an infinite family, one draw for each
     index; indices may be any integers. A defined symbol follows its definition; where that says
-    nothing (a negative time, an index beyond its width) it is a free symbol as well. An abstract
+    nothing (a negative time, an index beyond its width, another number of indices) it is a free
+    symbol as well. An abstract
     function is a random oracle: its value depends on its indices and the *values* of its
     arguments; but those functions and operators that have true values in the field take these.
     The source is determined by `seed`; `given` fixes values of some queries. `asked` holds every
-    value drawn so far, in order.
+    value drawn so far, in order. Models that share `numbers` look at each term only once.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Model:
         definitions: tuple[Block, ...],
         seed: int | str,
         given: dict[Query, Any] | None = None,
+        numbers: Numbers | None = None,
     ) -> None:
         self.field = field
         self.sizes = dict(sizes)
@@ -64,7 +66,7 @@ class Model:
         self.source = Source(field, seed, given)
         self.asked: dict[Query, Any] = {}
         self.zero, self.one = (field.number(Fraction(n)) for n in (0, 1))
-        self.number = Numbers()
+        self.number = numbers or Numbers()
         self._codes: dict[int, Code] = {}
         self._symbols: dict[str, Run] = {}
 
@@ -109,9 +111,9 @@ class Model:
         highs = [None if v.sort == TIME else self.sizes[v.sort] for v in every]
 
         def choose(e: Env) -> Any:
-            if len(e) != len(highs):
-                raise ValueError(f"a defined symbol with {len(highs)} indices got {len(e)}.")
-            inside = all(k >= 0 and (n is None or k < n) for k, n in zip(e, highs, strict=True))
+            inside = len(e) == len(highs) and all(
+                k >= 0 and (n is None or k < n) for k, n in zip(e, highs, strict=True)
+            )
             return rule(e) if inside else free(e)
 
         return choose
@@ -133,7 +135,7 @@ class Model:
         at = connect(self.code(define.at.body), order)
 
         def entries(outer: Env) -> dict[Env, Any]:
-            duals = Duals(self, define.param, lambda e: at(outer + e))
+            duals = Duals(self, define, lambda e: at(outer + e))
             return connect(duals.code(define.loss), define.every)(outer)[1]
 
         every = memoised(entries)
@@ -162,6 +164,15 @@ class Model:
             return range(low, high + 1)
 
         return times
+
+    def is_known(self, term: App) -> bool:
+        """Whether slopes of a term follow from its function's value, by `known_derivative`.
+
+        With slots nothing is assumed of a function, unless the field has its true values: then
+        slopes are true as well.
+        """
+        settled = not term.slots or term.fn in self.field.functions
+        return settled and of_a_number(term) and term.fn in KNOWN
 
     def known(self, fn: str, argument: Any) -> Any:
         """The value of a function of a number: true where the field has it, drawn elsewhere.
@@ -238,7 +249,7 @@ class Model:
         codes = [self.code(lam.body) for lam in term.args]
         order = app_vars(term, codes)
         args = [self.argument(lam, order, c) for lam, c in zip(term.args, codes, strict=True)]
-        if is_known(term):
+        if self.is_known(term):
             poly = known_derivative(term.fn, len(term.slots))
             return Code(
                 order, memoised(lambda e: self.polynomial(poly, self.known(term.fn, args[0](e)[0])))
@@ -302,22 +313,34 @@ COMPILE: dict[type, Callable[[Model, Any], Code]] = {
 }
 
 
-class DegreeModel(Model):
-    """Degrees of the polynomials that another model evaluates at a random point.
+class ExtentModel(Model):
+    """Extents of the polynomials that another model evaluates at a random point.
+
+    They bound those at these sizes and at all smaller ones: what is defined here may be out of
+    range there, where it is free, and all else only grows with the sizes.
 
     The variables are the values drawn. `queries` counts those drawn for functions: a query that
-    two terms make counts twice, so it bounds the number of different ones. `argument_degree` is
-    the largest degree among the arguments of functions.
+    two terms make counts twice, so it bounds the number of different ones. `argument_extent`
+    bounds all entries of the arguments of functions.
     """
 
-    def __init__(self, sizes: Mapping[str, int], definitions: tuple[Block, ...]) -> None:
-        super().__init__(Degrees(), sizes, definitions, seed=0)
+    def __init__(
+        self, sizes: Mapping[str, int], definitions: tuple[Block, ...], numbers: Numbers
+    ) -> None:
+        super().__init__(Extents(), sizes, definitions, seed=0, numbers=numbers)
         self.queries = 0
-        self.argument_degree = 0
+        self.argument_extent = Extent()
 
-    def ask(self, query: Query) -> Degree:
-        """Degree 1; what a function is asked is counted."""
+    def within(self, every: tuple[Var, ...], rule: Run, free: Run) -> Run:
+        """The bound of both, where a width decides which it is."""
+        chosen = super().within(every, rule, free)
+        if all(v.sort == TIME for v in every):
+            return chosen
+        return lambda e: chosen(e).joined(free(e))
+
+    def ask(self, query: Query) -> Extent:
+        """A variable; what a function is asked is counted."""
         if query.args is not None:
             self.queries += 1
-            self.argument_degree = max([self.argument_degree, *(d for a in query.args for d in a)])
-        return Degree(1)
+            self.argument_extent = reduce(Extent.joined, chain(*query.args), self.argument_extent)
+        return Extent(1, 0.0)

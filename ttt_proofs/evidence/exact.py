@@ -6,136 +6,52 @@ uses the checker's normal form.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import random
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import reduce
 from itertools import product
 from typing import Any
 
-from ..checker.definitions import Block, Equation
-from ..checker.terms import TIME, App, Term, Var, inside
+from ..checker.definitions import Equation
+from ..checker.terms import App, Term, inside
+from .codes import Numbers
 from .counterexample import smallest
-from .evaluate import DegreeModel, Model
-from .fields import PRIMES, PrimeField
+from .evaluate import ExtentModel, Model
+from .fields import FEWEST_PRIMES, LEAST_PRIME, Extent, Residues, random_primes
+from .shapes import MOST_ENTRIES, WIDEST, Definitions, Entry, Shape, fingerprint, quantified, shapes
 from .types import WEAKEST_LOG2, Evidence, Refutation
-
-LONGEST = 4  # times are 0 to at most this
-WIDEST = 3
-MOST_ENTRIES = 256  # more than these, and widths are made smaller
-
-Definitions = tuple[Block, ...]
-Entry = dict[Var, int]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a trial: each width, and the last time."""
-
-    widths: dict[str, int]
-    last: int
-
-    def span(self, variable: Var) -> range:
-        """The values of an index; every time from 0 on is among them."""
-        return range(self.last + 1 if variable.sort == TIME else self.widths[variable.sort])
-
-    def count(self, variables: Iterable[Var]) -> int:
-        """How many entries there are."""
-        return math.prod(len(self.span(v)) for v in variables)
-
-    def entries(self, variables: tuple[Var, ...]) -> list[Entry]:
-        """All values of the variables, the latest times first."""
-        times = [k for k, v in enumerate(variables) if v.sort == TIME]
-        spans = map(self.span, variables)
-        ordered = sorted(product(*spans), key=lambda e: -sum(e[k] for k in times))
-        return [dict(zip(variables, values, strict=True)) for values in ordered]
-
-
-def quantified(claim: Equation) -> tuple[Var, ...]:
-    """The indices that a claim is about: the quantified ones, then the free ones."""
-    return claim.every + tuple(sorted(claim.free(), key=lambda v: (v.name, v.sort)))
-
-
-def widths_of(claim: Equation, definitions: Definitions) -> list[str]:
-    """The names of all widths that occur."""
-    return sorted({v.sort for v in inside((claim, definitions), Var)} - {TIME})
-
-
-def fingerprint(claim: Equation, definitions: Definitions, seed: int) -> str:
-    """What all draws come from, so that no claim can be made to suit them."""
-    return hashlib.blake2b(repr((seed, claim, definitions)).encode()).hexdigest()
-
-
-def shapes(claim: Equation, definitions: Definitions, seed: int, trials: int) -> list[Shape]:
-    """The sizes of every trial.
-
-    Those of the first are random and at least 2 each. Then come the edges: every width is 1; and
-    each width whose indices are all summed over is 0, the others at least 1. Then random sizes.
-    `trials` counts those that are not edges.
-    """
-    rng = random.Random(f"sizes {fingerprint(claim, definitions, seed)}")
-    names, variables = widths_of(claim, definitions), quantified(claim)
-    outer = sorted({v.sort for v in variables} - {TIME})
-
-    def draw(least: int, last: int, fixed: dict[str, int]) -> Shape:
-        drawn = {name: rng.randint(least, WIDEST) for name in names} | fixed
-        shape = Shape(drawn, rng.randint(last, LONGEST))
-        return fitted(shape, variables, rng.sample(outer, len(outer)))
-
-    ones = [draw(1, 1, dict.fromkeys(names, 1))] if names else []
-    empty = [draw(1, 1, {name: 0}) for name in names if name not in outer]
-    return [draw(2, 2, {}), *ones, *empty, *(draw(1, 0, {}) for _ in range(trials - 1))]
-
-
-def fitted(shape: Shape, variables: tuple[Var, ...], order: list[str]) -> Shape:
-    """The shape with widths made smaller, in that order, until all its entries can be compared.
-
-    Times are left out last and those up to 2 never: widths are like each other, times are not.
-    """
-    for size, name in product((2, 1), order):
-        if shape.count(variables) > MOST_ENTRIES:
-            widths = shape.widths | {name: min(size, shape.widths[name])}
-            shape = Shape(widths, shape.last)
-    fits = shape.count(variables) <= MOST_ENTRIES
-    return shape if fits else Shape(shape.widths, min(shape.last, 2))
 
 
 class Points:
     """Random points of prime fields, where the left side of a claim is computed only once.
 
-    Each trial has sizes of its own (see `shapes`), and for each prime values of everything free.
-    At each point all indices are compared: every time from 0 on, and every index of a width.
+    Each trial has sizes of its own (see `shapes`), and for each of two primes values of everything
+    free. At each point all indices are compared: every time from 0 on, and every index of a width.
     """
 
     def __init__(
-        self,
-        claim: Equation,
-        definitions: Definitions,
-        *,
-        seed: int,
-        trials: int = 2,
-        primes: tuple[int, ...] = PRIMES,
+        self, claim: Equation, definitions: Definitions, *, seed: int, trials: int = 2
     ) -> None:
-        if trials < 1 or len(set(primes)) < 2:
-            raise ValueError(
-                "an exact witness needs at least one trial and two primes; got "
-                f"{trials} and {len(set(primes))}. Draw more."
-            )
+        if trials < 1:
+            raise ValueError(f"an exact witness needs at least one trial; got {trials}. Draw more.")
         self.claim, self.definitions = claim, definitions
-        self.primes = primes
         self.shapes = shapes(claim, definitions, seed, trials)
         self.variables = quantified(claim)
         self._source = fingerprint(claim, definitions, seed)
-        self._models: dict[tuple[int, int], Model] = {}
+        self.primes = random_primes(self._source)
+        self._field, self._numbers = Residues(self.primes), Numbers()
+        self._models: dict[int, Model] = {}
 
-    def model(self, trial: int, prime: int) -> Model:
-        """The values of one trial modulo one prime."""
-        if (trial, prime) not in self._models:
-            field, widths = PrimeField(prime), self.shapes[trial].widths
+    def model(self, trial: int) -> Model:
+        """The values of one trial, modulo the product of the primes."""
+        if trial not in self._models:
             source = f"{self._source} {trial}"  # each trial draws anew
-            self._models[trial, prime] = Model(field, widths, self.definitions, source)
-        return self._models[trial, prime]
+            self._models[trial] = self.model_of(self.shapes[trial], source)
+        return self._models[trial]
+
+    def model_of(self, shape: Shape, source: str) -> Model:
+        """Values drawn from `source` at other sizes."""
+        return Model(self._field, shape.widths, self.definitions, source, numbers=self._numbers)
 
     def entries(self, trial: int) -> list[Entry]:
         """The indices compared in a trial: all."""
@@ -143,24 +59,39 @@ class Points:
 
     def differences(self, right: Term) -> Iterator[tuple[Shape, Entry]]:
         """Where the claim's left side differs from `right`."""
-        for trial, prime in product(range(len(self.shapes)), self.primes):
-            model = self.model(trial, prime)
+        for trial, shape in enumerate(self.shapes):
+            model = self.model(trial)
             for entry in self.entries(trial):
                 if model.value(self.claim.left, entry) != model.value(right, entry):
-                    yield self.shapes[trial], entry
+                    yield shape, entry
 
     def error_bound_log2(self) -> float:
         """The logarithm of the probability that a difference goes unseen; see `exact_witness`."""
-        return max(self.trial_bound(trial) for trial in range(len(self.shapes)))
+        hull = Shape(
+            {name: max(s.widths[name] for s in self.shapes) for name in self.shapes[0].widths},
+            max(s.last for s in self.shapes),
+        )
+        affordable = hull.count(self.variables) <= 2 * MOST_ENTRIES
+        return max(map(self.bound_log2, [hull] if affordable else self.shapes))
 
-    def trial_bound(self, trial: int) -> float:
-        """The logarithm of the product, over the primes, of (d + n (n - 1) / 2 · a) / p, or 0."""
-        model = DegreeModel(self.shapes[trial].widths, self.definitions)
-        sides = (self.claim.left, self.claim.right)
-        values = [model.value(s, e).value for e in self.entries(trial) for s in sides]
-        n = model.queries
-        roots = max(values, default=0) + n * (n - 1) // 2 * model.argument_degree
-        return sum(min(0.0, math.log2(max(roots, 1) / p)) for p in self.primes)
+    def bound_log2(self, shape: Shape) -> float:
+        """The logarithm of r(sides)² + n (n - 1) / 2 · r(arguments)², or 0, up to these sizes."""
+        model = ExtentModel(shape.widths, self.definitions, self._numbers)
+        entries = shape.entries(self.variables)
+        left, right = (
+            reduce(Extent.joined, [model.value(side, e) for e in entries], Extent())
+            for side in (self.claim.left, self.claim.right)
+        )
+        pairs = model.queries * (model.queries - 1) // 2
+        unseen = self.vanishing(left + right)
+        fallen = self.vanishing(model.argument_extent + model.argument_extent)
+        return min(0.0, math.log2(unseen + pairs * fallen))
+
+    def vanishing(self, difference: Extent) -> float:
+        """A bound on the chance that a polynomial which is not 0 vanishes modulo both primes."""
+        at_the_point = min(max(difference.degree, 1), LEAST_PRIME) / LEAST_PRIME
+        everywhere = difference.factors(LEAST_PRIME) / FEWEST_PRIMES
+        return min(at_the_point + everywhere, 1.0) ** 2
 
 
 def exact_witness(
@@ -168,29 +99,37 @@ def exact_witness(
 ) -> Evidence:
     """Whether both sides of a claim agree at random points of two large prime fields.
 
-    Each trial has sizes: widths 2 to 3 and times 0 to at least 2 in the first; then every width 1;
-    then each width 0 in turn, if the claim is not about an entry along it; then random ones,
-    widths 1 to 3, the last time 0 to 4. For each prime p it draws a value for every entry of every
-    free symbol, uniform modulo p. Unknown functions are random oracles: a fresh uniform value for
-    each new argument. Sides are compared at all indices that the sizes allow, t = 0 included.
-    Where these would be more than 256, some of the widths that index them are smaller, even 1.
+    Each trial has sizes: widths 2 to 3 and times 0 to at least 2 in the first; then widths of 0, 1
+    and more, any two of these for any two widths together, at times 0 to 4; then random ones,
+    widths 1 to 3, the last time 0 to 4. A width is never 0 if the claim is about an entry along it.
+    Both primes are drawn, uniformly from those between 2^60 and 2^61; then for each of them a value
+    for every entry of every free symbol, uniform modulo p. Unknown functions are random oracles: a
+    fresh uniform value for each new argument. Sides are compared at all indices that the sizes
+    allow, t = 0 included. Where these would be more than 256, times end earlier, though not before
+    2, or some of the widths that index them are smaller, even 1.
 
-    The error bound. Fix a trial's sizes. Both sides are polynomials in the free entries and in
-    the n values asked of functions; call the sides' largest degree d, and that of the functions'
-    arguments a. Suppose that at one index the sides differ as polynomials modulo p. They can only
-    agree there if the point is a root of their difference (probability at most d/p, Schwartz and
-    Zippel), or if two different arguments of functions fell together (at most a/p for each of
-    n (n - 1) / 2 pairs). So a point misses the difference with probability at most
-    (d + n (n - 1) / 2 · a) / p, and both primes do with at most the product. `error_bound_log2` is
-    the logarithm of that product for the trial where it is largest: a bound for each trial at
+    The error bound. Fix a trial's sizes. Both sides are polynomials with rational coefficients in
+    the free entries and in the n values asked of functions. Suppose that at one index they differ.
+    They can only agree there modulo both primes if their difference vanishes modulo both, or that
+    of two different arguments of functions does, one of n (n - 1) / 2 pairs. A polynomial that is
+    not 0 vanishes modulo p for one of two reasons. Either p divides all its coefficients: written
+    with integers, these are at most H, so that no more than k = log H / log 2^60 primes above 2^60
+    do, rounded down, of more than 2^53 that might have been drawn (Rosser and Schoenfeld). Or the
+    point is a root modulo p, which has probability at most d / p for the degree d (Schwartz and
+    Zippel). So it vanishes modulo both primes with probability at most r² with
+    r = k / 2^53 + d / 2^60. `error_bound_log2` is the logarithm of the sum of r² over the sides'
+    difference and all pairs, with the largest H, d and n of all trials: a bound for each trial at
     whose sizes some entry shows the difference, whichever these are.
 
     It covers the sizes drawn, and no others; and it treats sigmoid, tanh and step as unknown
-    functions that obey their differential equations, root, inverse and operators on matrices as
-    unknown functions. Draws come from a hash of claim, definitions and seed. A bound above 2^-40
-    is no evidence: then the result is undecided.
+    functions that obey their differential equations, and slots of them, root, inverse and operators
+    on matrices as unknown functions. Primes, sizes and values come from a hash of claim,
+    definitions and seed; the bound counts them as random, so it says nothing of a claim that was
+    found by trying as many as a search of that hash would take. A bound above 2^-40 is no evidence:
+    then the result is undecided.
 
     Raises ValueError where `trials` is less than 1.
+    Source: the number of primes, Rosser and Schoenfeld, Illinois J. Math. 6 (1962), Corollary 3.
     """
     points = Points(claim, definitions, seed=seed, trials=trials)
     differ = next(points.differences(claim.right), None) is not None
@@ -241,7 +180,7 @@ def larger(points: Points, shape: Shape, seed: int) -> Iterator[Refutation | Non
 
 def difference(points: Points, shape: Shape) -> Entry | None:
     """The earliest indices at which the sides differ, at one point of these sizes."""
-    model = Model(PrimeField(points.primes[0]), shape.widths, points.definitions, 0)
+    model = points.model_of(shape, "")
 
     def differs(e: Entry) -> Any:
         return model.value(points.claim.left, e) != model.value(points.claim.right, e)

@@ -9,19 +9,35 @@ number and the operators on matrices that have true values there; all others are
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple
 
-import flint
-
+from .arithmetic import is_prime, real, ring
 from .functions import RATIONAL, REAL, Matrix, Undefined, cubic
 
 Functions = Mapping[str, Callable[[Any], Any]]
 Operators = Mapping[str, Callable[[Matrix], Matrix]]
 
-PRIMES = (2**61 - 1, 2**61 - 31)  # the two largest primes below 2^61
+LEAST_PRIME = 2**60  # primes are drawn from here to twice this
+# There are more primes in that range than 3/5 · 2^60 / log 2^60, which is more than this.
+FEWEST_PRIMES = 2**53
+
+
+def random_primes(source: str, count: int = 2) -> tuple[int, ...]:
+    """So many different primes between 2^60 and 2^61, each equally likely, by hashing `source`."""
+    found: dict[int, None] = {}
+    for k in itertools.count():
+        digest = hashlib.blake2b(f"prime {k} {source}".encode(), digest_size=8).digest()
+        candidate = LEAST_PRIME + int.from_bytes(digest, "big") % LEAST_PRIME | 1
+        if is_prime(candidate):
+            found[candidate] = None
+        if len(found) == count:
+            break
+    return tuple(found)
 
 
 class Query(NamedTuple):
@@ -48,31 +64,32 @@ class Query(NamedTuple):
         )
 
 
-class PrimeField:
-    """Integers modulo the prime `p`."""
+class Residues:
+    """Integers modulo the product of different primes: one element of each prime field at once."""
 
     lazy = False
     functions: ClassVar[Functions] = {}
     operators: ClassVar[Operators] = {}
 
-    def __init__(self, p: int) -> None:
-        self.p = p
+    def __init__(self, primes: tuple[int, ...]) -> None:
+        self.modulus = math.prod(primes)
+        self._ring = ring(self.modulus)
 
     def number(self, value: Fraction) -> Any:
-        """The rational number modulo p; ZeroDivisionError where p divides its denominator."""
-        return flint.nmod(value.numerator, self.p) / flint.nmod(value.denominator, self.p)
+        """The rational number; ZeroDivisionError where a prime divides its denominator."""
+        return self._ring(value.numerator) / self._ring(value.denominator)
 
     def uniform(self, bits: int) -> Any:
-        """128 random bits modulo p: uniform up to 2^-67."""
-        return flint.nmod(bits % self.p, self.p)
+        """512 random bits modulo the product: uniform up to 2^-390 for two primes."""
+        return self._ring(bits % self.modulus)
 
     def key(self, value: Any) -> int:
         """The least residue."""
         return int(value)
 
     def is_zero(self, value: Any) -> bool:
-        """Whether this is 0."""
-        return not value
+        """Whether this is 0 modulo each of the primes."""
+        return value == 0
 
 
 class Rationals:
@@ -111,7 +128,7 @@ class Reals(Rationals):
 
     def number(self, value: Fraction) -> Any:
         """An interval around the rational number, a point if it has a finite binary form."""
-        return flint.arb(value.numerator) / value.denominator
+        return real(value)
 
     def uniform(self, bits: int) -> Any:
         """An integer of absolute value at most `spread`."""
@@ -129,44 +146,80 @@ class Reals(Rationals):
         return value.is_zero()
 
 
-@dataclass(frozen=True)
-class Degree:
-    """An upper bound of a polynomial's total degree; it adds and multiplies as polynomials do."""
-
-    value: int
-
-    def __add__(self, other: Degree) -> Degree:
-        return self if self.value >= other.value else other
-
-    def __mul__(self, other: Degree) -> Degree:
-        return Degree(self.value + other.value)
+LARGEST_DENOMINATOR = 2**4096  # larger ones are not worked out: then nothing is said of the height
+LARGEST_HEIGHT = 1e300
 
 
-class Degrees:
-    """Degrees in place of numbers: 0 for a constant, 1 for whatever would be drawn."""
+@dataclass(slots=True)
+class Extent:
+    """Upper bounds of a polynomial with rational coefficients, which add and multiply as it does.
+
+    degree: of its total degree.
+    height: of the logarithm, to base 2, of the sum of its coefficients' absolute values, when all
+        are written as integers over `denominator`; -inf for 0.
+    denominator: a common one.
+    """
+
+    degree: int = 0
+    height: float = -math.inf
+    denominator: int = 1
+
+    def __add__(self, other: Extent) -> Extent:
+        degree = self.degree if self.degree > other.degree else other.degree
+        a, b, denominator = self.height, other.height, self.denominator
+        if denominator != other.denominator:
+            denominator = math.lcm(denominator, other.denominator)
+            a += math.log2(denominator // self.denominator)
+            b += math.log2(denominator // other.denominator)
+        low, high = (a, b) if a < b else (b, a)
+        total = high + math.log2(1 + 2 ** (low - high)) if low > -math.inf else high
+        return Extent(degree, total, denominator)
+
+    def __mul__(self, other: Extent) -> Extent:
+        degree, height = self.degree + other.degree, self.height + other.height
+        denominator = self.denominator * other.denominator
+        if denominator > LARGEST_DENOMINATOR:
+            return Extent(degree, LARGEST_HEIGHT)
+        return Extent(degree, min(height, LARGEST_HEIGHT), denominator)
+
+    def joined(self, other: Extent) -> Extent:
+        """Bounds of both polynomials over one denominator, whichever is meant."""
+        if self.denominator == other.denominator:
+            degree, height = max(self.degree, other.degree), max(self.height, other.height)
+            return Extent(degree, height, self.denominator)
+        return self + other
+
+    def factors(self, least: int) -> float:
+        """How many primes of at least `least` can divide all integer coefficients, if not all 0."""
+        return max(self.height, 0.0) // math.log2(least)
+
+
+class Extents:
+    """Extents in place of numbers: of a constant, and of a variable for whatever would be drawn."""
 
     lazy = False
     functions: ClassVar[Functions] = {}
     operators: ClassVar[Operators] = {}
 
     def number(self, value: Fraction) -> Any:
-        """Constants have degree 0."""
-        return Degree(0)
+        """A constant."""
+        height = math.log2(abs(value.numerator)) if value else -math.inf
+        return Extent(0, height, value.denominator)
 
     def uniform(self, bits: int) -> Any:
         """Each value drawn is a variable of the polynomial."""
-        return Degree(1)
+        return Extent(1, 0.0)
 
-    def key(self, value: Any) -> int:
-        """The degree."""
-        return value.value
+    def key(self, value: Any) -> Any:
+        """The extent."""
+        return value
 
     def is_zero(self, value: Any) -> bool:
-        """Never: a degree does not tell."""
+        """Never: an extent does not tell."""
         return False
 
 
-Field = PrimeField | Rationals | Degrees
+Field = Residues | Rationals | Extents
 
 
 class Source:
@@ -186,6 +239,7 @@ class Source:
     def __call__(self, query: Query) -> Any:
         if query in self.given:
             return self.given[query]
-        text = repr((self.seed, getattr(self.field, "p", 0), tuple(query)))
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        modulus = getattr(self.field, "modulus", 0)
+        text = repr((self.seed, modulus, tuple(query)))
+        digest = hashlib.blake2b(text.encode(), digest_size=64 if modulus else 16).digest()
         return self.field.uniform(int.from_bytes(digest, "big"))

@@ -12,8 +12,9 @@ from ..checker.proof import Calculate, Definition, Induction, Proof, Sequent, in
 from ..checker.terms import TIME, CheckerError, check
 from .corruptions import Corruption, corruptions, unused
 from .evaluate import Model
-from .exact import Points, fingerprint, widths_of
-from .fields import PRIMES, PrimeField
+from .exact import Points
+from .fields import Residues, random_primes
+from .shapes import fingerprint, widths_of
 
 REFUSALS = (CheckerError, RecursionError, ValueError)  # those of `replay`
 DEPTH = 10_000  # Python's own limit is 1000 calls
@@ -125,7 +126,8 @@ class Judge:
         """Work the changed symbol out, for widths of 1 at time 2; raises where it has no value."""
         blocks = corruption.definitions or ()
         widths = dict.fromkeys(widths_of(self.claim, blocks), 1)
-        model = Model(PrimeField(PRIMES[0]), widths, blocks, self.seed)
+        source = fingerprint(self.claim, blocks, self.seed)
+        model = Model(Residues(random_primes(source)), widths, blocks, source)
         define = model.defined[corruption.redefined]
         binders = define.at.binders if isinstance(define, DefineGradient) else ()
         index = [2 if v.sort == TIME else 0 for v in (*define.every, *binders)]

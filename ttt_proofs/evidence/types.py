@@ -15,16 +15,16 @@ WEAKEST_LOG2 = -40  # a larger chance of error is no evidence
 class Evidence:
     """Two sides agreed, or not, in exact arithmetic at random points of large prime fields.
 
-    It means: if the sides differ as polynomials over the rationals, and that difference does not
-    vanish modulo the primes, then all trials agree with probability at most 2^error_bound_log2
-    (Schwartz and Zippel). It does not mean that the claim holds for any size besides those drawn,
+    It means: if the sides differ as polynomials over the rationals, then all trials agree with
+    probability at most 2^error_bound_log2, over the draws of primes and of points (Schwartz and
+    Zippel). It does not mean that the claim holds for any size besides those drawn,
     and nothing turns it into a theorem. `status` says which of three it is: "agrees"; "refuted",
     where some trial differed, which is certain: there the claim is false; or "undecided", where
     none differed and the bound is above 2^-40, so that this says little.
 
     agrees: whether both sides were equal in every trial, under a bound of at most 2^-40.
     trials: how many points were drawn, over all primes; at least 1.
-    primes: the moduli, each near 2^61.
+    primes: the moduli, drawn between 2^60 and 2^61 from a hash of claim, definitions and seed.
     error_bound_log2: the base-2 logarithm of the bound above, at most 0. It is a bound for each
         trial's sizes, at which all entries are compared.
     seed: what reproduces the draw, with the claim and its definitions.

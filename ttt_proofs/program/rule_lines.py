@@ -22,8 +22,9 @@ from .rules import (
     following,
     gate_of,
     inverse,
-    operated,
+    operator,
     root,
+    unknown_gate,
 )
 
 # Each operation of a trace on entries.
@@ -34,10 +35,11 @@ APPLY: dict[str, Callable[..., sp.Expr]] = {
     "root": root,
     "norm": column_norm,
 }
-NAMED: dict[str, Callable[[sp.Basic, sp.Expr], sp.Expr]] = {
+NAMED: dict[str, Callable[[Any, sp.Expr], sp.Expr]] = {
     "power": lambda power, x: x**power,
-    "gate": lambda name, x: gate_of(name, x, sp.false),
-    "own gate": lambda name, x: gate_of(name, x, sp.true),
+    "gate": lambda name, x: unknown_gate(name.name, x),
+    "own gate": lambda name, x: unknown_gate(name.name, x, varies=True),
+    "operator": lambda name, x: operator(name.name, x),
 }
 OF_COLUMNS = (column_norm, gate_of)
 
@@ -164,7 +166,7 @@ class Lowering:
         whole = next((x.seen for x in held if operand in (x.seen, x.expression)), None)
         if whole is None:
             whole = self.assign(Line(self.name("M"), operand))
-        return self.assign(Line(self.name("U"), operated(node.value, whole), "operator"))
+        return self.assign(Line(self.name("U"), NAMED["operator"](node.value, whole), "operator"))
 
     def settled(self, e: sp.Expr) -> sp.Expr:
         """The expression with a gate for what is one number for each column."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import sympy as sp
+from sympy.core.symbol import Str
 
 W, G = sp.symbols("W G")
 W_0 = sp.Symbol("W_0")  # the weight before the first step
@@ -50,6 +51,16 @@ class operated(sp.Function):
     """An operator on matrices: `operated(name, x)`, the entry of what it makes of x."""
 
     name = property(lambda self: self.args[0].name)
+
+
+def operator(name: str, x: sp.Expr) -> sp.Expr:
+    """The entry of what the named operator makes of the matrix with entry x."""
+    return operated(Str(name), x)
+
+
+def unknown_gate(name: str, x: sp.Expr, *, varies: bool = False) -> sp.Expr:
+    """The named, otherwise unknown, function of the column with entry x."""
+    return gate_of(Str(name), x, sp.true if varies else sp.false)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Is one step of a loop affine in its state? Copies of the loop, started at sums of states.
 
-The state is the weights; accumulators start at 0, as at the first step.
+The state is the weights; buffers start at 0, as at the first step.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from ..checker.definitions import Define, Equation
 from ..checker.proof import Proof
 from ..checker.terms import Add, Atom, at
 from ..loops import InnerLoop
+from ..program.rules import W
 from . import theory
 from .bridge import place
 from .equality import Definitions, joined, tagged, unfolded
@@ -69,7 +70,8 @@ def prove_corners(loop: InnerLoop, goal: Equation, tails: Sequence[str] = tuple(
     sources: list[int] = []
     for tail in tails:
         sources += unfolded(prover, loop, (loop.net.last,), tail)
-        starts = [theory.state(name, w) + tail for w in loop.fast_weights for name in "WM"]
+        states = (W.name, *(s.name for s in theory.targets(loop).states))
+        starts = [theory.state(name, w) + tail for w in loop.fast_weights for name in states]
         sources += [prover.definition(name, start=True) for name in starts if name in prover.known]
     number = prover.begin(goal.every, goal.left)
     return prover.claim(prover.use(number, *sources), goal, None, *sources)
