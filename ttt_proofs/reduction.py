@@ -191,8 +191,7 @@ class Reduction:
     @property
     def tiled(self) -> Callable[..., Outputs]:
         """The parallel form of the class, on inputs that have been checked."""
-        code = torch_loop(self.loop)
-        return partial(forms.parallel(code), code)
+        return partial(forms.parallel(self.loop), self.loop)
 
     def check(
         self,
