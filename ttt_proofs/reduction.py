@@ -32,7 +32,6 @@ from .symbolic.parts import NotCoveredError, attention_form, gradient_part
 from .symbolic.plan import Parallel, plan_of, transition
 from .symbolic.records import digest
 from .symbolic.torch_code import loop_code
-from .symbolic.torch_loop import torch_loop
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ class Reduction:
 
     def must_be_parallel(self) -> None:
         """Raise `NotParallelError`, with the obstruction, for a sequential loop."""
-        forms.parallel(self.loop)
+        forms.must_be_parallel(self.loop)
 
     def sharded(
         self,
@@ -267,7 +266,7 @@ class Reduction:
         values do not depend on the state (additive or gated); raises `NotParallelError` for the
         others, and as `recurrent` for wrong inputs. Source: Section 6.2, Appendix H.
         """
-        forms.must_be_attention(torch_loop(self.loop))
+        forms.must_be_attention(self.loop)
         last = weights.get(self.loop.net.last.name) if isinstance(weights, Mapping) else None
         wide = last.shape[-1] if isinstance(last, Tensor) and last.ndim else 1
         v = k[..., :1].expand(*k.shape[:-1], wide) if isinstance(k, Tensor) and k.ndim else k

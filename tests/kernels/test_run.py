@@ -313,7 +313,7 @@ FAULTS = [
     ("first if initial_state is None else initial_state[last]", "first", BEFORE),
     ("else initial_state.buffers[buffer][last]", "else 0 * state", LOOPS["momentum"][2]),
     ("initial_state=(state, m)", "initial_state=(m, state)", LOOPS["momentum"][0]),
-    ("o, (final, m) = momentum", "o, (m, final) = momentum", LOOPS["momentum"][0]),
+    ("o, (final, m) = found", "o, (m, final) = found", LOOPS["momentum"][0]),
     ("every | {last: final}", "every", loop()),
     (
         "return o, State(every | {last: final}, held)",

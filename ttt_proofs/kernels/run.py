@@ -216,6 +216,7 @@ def by_token(
         "exclusive": schedule.read == "before_update",
     }
     held: dict[str, dict[str, Tensor]] = {}
+    found: Any  # outputs and the final state, which is a pair where there is momentum
     if operator == "momentum":
         from . import momentum_attention
 
@@ -225,7 +226,7 @@ def by_token(
             if initial_state is None
             else initial_state.buffers[buffer][last]
         )
-        o, (final, m) = momentum_attention(
+        found = momentum_attention(
             fused(code, q, weights),
             fused(code, k, weights),
             weighed(values, own),
@@ -234,6 +235,7 @@ def by_token(
             initial_state=(state, m),
             **options,
         )
+        o, (final, m) = found
         held[buffer] = {last: m}
     elif operator == "delta":
         from . import delta_rule
@@ -241,7 +243,7 @@ def by_token(
         one = torch.ones_like(y[..., :1])
         slope = code.cotangent(one, one * 0) - code.cotangent(one * 0, one * 0)
         slope = slope.transpose(1, 2)  # a constant of the loss, 1 for the squared error
-        o, final = delta_rule(
+        found = delta_rule(
             fused(code, q, weights),
             fused(code, k, weights),
             -values / slope,
@@ -249,6 +251,7 @@ def by_token(
             initial_state=state,
             **options,
         )
+        o, final = found
     else:
         o, final = additive(code, q, k, weighed(values, own * moved), weights, state, options)
     if code.gated:
@@ -286,7 +289,7 @@ def rule(code: TorchLoop, coefficients: Coefficients) -> tuple[Number, Number, N
 
     def unit(step: Step, name: str) -> Number:
         zeros = dict.fromkeys(step.made.reads, 0.0)
-        return step.made(zeros | coefficients | {name: 1.0})
+        return step.made(zeros | dict(coefficients) | {name: 1.0})
 
     *buffers, weight = code.steps
     if not buffers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -159,7 +160,7 @@ def chunks(
         now = {name: fast(initial_state[name]) for name in code.fast}
         held = {b: {n: fast(initial_state.buffers[b][n]) for n in code.fast} for b in code.buffers}
     there = cut(torch.ones_like(k[..., :1], dtype=wide(k.dtype)))
-    weighing = {n: coefficients[name] for n, name in code.loss_weights.items()}
+    weighing: dict[str, Any] = {n: coefficients[name] for n, name in code.loss_weights.items()}
     return Chunks(
         *map(cut, (q, k, v)),
         weights=first,

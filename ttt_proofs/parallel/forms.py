@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..loops import InnerLoop
 from ..symbolic.linear_attention import sign
-from ..symbolic.torch_loop import TorchLoop, torch_loop
+from ..symbolic.plan import Plan, plan_of
+from ..symbolic.torch_loop import TorchLoop, Way, torch_loop, way_of
 from .calls import form
 from .chunks import Chunks, Outputs, at, chunks
 from .gates import weighing
@@ -73,19 +74,19 @@ def recurrent(
     for n in range(x.steps):
         q_n, k_n, v_n, *rows_n = (y[:, :, n : n + 1] for y in (x.q, x.k, x.v, *x.rows.values()))
         rows = dict(zip(x.rows, (row * each for row in rows_n), strict=True))
-        given, before = at(x.coefficients, n), now
+        given, before, passed = at(x.coefficients, n), now, []
         for _ in range(schedule.steps):
             slope = code.cotangent(code.net(k_n, **now), v_n)
             gradients = code.gradients(k_n, slope, rows, **now)
             if schedule.by_token:
                 tokens = min(length, x.shape[1] - n * length)
-                states = each_token(code, x, gradients, now, held, given, tokens)
-                *_, (now, held) = states
+                passed = each_token(code, x, gradients, now, held, given, tokens)
+                now, held = passed[-1]
             else:
                 now, held = stepped(code, x, gradients, now, held, given.values())
         state = before if schedule.read == "before_update" else now
         if schedule.by_token:
-            shown = states[:-1] if schedule.read == "before_update" else states[1:]
+            shown = passed[:-1] if schedule.read == "before_update" else passed[1:]
             state = joined([w for w, _ in shown], length)
         q_n = q_n.transpose(2, 3) if apart else q_n  # [B, H, readings, tokens of each, K]
         made = code.net(q_n, **state)
@@ -251,11 +252,25 @@ def composed(
     return finished(code, x, made, last["W"], [last[name] for name in x.held])
 
 
-def must_have(code: TorchLoop, what: str, there: bool) -> None:
+def planned(loop: Loop) -> tuple[Plan, Way | None, str | None]:
+    """The plan, how the loop runs in parallel, and why it does not; of abstract loops as well."""
+    if isinstance(loop, TorchLoop):
+        return loop.plan, loop.way, loop.refusal
+    plan = plan_of(loop)
+    return plan, *way_of(loop, plan)
+
+
+def must_have(loop: Loop, what: str, there: bool) -> None:
     """Raise `NotParallelError`, with the obstruction, unless the loop has what is asked for."""
     if not there:
-        why = code.refusal or f"this loop is {code.plan.word}: {code.plan.reason}"
+        plan, _, refusal = planned(loop)
+        why = refusal or f"this loop is {plan.word}: {plan.reason}"
         raise NotParallelError(f"{what} is required; {why}. Use .recurrent.")
+
+
+def must_be_parallel(loop: Loop) -> None:
+    """Raise `NotParallelError`, with the obstruction, unless the loop has a parallel form."""
+    must_have(loop, "a parallel form", planned(loop)[1] is not None)
 
 
 def parallel(loop: Loop) -> Callable[..., Outputs]:
@@ -264,22 +279,22 @@ def parallel(loop: Loop) -> Callable[..., Outputs]:
     That is with operators, with coefficients for rows, columns or entries, and with gates on
     more than the gradient. Raises `NotParallelError`, with the obstruction, where there is none.
     """
-    code = torch_loop(loop)
-    must_have(code, "a parallel form", code.way is not None)
-    return composed if code.way == "states" else chunked
+    must_be_parallel(loop)
+    return composed if planned(loop)[1] == "states" else chunked
 
 
-def must_be_attention(code: TorchLoop) -> None:
+def must_be_attention(loop: Loop) -> None:
     """Raise `NotParallelError` unless a matrix of scores is all that a loop's outputs need."""
-    if code.plan.word not in ("additive", "gated"):
+    plan, way, _ = planned(loop)
+    if plan.word not in ("additive", "gated"):
         raise NotParallelError(
             "an attention matrix needs the additive or the gated class; "
-            f"got {code.plan.word}: {code.plan.reason}. Use .recurrent."
+            f"got {plan.word}: {plan.reason}. Use .recurrent."
         )
-    if code.way != "tiles":
+    if way != "tiles":
         raise NotParallelError(
             "an attention matrix needs coefficients for whole matrices, and gates on the gradient "
-            f"alone; got a coefficient for each {code.plan.shape}. Use .recurrent."
+            f"alone; got a coefficient for each {plan.shape}. Use .recurrent."
         )
 
 
@@ -297,8 +312,8 @@ def attention(
     its chunk if it is clipped. A convolution has a matrix for each channel: `[B, H·V, T, T]`.
     Raises `NotParallelError` for loops that have none.
     """
+    must_be_attention(loop)
     code = torch_loop(loop)
-    must_be_attention(code)
     tokens, like = q.shape[1], q.new_zeros(*q.shape[:3], weights[code.last].shape[-1])
     x = chunks(code, q, k, like, weights, coefficients or {})
     if not tokens:

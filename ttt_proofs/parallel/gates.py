@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def weighing(
     now = [units[columns + n].expand(shape) for n in range(len(names))]
     rows = [[x] for x in now]
     given = each_step(numbers, steps)
-    known: dict[str, Number] = {x.seen: 1.0 for x in code.steps if x.kind == "gate"}
+    known: dict[str, Any] = {x.seen: 1.0 for x in code.steps if x.kind == "gate"}
     lines = [x for x in code.steps if x.kind == "state"]
     after = [next(x.seen for x in lines if x.target == name) for name in names]
     for update in range(steps * each):

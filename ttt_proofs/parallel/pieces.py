@@ -25,14 +25,14 @@ class Piece:
 
         Coefficients that another piece has not, such as those for the whole loop, stay.
         """
-        tokens = (function(*(getattr(p, n) for p in (self, *others))) for n in ("q", "k", "v"))
+        q, k, v = (function(*(getattr(p, n) for p in (self, *others))) for n in ("q", "k", "v"))
         numbers = {
             name: function(x, *(p.coefficients[name] for p in others))
             if isinstance(x, Tensor) and all(name in p.coefficients for p in others)
             else x
             for name, x in self.coefficients.items()
         }
-        return Piece(*tokens, numbers)
+        return Piece(q, k, v, numbers)
 
     def kept(self, code: TorchLoop) -> Piece:
         """A copy to keep until more tokens come: without the numbers for all steps, which those
@@ -55,4 +55,5 @@ class Piece:
             else x
             for name, x in self.coefficients.items()
         }
-        return Piece(*(x[:, start:stop] for x in (self.q, self.k, self.v)), numbers)
+        q, k, v = (x[:, start:stop] for x in (self.q, self.k, self.v))
+        return Piece(q, k, v, numbers)

@@ -7,6 +7,7 @@ order (`symbolic.torch_loop.Stage`); a scan may have another factor for each row
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from .inputs import Number
 from .maps import Along, fold
 from .tiles import constant_values, gradients, in_tile, repeated
 
-Known = dict[str, Number]
+Known = dict[str, Any]  # what names stand for: tensors, or numbers
 
 
 def prefixes(
@@ -125,10 +126,10 @@ def seen_by_tokens(code: TorchLoop, x: Chunks, known: Mapping[str, Number], g: T
     g: the gradient of the chunk's tokens up to each one, of that shape.
     """
     length = x.k.shape[3]
-    known = {name: every(y, length) for name, y in known.items()} | {"G": g}
+    seen: Known = {name: every(y, length) for name, y in known.items()} | {"G": g}
     for step in code.steps:
-        known[step.seen] = step.made(known)
-    return known["W_next"]
+        seen[step.seen] = step.made(seen)
+    return seen["W_next"]
 
 
 def states(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def gated(code: TorchLoop, x: Chunks, keys: Tensor, values: Tensor) -> Tensor:
     """The values times the gates that multiply a gradient, which each of its columns has."""
     if not code.folded:
         return values
-    known = {"G": gradients(code, x, keys, values)} | x.coefficients
+    known: dict[str, Any] = {"G": gradients(code, x, keys, values)} | x.coefficients
     for step in code.steps:
         if step.seen in code.folded:
             known[step.seen] = step.made(known)

@@ -127,22 +127,27 @@ def grouped(rule: Rule) -> list[list[Line]]:
         return found
 
     reached = {target: reach(target) for target in edges}
+
+    def together(line: Line) -> list[Line]:
+        others = [x for x in rule.lines if x is not line and line.target in reached[x.target]]
+        return [line, *(x for x in others if x.target in reached[line.target])]
+
     left = list(rule.lines)
     groups: list[list[Line]] = []
     while left:
-        for line in left:
-            group = [
-                x
-                for x in left
-                if x is line
-                or (x.target in reached[line.target] and line.target in reached[x.target])
-            ]
-            waiting = {x.target for x in left} - {x.target for x in group}
-            if not any(edges[x.target] & waiting for x in group):
-                break
-        groups.append(group)
+        known = {x.target for group in groups for x in group}
+        ready = (together(x) for x in left)
+        group = next(g for g in ready if reads_only(g, edges, known))
+        groups.append(sorted(group, key=rule.lines.index))
         left = [x for x in left if x not in group]
     return groups
+
+
+def reads_only(
+    group: list[Line], edges: Mapping[sp.Symbol, set[sp.Symbol]], known: set[sp.Symbol]
+) -> bool:
+    """Whether lines read nothing but what is known and each other."""
+    return set().union(*(edges[x.target] for x in group)) <= known | {x.target for x in group}
 
 
 def stage(group: list[Line], rule: Rule, steps: Mapping[str, Step]) -> Stage:
