@@ -123,6 +123,28 @@ def test_in_which_losses_the_gradient_is_in_proportion_to_the_outputs(loss, prop
     assert Frobenius().proportion == 0 and SquaredError().proportion == 1
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_channels_of_a_convolution_do_not_meet_in_the_loss(name):
+    """Checked on the gradient itself: another column moves it, or none does."""
+    loss = TracedLoss(LOSSES[name])
+    f, v = random(4, (2, 3), (2, 3))
+    moved = [x + torch.tensor([0.0, 0.3, 0.0], dtype=torch.float64) for x in (f, v)]
+    slopes = []
+    for outputs, values in ((f, v), moved):
+        outputs = outputs.clone().requires_grad_()
+        slopes += torch.autograd.grad(loss.function(outputs, values).sum(), outputs)
+    apart = torch.equal(slopes[0][:, ::2], slopes[1][:, ::2]) and name != "mean"  # over a width
+    assert loss.is_entrywise == apart
+    if apart:
+        assert InnerLoop(DepthwiseConv(), LOSSES[name], schedule=Schedule(4)).loss == loss
+    else:
+        with pytest.raises(
+            ValueError, match=r"`loss` must compare entry by entry .*; got Tr.*\. S"
+        ):
+            InnerLoop(DepthwiseConv(), LOSSES[name], schedule=Schedule(4))
+    InnerLoop(DepthwiseConv(), AbstractLoss(), schedule=Schedule(4))  # proved, not run
+
+
 def random(seed, *shapes):
     """Tensors in float64."""
     g = torch.Generator().manual_seed(seed)

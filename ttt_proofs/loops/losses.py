@@ -13,7 +13,15 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from ..program.differentials import loss_gradient
-from ..program.expressions import CHUNK, VALUE, shown
+from ..program.expressions import (
+    CHUNK,
+    VALUE,
+    InverseWidth,
+    RowFunction,
+    RowFunctionPullback,
+    RowLossGradient,
+    shown,
+)
 from ..program.lowering import read_loss
 from ..program.operations import Abstract
 
@@ -61,6 +69,13 @@ class Loss:
             elif F in matrix.atoms(sp.MatrixSymbol):
                 return None
         return found
+
+    @property
+    def is_entrywise(self) -> bool:
+        """Whether the gradient at an entry of F reads that entry of F and V, and no other column."""
+        mixing = (RowFunction, RowFunctionPullback, RowLossGradient, InverseWidth)
+        products = [m.as_coeff_matrices()[1] for m in self.gradient.atoms(sp.MatMul)]
+        return not self.gradient.has(*mixing) and all(len(each) < 2 for each in products)
 
 
 @cache
