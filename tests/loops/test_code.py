@@ -25,6 +25,7 @@ from ttt_proofs.loops import (
 )
 from ttt_proofs.loops.code import TracedLoss, TracedNet
 from ttt_proofs.loops.losses import F, V
+from ttt_proofs.program.expressions import VALUE, InverseWidth
 from ttt_proofs.program.operations import exp, layer_norm, sigmoid, silu, sin, softplus
 from ttt_proofs.symbolic.parts import attention_form, gradient_part
 from ttt_proofs.symbolic.records import digest
@@ -111,6 +112,8 @@ def test_the_checker_verifies_the_gradient_of_a_loss(name):
         (square, 1),
         (lambda f, v: (f - v).square().sum(-1) + (f * v).sum(-1), 2),
         (lambda f, v: 0.5 * f.sum(-1), 0),
+        (LOSSES["mean"], 2 * InverseWidth(VALUE, "F", -1)),
+        (lambda f, v: ((f - v) * (f - v) * 3).sum(-1), 6),
         (LOSSES["margin"], None),
         (LOSSES["quartic"], None),
         (lambda f, v: (f * f * v).sum(-1), None),
