@@ -13,6 +13,7 @@ from torch import Tensor
 from ttt_proofs.loops import InnerLoop
 from ttt_proofs.reference import run_loop
 
+from ..symbolic.torch_loop import torch_loop
 from .conditioning import Drawn, amplified, draw_steady, relative_errors
 from .sampling import Inputs, ragged, square
 from .tolerances import allowance
@@ -49,7 +50,7 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     """Whether a reduction computes what its inner loop computes, to rounding, in float64.
 
     Each trial draws sizes and inputs and runs three programs on copies of them: the loop itself
-    (`reference.run_loop`), `recurrent` and, unless the class is sequential, `parallel_form`.
+    (`reference.run_loop`), `recurrent` and, where the loop has one, `parallel_form`.
     Compared are the outputs `[B, T, H, V]`, each final weight `[B, H, rows, cols]`, and the
     gradients of
 
@@ -75,10 +76,10 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
             f"`trials` must be a positive integer, for no trial shows nothing; got "
             f"{trials!r}. Use 3."
         )
-    forms: dict[str, Run] = {"recurrent": reduction.recurrent}
-    if reduction.parallel != "sequential":
-        forms["parallel_form"] = reduction.parallel_form
     loop, rng = reduction.loop, random.Random(seed)
+    forms: dict[str, Run] = {"recurrent": reduction.recurrent}
+    if reduction.parallel != "sequential" and torch_loop(loop).way is not None:
+        forms["parallel_form"] = reduction.parallel_form
     smallest = allowance(loop, 1).scale
     errors: dict[str, float] = {}
     longest = 0

@@ -5,9 +5,10 @@ Each is one function of a token's two rows; its expression for a chunk is read o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import sympy as sp
 
@@ -25,22 +26,41 @@ class Loss:
 
     __repr__ = shown
 
-    def function(self, f: Any, v: Any) -> Any:
-        """The loss of each token, `[..., L]`, of outputs f and values v `[..., L, V]`.
+    function: ClassVar[Callable[..., Any]]
+    """`function(f, v)`: the loss of each token, `[..., L]`, of outputs and values `[..., L, V]`;
+    it raises `ValueError` where the loss is abstract."""
 
-        Raises `ValueError` where the loss is abstract.
-        """
-        raise NotImplementedError
+    def __call__(self, f: Any, v: Any) -> Any:
+        """`function`, so that losses can be parts of others, as `loss(f, -v)`."""
+        return self.function(f, v)
 
     @property
     def expression(self) -> sp.Expr:
         """The loss of a chunk."""
+        if not hasattr(self, "function"):
+            raise NotImplementedError
         return of_library(self)
 
     @property
     def gradient(self) -> sp.MatrixExpr:
         """`∂L/∂F`, `[L, D_v]`, by the chain rule."""
         return slope(self.expression)
+
+    @property
+    def proportion(self) -> sp.Expr | None:
+        """The number a where `∂L/∂F` is a F plus what does not read F; None for all other losses.
+
+        Only then is a step of a linear layer a map `S ← A S + B`, which acts on all columns alike;
+        the gradient of `(f·v - 1)²` is affine in F, and mixes its columns.
+        """
+        found = sp.Integer(0)
+        for term in sp.MatAdd.make_args(self.gradient):
+            factor, matrix = term.as_coeff_mmul()
+            if matrix in (F, sp.MatMul(F)):
+                found += factor
+            elif F in matrix.atoms(sp.MatrixSymbol):
+                return None
+        return found
 
 
 @cache

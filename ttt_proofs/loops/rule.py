@@ -210,15 +210,10 @@ def check_names(update: Update) -> None:
 
 
 def check_coefficients(update: Update) -> None:
-    """Raise `ValueError` or `TypeError` for coefficients that an update of chunks cannot have."""
+    """Raise `ValueError` or `TypeError` for what are no coefficients, or weigh no losses."""
     for name, c in update.coefficients.items():
         if not isinstance(c, Coefficient):
             raise TypeError(f"`{name}` must be a Coefficient; got {c!r}. Say how often it changes.")
-        if name in update.of_rule and c.every == "token" and not c.mean:
-            raise ValueError(
-                "within an update of chunks a coefficient of each token must be `mean=True` or a "
-                f"loss weight; got {c} for `{name}`. Take its mean, or let it weigh the loss."
-            )
         if name not in update.of_rule and (c.every, c.shape, c.mean) != ("token", "scalar", False):
             raise ValueError(
                 f"a loss weight must be one number for each token; got {c} for `{name}`. "
@@ -235,6 +230,15 @@ def check_update(loop: InnerLoop) -> None:
             raise ValueError(
                 f"`trained` must name weights of the net, {loop.net.last.name} among them, which "
                 f"is applied last; got {update.trained}. Choose from {', '.join(weights)}."
+            )
+    by_chunk = loop.schedule.update == "chunk"
+    for name, c in update.coefficients.items():
+        weighs = name in loop.loss_weights.values()
+        if not weighs and c.every == "token" and not c.mean and by_chunk:
+            raise ValueError(
+                "within an update of chunks a coefficient of each token must be `mean=True` or a "
+                f"loss weight; got {c} for `{name}`. Take its mean, let it weigh the loss, or "
+                "update by token."
             )
     moving = [weight.name for weight in loop.fast_weights]
     if isinstance(update, Update) and (idle := set(update.loss_weights) - set(moving)):

@@ -199,7 +199,7 @@ def shape_of(
     chunk = loop.schedule.chunk
     times = {"token": tokens, "step": -(-tokens // chunk)}
     plain = coefficient.mean or name in loop.loss_weights.values()
-    if coefficient.every == "token" and not plain and chunk > 1:
+    if coefficient.every == "token" and not plain and loop.schedule.summed > 1:
         raise ValueError(
             f"a chunk's update takes one number of {name!r}, and this loop has one for each of "
             f"{chunk} tokens. Declare it for each step, or take the mean."

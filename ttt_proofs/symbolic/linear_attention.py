@@ -98,15 +98,16 @@ def last_step(loop: InnerLoop) -> sp.Expr:
 def sign(loop: InnerLoop) -> int:
     """-1 for descent, where v̂ is minus the gradient; +1 for ascent.
 
-    That is the sign with which a step's own gradient comes into the weight, or into what an
-    operator is applied to.
+    A step ascends where all terms with which its own gradient comes into the weight, or into what
+    an operator is applied to, are positive.
     """
     reached: dict[sp.Basic, sp.Expr] = {}
     for line in loop.rule.lines:
         if line.kind != "gate":
             body = line.expression.args[1] if line.kind == "operator" else line.expression
             reached[line.seen] = sp.expand(body.xreplace(reached)).coeff(G) * G
-    return -1 if reached[following(W)].could_extract_minus_sign() else 1
+    terms = sp.Add.make_args(sp.expand(reached[following(W)]))
+    return 1 if all(term.as_coeff_Mul()[0] > 0 for term in terms) else -1
 
 
 def written(loop: InnerLoop, expression: sp.Expr, n: int = 0) -> Term:
@@ -241,7 +242,7 @@ def earlier(
 def each_outer_product(loop: InnerLoop) -> Form:
     """The loop's form with the operator on every token's keyᵀ value, as Eq. (1) prints it."""
     (operator,) = loop.rule.of_kind("operator")
-    plain = linear_attention(replace(loop, update=without(loop, operator)))
+    plain = linear_attention(without(loop, operator))
     outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
     alone = Mul((plain.coefficient, plain.key, plain.value))
     there = substitute(alone, dict(zip(outer, place(inner), strict=True)))
@@ -251,8 +252,8 @@ def each_outer_product(loop: InnerLoop) -> Form:
     return replace(plain, stored=stored, coefficient=ONE)
 
 
-def without(loop: InnerLoop, operator: Line) -> Update:
-    """The loop's update with what the operator is taken of in the place of what it makes."""
+def without(loop: InnerLoop, operator: Line) -> InnerLoop:
+    """The loop with what the operator is taken of in the place of what it makes."""
     rule, seen = loop.rule, operator.expression.args[1]
     (state,) = (line for line in rule.of_kind("state") if line.seen == seen)
     alone = state.target not in rule.buffers
@@ -263,10 +264,7 @@ def without(loop: InnerLoop, operator: Line) -> Update:
     lines = tuple(
         replace(line, expression=sp.expand(line.expression.xreplace(taken))) for line in kept
     )
-    update = loop.update
-    return Update(
-        replace(rule, lines=lines), {}, update.coefficients, update.trained, loop.loss_weights
-    )
+    return loop.under(replace(rule, lines=lines))
 
 
 def claim(form: Form) -> Equation:

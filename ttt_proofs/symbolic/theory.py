@@ -30,6 +30,7 @@ from .bridge import (
 )
 from .gates import applied, columns
 from .gradients import adjoint, backward, forward, made
+from .recurrence import NotCoveredError
 
 T = Var("t", TIME)
 NOW, NEXT = ix(T), ix(T, 1)
@@ -51,6 +52,8 @@ def rows(loop: InnerLoop, sort: str = "L") -> tuple[Var, ...]:
 def ends(loop: InnerLoop, weight: Weight, n: int = 0) -> tuple[tuple[Var, ...], tuple[Var, ...]]:
     """The index variables of a weight's rows and of its columns."""
     row, col = (variables(size.name, loop.axes, n) for size in (weight.rows, weight.cols))
+    if weight.rows == weight.cols:  # a square one: its rows by names that nothing else has
+        row = tuple(Var(f"{v.name}r", v.sort) for v in row)
     return row, col
 
 
@@ -197,7 +200,15 @@ def indexed(name: str, times: Place | None, rest: Place, time: Ix) -> Atom:
 
 
 def weight_definitions(loop: InnerLoop) -> Block:
-    """How the fast weights move: buffers, weights, gradients, at all times at once."""
+    """How the fast weights move: buffers, weights, gradients, at all times at once.
+
+    Raises `NotCoveredError` for updates by token, which need a second time within a chunk.
+    """
+    if loop.schedule.by_token:
+        raise NotCoveredError(
+            "the theorems are about one update for each chunk; got an update for each token, with "
+            f"gradients at the chunk's start, in {loop.schedule}. Run it, or update by chunk."
+        )
     moved: dict[sp.Symbol, list[Define | DefineGradient]] = {s: [] for s in targets(loop).defined}
     for weight in loop.fast_weights:
         for line in loop.rule.lines:
