@@ -26,7 +26,7 @@ from ttt_proofs.loops import (
     operator,
     zeros_like,
 )
-from ttt_proofs.program.coefficients import t
+from ttt_proofs.program.coefficients import Shape, t
 from ttt_proofs.program.rules import G, Rule, W, following
 from ttt_proofs.render import text
 from ttt_proofs.symbolic import additive_part, affine_part, attention_part, single_step_part
@@ -208,7 +208,7 @@ def heavy_ball(W, g, M, *, mu, lr):
 
 def test_two_rules_that_are_the_same_have_the_same_outputs():
     def loop(rule):
-        given = dict.fromkeys(("mu", "lr"), Coefficient("step"))
+        given = {"mu": Coefficient("step"), "lr": Coefficient("step")}
         return InnerLoop(MLP(2), SquaredError(), Update(rule, {"M": zeros_like}, given))
 
     mine = InnerLoop(MLP(2), SquaredError(), update("nesterov"))
@@ -277,7 +277,7 @@ def test_what_is_not_covered_is_said(rule):
 
 
 def test_several_steps_are_covered_where_each_is_plain():
-    def loop(rule, shape="scalar"):
+    def loop(rule, shape: Shape = "scalar"):
         mine = Update(rule, {}, {"eta": Coefficient("step", shape)}, "last")
         return InnerLoop(Linear(), SquaredError(), mine, Schedule(2, steps=3))
 

@@ -32,7 +32,7 @@ from ..checker.terms import (
     substitute,
     symbols,
 )
-from ..loops import InnerLoop, Update
+from ..loops import InnerLoop
 from ..program.coefficients import t
 from ..program.rules import G, Line, W, following
 from . import theory
