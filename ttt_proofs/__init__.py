@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .evidence.report import prove, refute, verify
     from .evidence.types import Evidence, Observation, Refutation, Verdict
     from .layer import TTTLayer
-    from .loops import InnerLoop
+    from .loops import InnerLoop, Recurrence
     from .reduction import Reduction, reduce
 
 __version__ = "0.1.0"
@@ -23,6 +23,7 @@ _HOME = {
     "Evidence": "evidence.types",
     "InnerLoop": "loops",
     "Observation": "evidence.types",
+    "Recurrence": "loops",
     "Reduction": "reduction",
     "Refutation": "evidence.types",
     "TTTLayer": "layer",
@@ -39,6 +40,7 @@ __all__ = [
     "Evidence",
     "InnerLoop",
     "Observation",
+    "Recurrence",
     "Reduction",
     "Refutation",
     "TTTLayer",

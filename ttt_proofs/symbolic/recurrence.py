@@ -1,14 +1,14 @@
 """Closed forms of linear recurrences, by variation of constants.
 
-A state follows `x ← a_t x + b_t`, where b_t is linear in an input (the gradient G, or what an
-operator made, U) and in the states computed before x. Then after u + 1 steps
-`x = (Π a) x_0 + Σ_{i=0..u} K(i, u) input_i`.
+A state follows `x ← a_t x + b_t`, where b_t is linear in inputs (the gradient G, what an operator
+made, a token's write) and in the states solved before x. Then after u + 1 steps
+`x = Σ_y d_y(u) y_0 + Σ_input Σ_{i=0..u} K_input(i, u) input_i`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import sympy as sp
 
@@ -20,24 +20,57 @@ i, s = (sp.Symbol(name, integer=True) for name in "is")
 
 
 @dataclass(frozen=True)
-class Closed:
-    """`decay(u)` multiplies the start, `weight(i, u)` the `input` of step i, after step u."""
+class Linear:
+    """`state ← own · state + Σ direct[input] · input + Σ through[y, lag] · y`, at step t.
 
-    decay: Callable[[sp.Expr], sp.Expr]
-    weight: Kernel
-    input: sp.Symbol = G
+    y are states solved before; lag 0 reads the value after its step, lag 1 that before it.
+    """
+
+    state: sp.Symbol
+    own: sp.Expr
+    direct: Mapping[sp.Symbol, sp.Expr]
+    through: Mapping[tuple[sp.Symbol, int], sp.Expr] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """After step u, `starts[y](u)` multiplies y_0, `weights[input](i, u)` the input of step i.
+
+    depth: how many sums over times are nested in these.
+    """
+
+    state: sp.Symbol
+    starts: Mapping[sp.Symbol, Callable[[sp.Expr], sp.Expr]]
+    weights: Mapping[sp.Symbol, Kernel]
+    depth: int = 0
+
+    @property
+    def decay(self) -> Callable[[sp.Expr], sp.Expr]:
+        """What multiplies the state's own start."""
+        return self.starts[self.state]
+
+    @property
+    def input(self) -> sp.Symbol:
+        """The only input."""
+        (found,) = self.weights
+        return found
+
+    @property
+    def weight(self) -> Kernel:
+        """What the only input weighs."""
+        return self.weights[self.input]
 
 
 def solve(recurrence: Rule) -> dict[sp.Symbol, Closed]:
-    """The closed form of each state, in order."""
+    """The closed form of each state of an update, in order."""
     solved: dict[sp.Symbol, Closed] = {}
     for line in recurrence.of_kind("state"):
-        solved[line.target] = solve_one(line, recurrence, solved)
+        solved[line.target] = unrolled(linear(line, recurrence, solved), solved)
     return solved
 
 
-def solve_one(line: Line, rule: Rule, solved: dict[sp.Symbol, Closed]) -> Closed:
-    """The closed form of one state, given those computed before it."""
+def linear(line: Line, rule: Rule, solved: Mapping[sp.Symbol, Closed]) -> Linear:
+    """A line of an update as a linear map; `ValueError` where it is none of a single input."""
     state, expression = line.target, sp.expand(line.expression)
     inputs = [G, *(x.target for x in rule.of_kind("operator"))]
     source = next((x for x in reversed(inputs) if expression.has(x)), G)
@@ -54,19 +87,53 @@ def solve_one(line: Line, rule: Rule, solved: dict[sp.Symbol, Closed]) -> Closed
             f"the update must be linear in its states and in one input, the gradient or what an "
             f"operator makes; {state} becomes {expression}. Use a linear rule."
         )
-    j = sp.Symbol("j", integer=True)
+    kept = {(s, 0): factor for s, factor in through.items() if factor != 0}
+    return Linear(state, decay, {source: direct}, kept)
+
+
+def unrolled(line: Linear, solved: Mapping[sp.Symbol, Closed]) -> Closed:
+    """The closed form of one state, given those of the states that it reads."""
+    read = [solved[state] for state, _ in line.through]
+    depth = max((closed.depth + 1 for closed in read), default=0)
+    j = sp.Symbol("j" if depth < 2 else f"j{depth}", integer=True)
 
     def kept(first: sp.Expr, last: sp.Expr) -> sp.Expr:
         """`Π_{s=first..last} a_s`."""
-        return sp.Integer(1) if decay == 1 else sp.Product(decay.subs(t, s), (s, first, last))
+        own = line.own
+        return sp.Integer(1) if own == 1 else sp.Product(own.subs(t, s), (s, first, last))
 
-    def weight(step: sp.Expr, last: sp.Expr) -> sp.Expr:
-        """What G of `step` still weighs after step `last`."""
-        total = direct.subs(t, step) * kept(step + 1, last)
-        for earlier, factor in through.items():
-            if factor != 0:
-                passed = factor.subs(t, j) * solved[earlier].weight(step, j) * kept(j + 1, last)
-                total += sp.Sum(passed, (j, step, last))
-        return total
+    def passed(lag: int, factor: sp.Expr, held: sp.Expr, first: sp.Expr, last: sp.Expr) -> sp.Expr:
+        """What is left after step `last` of what comes in, from `first` on, through a state."""
+        return sp.Sum(factor.subs(t, j) * held * kept(j + 1, last), (j, first + lag, last))
 
-    return Closed(lambda last: kept(sp.Integer(0), last), weight, source)
+    def start(origin: sp.Symbol) -> Callable[[sp.Expr], sp.Expr]:
+        def found(last: sp.Expr) -> sp.Expr:
+            total = kept(sp.Integer(0), last) if origin == line.state else sp.Integer(0)
+            for (state, lag), factor in line.through.items():
+                if origin in solved[state].starts:
+                    held = solved[state].starts[origin](j - lag)
+                    total += passed(0, factor, held, sp.Integer(0), last)
+            return total
+
+        return found
+
+    def weight(source: sp.Symbol) -> Kernel:
+        def found(step: sp.Expr, last: sp.Expr) -> sp.Expr:
+            direct = line.direct.get(source, sp.Integer(0))
+            total = direct.subs(t, step) * kept(step + 1, last)
+            for (state, lag), factor in line.through.items():
+                if source in solved[state].weights:
+                    held = solved[state].weights[source](step, j - lag)
+                    total += passed(lag, factor, held, step, last)
+            return total
+
+        return found
+
+    origins = dict.fromkeys([line.state, *(y for closed in read for y in closed.starts)])
+    sources = dict.fromkeys([*line.direct, *(x for closed in read for x in closed.weights)])
+    return Closed(
+        line.state,
+        {origin: start(origin) for origin in origins},
+        {source: weight(source) for source in sources},
+        depth,
+    )
