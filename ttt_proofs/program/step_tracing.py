@@ -32,7 +32,7 @@ from .steps import (
     reads,
 )
 from .torch_names import HANDLERS, entrywise
-from .tracing import WIDTH, Node, Proxy, Rank, Source, Trace, added, applied, node_of, number, run
+from .tracing import WIDTH, Node, Proxy, Rank, Source, Trace, applied, node_of, number, run
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -208,8 +208,9 @@ def einsum(trace: Trace, equation: str, *operands: Any) -> Proxy:
 def summed(trace: Trace, x: Any, dim: Any = None, keepdim: bool = False) -> Proxy:
     """The sum over some axes, or all."""
     node = node_of(trace, x)
-    dims = range(len(node.shape)) if dim is None else dim if isinstance(dim, tuple | list) else dim
-    gone = {axis_of(trace, node, d) for d in ([dims] if isinstance(dims, int) else dims)}
+    dims = range(len(node.shape)) if dim is None else dim
+    listed = dims if isinstance(dims, range | tuple | list) else [dims]
+    gone = {axis_of(trace, node, d) for d in listed}
     letters = LETTERS[: len(node.shape)]
     kept = [k for k in range(len(letters)) if k not in gone]
     found = contracted(trace, (letters,), "".join(letters[k] for k in kept), [node])

@@ -20,6 +20,7 @@ from .tracing import Source
 Axes = tuple[str, ...]
 
 SINGLE = "1"
+NOWHERE = Source()
 RECIPROCAL = Entrywise("inverse", inverse, "torch.reciprocal({0})", meant=("reciprocal",))
 ROOT = Entrywise("root", root, "torch.sqrt({0})", meant=("sqrt",))
 FUNCTIONS: Mapping[str, Entrywise | Rowwise] = OPERATIONS | {"inverse": RECIPROCAL, "root": ROOT}
@@ -56,7 +57,7 @@ class Operation:
     axes: Axes = ()
     factor: Fraction = Fraction(1)
     label: str = ""
-    source: Source = field(default=Source(), compare=False)
+    source: Source = field(default=NOWHERE, compare=False)
 
     @property
     def name(self) -> str:
@@ -93,7 +94,7 @@ class Operations:
         """The value of a constant; None for what is none."""
         return self.list[k].factor if self.list[k].does == "number" else None
 
-    def together(self, does: str, a: int, b: int, source: Source = Source()) -> int:
+    def together(self, does: str, a: int, b: int, source: Source = NOWHERE) -> int:
         """The sum or the product of two values, entry by entry."""
         for one, other in ((a, b), (b, a)):
             value = self.constant(one)
@@ -104,7 +105,7 @@ class Operations:
         axes = broadcast(self.list[a].axes, self.list[b].axes)
         return self.add(Operation(does, (a, b), axes, source=source))
 
-    def scaled(self, a: int, factor: Fraction, source: Source = Source()) -> int:
+    def scaled(self, a: int, factor: Fraction, source: Source = NOWHERE) -> int:
         """A value times a number."""
         held = self.list[a]
         if held.does == "number":

@@ -271,11 +271,18 @@ def predicate(loop: InnerLoop) -> tuple[Equation, ...]:
 
 
 def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], int]]:
-    """Prove by induction what the last layer's states are after t steps.
+    """Prove by induction what the last layer's states are after t steps, as `prove_states` does."""
+    return prove_states(prover, predicate(loop))
 
-    Returns for each state's name the function that takes the induction's last step for it.
+
+def prove_states(
+    prover: Prover, parts: tuple[Equation, ...], peel: Ix = NOW
+) -> dict[str, Callable[[], int]]:
+    """Prove by induction what sequences are at t, each part `name[t, ...] = ...` of one of them.
+
+    peel: where ranges of times are cut as t becomes t + 1.
+    Returns for each sequence's name the function that takes the induction's last step for it.
     """
-    parts = predicate(loop)
     bases, steps, assumed = [], [], [prover.assume(part) for part in parts]
     names = [part.left.name for part in parts if isinstance(part.left, Atom)]
     for part, name in zip(parts, names, strict=True):
@@ -287,7 +294,7 @@ def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], in
         for source in [*steps, *assumed]:  # new values first: they bring in the old ones
             if prover.applies(number, source):
                 number = prover.use(number, source)
-        steps.append(prover.rearrange(number, goal.right, NOW))
+        steps.append(prover.rearrange(number, goal.right, peel))
     return {
         name: partial(prover.induct, T, parts, bases, steps, pick)
         for pick, name in enumerate(names)
