@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..program.coefficients import Coefficient
 from ..program.rule_tracing import head_of
 from ..program.step_tracing import read_step
 from ..program.steps import SINGLE, Axes, Step
+from ..program.tracing import Source
 from .rule import imported
 
 DATA: Mapping[str, Axes] = MappingProxyType({"q": ("K",), "k": ("K",), "v": ("V",)})
@@ -76,7 +78,9 @@ class Recurrence:
         if isinstance(self.step, Step):
             return self.step
         given = {name: self.axes(name) for name in self.coefficients}
-        return read_step(self.called, self.states, DATA, given, OUTPUT)
+        code = getattr(self.step, "__code__", None)
+        home = Source(Path(code.co_filename).name, code.co_firstlineno) if code else Source()
+        return read_step(self.called, self.states, DATA, given, OUTPUT, home)
 
     def axes(self, coefficient: str) -> Axes:
         """The axes with which a coefficient comes to the step."""

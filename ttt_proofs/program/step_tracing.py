@@ -287,10 +287,11 @@ def read_step(
     data: Mapping[str, Axes],
     coefficients: Mapping[str, Axes],
     output: Axes,
+    home: Source,
 ) -> Step:
     """The step that `function(states, data, coefficients)` makes, all by name, with their axes.
 
-    It returns the new states, by name, and the output. Raises `ValueError` in one sentence, with
+    It returns the new states, by name, and the output. home: where the user's code begins. Raises `ValueError` in one sentence, with
     the line of the user's code, for what is no such step.
     """
     trace = StepTrace("step", "a coefficient")
@@ -306,10 +307,12 @@ def read_step(
 
     run(trace, whole, [next(iter(given[0].values()))])
     after, out = found[0]
-    nodes = {name: result(trace, f"`{name}`", after[name], axes) for name, axes in states.items()}
+    nodes = {
+        name: result(trace, f"`{name}`", after[name], axes, home) for name, axes in states.items()
+    }
     made = Operations()
     done: dict[int, int] = {}
-    result(trace, "the output", out, output)
+    result(trace, "the output", out, output, home)
     for node in sorted([*nodes.values(), out.node], key=lambda node: node.order):
         lower(made, done, node)
     return pruned(made, {name: done[id(node)] for name, node in nodes.items()}, done[id(out.node)])
@@ -324,14 +327,16 @@ def stand_in(trace: Trace, does: str, name: str, axes: Axes) -> Proxy:
     return proxy
 
 
-def result(trace: Trace, what: str, value: Any, axes: Axes) -> Node:
+def result(trace: Trace, what: str, value: Any, axes: Axes, home: Source) -> Node:
     """What a step returned, of the axes that it must have."""
     if not isinstance(value, Proxy):
         got = f"a {type(value).__name__}"
-        trace.refuse(f"return a tensor for {what}", got, "Return what it makes of its arguments.")
+        do = "Return what it makes of its arguments."
+        trace.refuse(f"return a tensor for {what}", got, do, home)
     if axes_of(value.node) != axes:
         required = f"return {what} as [{', '.join(axes)}]"
-        trace.refuse(required, shown(value.node), "Correct it.", value.node.source)
+        where = value.node.source if value.node.source.file else home
+        trace.refuse(required, shown(value.node), "Correct it.", where)
     return value.node
 
 

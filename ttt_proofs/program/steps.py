@@ -21,8 +21,10 @@ Axes = tuple[str, ...]
 
 SINGLE = "1"
 NOWHERE = Source()
-RECIPROCAL = Entrywise("inverse", inverse, "torch.reciprocal({0})", meant=("reciprocal",))
-ROOT = Entrywise("root", root, "torch.sqrt({0})", meant=("sqrt",))
+RECIPROCAL = Entrywise(
+    "inverse", lambda x: inverse(x), "torch.reciprocal({0})", meant=("reciprocal",)
+)
+ROOT = Entrywise("root", lambda x: root(x), "torch.sqrt({0})", meant=("sqrt",))
 FUNCTIONS: Mapping[str, Entrywise | Rowwise] = OPERATIONS | {"inverse": RECIPROCAL, "root": ROOT}
 
 
@@ -247,7 +249,7 @@ class Splitter:
                 factors[x] = make.together("add", factors[x], f) if x in factors else f
             writes = [w for w in (one.write, other.write) if w is not None]
             both = len(writes) == 2
-            write = make.together("add", *writes) if both else writes[0] if writes else None
+            write = make.together("add", writes[0], writes[1]) if both else next(iter(writes), None)
             return Affine(factors, write)
         moving, fixed = (one, other) if one.factors else (other, one)
         by = fixed.write if fixed.write is not None else make.number(0)
