@@ -96,6 +96,25 @@ def multiplied(S, q, k, v):
     return S, q @ S
 
 
+def shift_register(n, m, q, k, v):
+    return v, n, (q @ k) * m
+
+
+def token_shift(S, n, q, k, v, *, alpha):
+    S = alpha * S + outer(0.5 * (k + n), v)
+    return S, k, q @ S
+
+
+def overwritten(S, q, k, v):
+    S = outer(k, v)
+    return S, q @ S
+
+
+def kept(S, n, q, k, v):
+    n = n + v * (q @ k)
+    return S, n, q @ S + n
+
+
 TWO = {**MATRIX, "M": ("K", "V")}
 WITH_VECTOR = {**MATRIX, "n": ("K",)}
 THREE = dict.fromkeys(("eta", "theta", "alpha"), TOKEN)
@@ -129,9 +148,13 @@ PROVED = {
     "momentum": (Recurrence(momentum, TWO, THREE), "gated"),
     "late momentum": (Recurrence(late_momentum, TWO, THREE), "gated"),
     "vector": (Recurrence(vector, {"n": ("V",)}, {"alpha": TOKEN}), "gated"),
+    "shift register": (Recurrence(shift_register, {"n": ("V",), "m": ("V",)}), "gated"),
+    "overwritten": (Recurrence(overwritten, MATRIX), "gated"),
+    "kept": (Recurrence(kept, {**MATRIX, "n": ("V",)}), "additive"),
     "number": (Recurrence(number, {"c": ()}, {"alpha": TOKEN}), "gated"),
 }
 OPEN = {
+    "token shift": (Recurrence(token_shift, WITH_VECTOR, {"alpha": TOKEN}), "composed"),
     "gated delta": (Recurrence(gated_delta, MATRIX, {"alpha": TOKEN, "beta": TOKEN}), "affine"),
     "squashed": (Recurrence(squashed, MATRIX), "sequential"),
     "crossed": (

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..checker.terms import NAME
 from ..program.coefficients import Coefficient
 from ..program.rule_tracing import head_of
 from ..program.step_tracing import read_step
@@ -174,7 +175,7 @@ def check_names(layer: Recurrence) -> None:
     names = Counter([*layer.states, *layer.coefficients])
     tailed = {name + tail for name in layer.states for tail in TAILS[1:]}
     for name, many in names.items():
-        usable = isinstance(name, str) and name.isidentifier()
+        usable = isinstance(name, str) and NAME.fullmatch(name)
         if not usable or many > 1 or name in TAKEN or name in tailed:
             raise ValueError(
                 f"a state or coefficient must have a name of its own, no word of statements; got "

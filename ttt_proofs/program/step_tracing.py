@@ -263,7 +263,7 @@ STEP_HANDLERS: dict[str, Callable[..., Any]] = (
     {name: handler for name, handler in HANDLERS.items() if name not in ("detach", "mean")}
     | {name: partial(entrywise, row) for row in (RECIPROCAL, ROOT) for name in row.meant}
     | dict.fromkeys(("div", "divide", "true_divide"), divided)
-    | dict.fromkeys(("matmul", "mm", "mv", "dot", "inner", "vdot"), product)
+    | dict.fromkeys(("matmul", "mm", "mv", "dot"), product)
     | dict.fromkeys(("outer", "ger"), crossed)
     | dict.fromkeys(("t", "transpose", "swapaxes"), transposed)
     | {"einsum": einsum, "sum": summed, "rsqrt": rooted, "linear": refusal("linear")}
@@ -385,7 +385,7 @@ def pruned(made: Operations, states: dict[str, int], output: int) -> Step:
     """The step without what nothing reads, the states in an order of computation."""
     operations = made.list
     roots = [*states.values(), output]
-    used = sorted(set().union(*(reads(operations, k, {}) for k in roots)))
+    used = sorted(set().union(*(reads(operations, k) for k in roots)))
     place = {old: new for new, old in enumerate(used)}
     kept = tuple(
         Operation(

@@ -132,10 +132,11 @@ class Step:
 
     @cached_property
     def made(self) -> dict[int, str]:
-        """By number, the state whose new value that is; a state that is kept makes none."""
+        """By number, the state whose new value that is, of those that are made of states."""
         found: dict[int, str] = {}
         for name, number in self.states:
-            if self.operations[number].does != "state":
+            inside = reads(self.operations, number) - {number}
+            if not inside.isdisjoint(self.old):
                 found.setdefault(number, name)
         return found
 
@@ -144,22 +145,15 @@ class Step:
         """By number, the state whose value before the step that is."""
         return {k: op.label for k, op in enumerate(self.operations) if op.does == "state"}
 
-    def reads(self, number: int, stop: Mapping[int, Any] | None = None) -> set[int]:
-        """The numbers that a value is made of, its own included, not looking into those of `stop`.
 
-        The value itself is looked into.
-        """
-        return reads(self.operations, number, stop or {})
-
-
-def reads(operations: Sequence[Operation], number: int, stop: Mapping[int, Any]) -> set[int]:
-    """The numbers that a value is made of, its own included, not looking into those of `stop`."""
+def reads(operations: Sequence[Operation], number: int) -> set[int]:
+    """The numbers that a value is made of, its own included."""
     found, waiting = {number}, list(operations[number].args)
     while waiting:
         k = waiting.pop()
         if k not in found:
             found.add(k)
-            waiting += () if k in stop else operations[k].args
+            waiting += operations[k].args
     return found
 
 
@@ -259,5 +253,5 @@ class Splitter:
 
     def leaves(self, k: int) -> set[str]:
         """The names of tokens' data that a value is made of."""
-        inside = reads(self.operations.list, k, {})
+        inside = reads(self.operations.list, k)
         return {op.label for op in map(self.operations.list.__getitem__, inside) if op.label}

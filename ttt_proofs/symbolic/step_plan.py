@@ -64,7 +64,7 @@ def in_order(layer: Recurrence) -> tuple[str, ...] | None:
     """The states, each after those that it reads; None where some read each other."""
     step = layer.program
     edges = {
-        name: {step.old[n] for n in reads(step.operations, k, {}) if n in step.old} - {name}
+        name: {step.old[n] for n in reads(step.operations, k) if n in step.old} - {name}
         for name, k in step.states
     }
     found: list[str] = []
