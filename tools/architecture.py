@@ -26,6 +26,7 @@ LAYERS = (
     "symbolic",
     "render",
     "parallel",
+    "recurrent_layer",
     "reduction",
     "reference",
     "kernels",

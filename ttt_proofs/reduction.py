@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from html import escape
 from types import MappingProxyType
-from typing import Any
+from typing import Any, overload
 
 import sympy as sp
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from .checker.definitions import ONE, sum_over
 from .checker.proof import Theorem
 from .checker.terms import Mul, Term
-from .loops import InnerLoop, Schedule
+from .loops import InnerLoop, Recurrence, Schedule
 from .parallel import forms
 from .parallel.chunks import Outputs
 from .parallel.forms import NotParallelError as NotParallelError
@@ -25,6 +25,7 @@ from .parallel.rounding import amplification
 from .parallel.sharding import Given, Group, across, agreed, alike
 from .parallel.state import State
 from .parallel.tiles import TILE
+from .recurrent_layer import RecurrentReduction, reduce_recurrence
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
 from .symbolic.linear_attention import Form
@@ -349,17 +350,24 @@ class Reduction:
     __repr__ = summary
 
 
-def reduce(loop: InnerLoop) -> Reduction:
-    """The linear-attention form of the loop, with its theorem and its parallel class.
+@overload
+def reduce(loop: InnerLoop) -> Reduction: ...
+@overload
+def reduce(loop: Recurrence) -> RecurrentReduction: ...
+def reduce(loop: InnerLoop | Recurrence) -> Reduction | RecurrentReduction:
+    """The linear-attention form of a loop or a recurrence, with its theorem and parallel class.
 
-    Raises `NotCoveredError` for a loop outside the theorems, naming the assumption.
+    Raises `NotCoveredError` for one outside the theorems, naming the assumption or the cause.
 
     >>> from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
     >>> reduce(InnerLoop(Linear(), Frobenius(), GradientStep())).parallel
     'additive'
     """
+    if isinstance(loop, Recurrence):
+        return reduce_recurrence(loop)
     if not isinstance(loop, InnerLoop):
-        raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
+        got = type(loop).__name__
+        raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
     if loop.net.obstacle:
         raise NotCoveredError(
             f"the theorems assume that {loop.net.obstacle}; got {loop.net}. Change the net."

@@ -23,7 +23,7 @@ Trained = Literal["all", "last"] | tuple[str, ...]
 # Names that mean something in an update's lines, and in statements, where buffers are `M_W`.
 IN_LINES = {INITIAL, "epsilon", "torch", *(symbol.name for symbol in (W, G, W_0))}
 TAKEN = IN_LINES | {"q", "k", "v", "o", "t", "i", "j", "s", "u", "X", "V", "F", "rows", "visible"}
-TAILS = ("", "_0", "_next", "_seen", "_in", "_b")
+TAILS = ("", "_0", "_next", "_seen", "_in", "_a", "_b", "_ab")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -254,7 +254,9 @@ def check_update(loop: InnerLoop) -> None:
         )
     made = [line.target.name for line in update.rule.lines if line.target != W]
     own = [f"{name}_{w}" for w in moving for name in (*made, "G", "X")] + weights
-    names = Counter([*loop.coefficients, *(name + tail for name in own for tail in TAILS)])
+    parts = {f"{letter}{n}_{w}" for w in moving for letter in "SAB" for n in ("", 0)} - set(own)
+    tailed = [name + tail for name in (*own, *parts) for tail in TAILS]
+    names = Counter([*loop.coefficients, *tailed])
     if double := [name for name, many in names.items() if many > 1]:
         raise ValueError(
             f"weights, buffers and coefficients must have names of their own; got `{double[0]}` "

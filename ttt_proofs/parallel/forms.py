@@ -170,6 +170,7 @@ def chunked(
     `O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V̂` of Section 6.2.
     """
     code = torch_loop(loop)
+    must_have(code, "masked attention in tiles", code.way == "tiles")
     size = segment(code, k, v, tile)
     if along is fold and k.shape[1] > size:
         whole = Piece(q, k, v, coefficients or {})
@@ -243,10 +244,18 @@ def composed(
     Source: Appendix E of arXiv 2602.21204, with the operator where the update has it.
     """
     code = torch_loop(loop)
+    must_have(code, "a scan of states", bool(code.stages))
     x = chunks(code, q, k, v, weights, coefficients or {}, initial_state)
     queries, keys = featured(code, x, features)
     made, last = states(code, x, queries, keys, tile, along)
     return finished(code, x, made, last["W"], [last[name] for name in x.held])
+
+
+def must_have(code: TorchLoop, what: str, there: bool) -> None:
+    """Raise `NotParallelError`, with the obstruction, unless the loop has what is asked for."""
+    if not there:
+        why = code.refusal or f"this loop is {code.plan.word}: {code.plan.reason}"
+        raise NotParallelError(f"{what} is required; {why}. Use .recurrent.")
 
 
 def parallel(loop: Loop) -> Callable[..., Outputs]:
@@ -256,8 +265,7 @@ def parallel(loop: Loop) -> Callable[..., Outputs]:
     more than the gradient. Raises `NotParallelError`, with the obstruction, where there is none.
     """
     code = torch_loop(loop)
-    if code.refusal is not None:
-        raise NotParallelError(f"a parallel form is required; {code.refusal}. Use .recurrent.")
+    must_have(code, "a parallel form", code.way is not None)
     return composed if code.way == "states" else chunked
 
 

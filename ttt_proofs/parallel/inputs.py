@@ -52,6 +52,17 @@ def check_inputs(
     tensors = {"q": q, "k": k, "v": v, **{f"weights[{n!r}]": w for n, w in weights.items()}}
     for name, x in tensors.items():
         check_tensor(name, x, q)
+    check_layout(q, k, v)
+    if loop.net.window:
+        check_images(loop.net, k, v)
+    check_weights(loop, k, v, weights)
+    check_coefficients(loop, coefficients, k, weights)
+    if initial_state is not None:
+        check_state(loop, initial_state, q, weights)
+
+
+def check_layout(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Tokens of one batch, time and heads, with widths."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4:
             raise ValueError(
@@ -73,12 +84,6 @@ def check_inputs(
             f"`v` must have k's batch, time and heads {tuple(k.shape[:3])}; got "
             f"{tuple(v.shape[:3])}. Match the leading dimensions."
         )
-    if loop.net.window:
-        check_images(loop.net, k, v)
-    check_weights(loop, k, v, weights)
-    check_coefficients(loop, coefficients, k, weights)
-    if initial_state is not None:
-        check_state(loop, initial_state, q, weights)
 
 
 def check_images(net: Net, k: Tensor, v: Tensor) -> None:
@@ -184,7 +189,7 @@ def check_coefficients(
         )
     for name, coefficient in names.items():
         what = f"coefficients[{name!r}]"
-        shape = shape_of(loop, name, coefficient, like, weights)
+        shape = shape_of(loop, coefficient, like, weights)
         if shape:
             check_shape(what, given[name], coefficient.every, shape, like)
         else:
@@ -192,23 +197,12 @@ def check_coefficients(
 
 
 def shape_of(
-    loop: InnerLoop, name: str, coefficient: Coefficient, like: Tensor, weights: Weights
+    loop: InnerLoop, coefficient: Coefficient, like: Tensor, weights: Weights
 ) -> tuple[int, ...]:
     """The shape of a coefficient, of none for a number; `like` is `[B, T, H, K]`."""
     batch, tokens, heads, _ = like.shape
     chunk = loop.schedule.chunk
     times = {"token": tokens, "step": -(-tokens // chunk)}
-    plain = coefficient.mean or name in loop.loss_weights.values()
-    if coefficient.every == "token" and not plain and loop.schedule.summed > 1:
-        raise ValueError(
-            f"a chunk's update takes one number of {name!r}, and this loop has one for each of "
-            f"{chunk} tokens. Declare it for each step, or take the mean."
-        )
-    if coefficient.shape != "scalar" and len(loop.fast_weights) > 1:
-        raise ValueError(
-            f"a coefficient of each {coefficient.shape} must be of one fast weight; {name!r} is "
-            f"of {listed(w.name for w in loop.fast_weights)}. Train the last layer alone."
-        )
     rows, cols = weights[loop.fast_weights[-1].name].shape[1:]
     sides = {"scalar": (), "row": (rows,), "column": (cols,), "entry": (rows, cols)}
     first = () if coefficient.every == "loop" else (batch, times[coefficient.every])
