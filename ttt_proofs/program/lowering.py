@@ -485,10 +485,10 @@ def summed(lowering: Lowering, node: Node) -> sp.Expr:
     if node.does == "scale":
         (inner,) = node.args
         if node.factor == -1 and inner.does == "sum":
-            return folded(lowering, inner, -1)
+            return folded(lowering, inner.args[0], -1)
         return rational(node.factor) * summed(lowering, inner)
     if node.does in ("sum", "mean"):
-        return lowering.share(node.does, node.args[0]) * folded(lowering, node, 1)
+        return lowering.share(node.does, node.args[0]) * folded(lowering, node.args[0], 1)
     if isinstance(node.does, Abstract) and node.does.kind == "loss":
         outputs, values = (lowering.of(x) for x in node.args)
         if any(s.name == "F" for s in values.atoms(sp.MatrixSymbol)):
@@ -509,9 +509,12 @@ def summed(lowering: Lowering, node: Node) -> sp.Expr:
     return sp.Trace(lowering.of(node) * Ones(UNIT, CHUNK))
 
 
-def folded(lowering: Lowering, node: Node, sign: int) -> sp.Expr:
-    """The sum of all entries of what a sum over rows is of: a trace, as short as it can be."""
-    (inner,) = node.args
+def folded(lowering: Lowering, inner: Node, sign: int) -> sp.Expr:
+    """The sum of all entries of a matrix: a trace, as short as it can be."""
+    if inner.does == "scale":
+        if inner.factor == -1:
+            return folded(lowering, inner.args[0], -sign)
+        return rational(inner.factor) * folded(lowering, inner.args[0], sign)
     if inner.does == "multiply":
         left, right = (lowering.wide(x, inner) for x in inner.args)
         return sp.Trace(sign * left * right.T)
