@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
 
 from .operations import OPERATIONS, Abstract, Entrywise, Rowwise
 from .rules import inverse, root
