@@ -1,16 +1,21 @@
 """Loops to start from: `ttt-proofs reduce examples/loops.py:swiglu`."""
 
+from torch.nn.functional import silu
+
 from ttt_proofs import InnerLoop
 from ttt_proofs.loops import (
     MLP,
+    Coefficient,
     Frobenius,
     GradientStep,
     Linear,
     Schedule,
     SquaredError,
     SwiGLU,
+    Update,
     lact,
     ladder,
+    zeros_like,
 )
 
 # Linear attention with momentum: a linear net, the dot-product loss.
@@ -33,3 +38,25 @@ mlp = InnerLoop(MLP(depth=2, activation="gelu_tanh"), SquaredError(), GradientSt
 # LaCT as released, and the second of the six steps from it to linear attention.
 whole = lact()
 parallel = ladder()["v2"]
+
+
+# Code of one's own: a net, the loss of a token, and an update rule with weight decay.
+def net(x, W1, W2):
+    """Rows [L, K] to rows [L, V]."""
+    return silu(x @ W1) @ W2
+
+
+def loss(f, v):
+    """One number for each token."""
+    return -(f * v).sum(-1)
+
+
+def rule(W, g, M, *, alpha, eta, decay):
+    """The next weight, and the next of its momentum buffer M."""
+    M = alpha * M - g
+    return (1 - decay) * W + eta * M, M
+
+
+numbers = {name: Coefficient("step") for name in ("alpha", "eta", "decay")}
+update = Update(rule, {"M": zeros_like}, numbers, trained="last")
+own = InnerLoop(net, loss, update, Schedule(chunk=4))

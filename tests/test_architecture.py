@@ -26,6 +26,11 @@ HEAD = '"""Doc."""\n'
 LONG = "    x = 1\n" * 60
 
 FAULTS = [
+    # below the theorem too, the program says what a loop does
+    ("programs", "ttt_proofs/parallel/a.py", "x = loop.update.momentum"),
+    ("programs", "ttt_proofs/layer.py", "x = rule.weight_norm"),
+    ("programs", "ttt_proofs/evidence/a.py", "x = isinstance(loop.net, (Linear, MLP))"),
+    ("programs", "ttt_proofs/kernels/a.py", "x = type(loop.loss) is loops.Frobenius"),
     # layering: one way only, however the import is spelled and however deep it is
     ("layering", "ttt_proofs/checker/a.py", "import ttt_proofs.loops"),
     ("layering", "ttt_proofs/loops/a.py", "from ttt_proofs import symbolic"),

@@ -70,6 +70,8 @@ def test_each_example_runs(block):
     )
     assert done.returncode == 0, done.stderr
     assert "True" in done.stdout
+    for said in re.findall(r"^#   (.+)$", block, re.MULTILINE):
+        assert said in done.stdout
 
 
 def test_what_reduce_is_said_to_print_is_what_it_prints():

@@ -227,17 +227,17 @@ SEQUENTIAL = [
 def test_a_sequential_loop_says_why_it_has_no_parallel_form(loop, reason):
     found, x = reduce(loop), random_inputs(loop, 0)
     with pytest.raises(NotParallelError) as caught:
-        found.parallel_form(x.q, x.k, x.v, weights=x.weights, rate=x.rate)
+        found.parallel_form(x.q, x.k, x.v, weights=x.weights, coefficients=x.coefficients)
     assert reason in str(caught.value) and str(caught.value).endswith("Use .recurrent.")
     with pytest.raises(NotParallelError, match=reason):
-        found.attention(x.q, x.k, weights=x.weights, rate=x.rate)
+        found.attention(x.q, x.k, weights=x.weights, coefficients=x.coefficients)
 
 
 def test_values_that_depend_on_the_state_have_no_attention_matrix():
     loop = InnerLoop(Linear(), SquaredError())
     x = random_inputs(loop, 0)
     with pytest.raises(NotParallelError, match="an attention matrix needs the additive or"):
-        reduce(loop).attention(x.q, x.k, weights=x.weights, rate=x.rate)
+        reduce(loop).attention(x.q, x.k, weights=x.weights, coefficients=x.coefficients)
 
 
 def test_an_abstract_loop_reduces_and_does_not_run():
@@ -260,7 +260,7 @@ def derivative(found: Reduction, x) -> torch.Tensor:
     """`∂o[t] / ∂v[s]` of the loop run step by step, `[H, T, T]`, for one sequence and value."""
 
     def outputs(v):
-        o, _ = found.recurrent(x.q, x.k, v, weights=x.weights, rate=x.rate, momentum=x.momentum)
+        o, _ = found.recurrent(x.q, x.k, v, weights=x.weights, coefficients=x.coefficients)
         return o
 
     jacobian = torch.autograd.functional.jacobian(outputs, x.v)
@@ -274,13 +274,13 @@ def test_attention_is_the_derivative_of_outputs_by_values(loop):
     """`o = q̂ S_0 + A v̂` with the reduction's own v̂, minus the gradient for descent: here ±v."""
     found = reduce(loop)
     x = random_inputs(loop, 0, sizes={"B": 1, "T": 7, "H": 2, "D_v": 1})
-    scores = found.attention(x.q, x.k, weights=x.weights, rate=x.rate, momentum=x.momentum)
+    scores = found.attention(x.q, x.k, weights=x.weights, coefficients=x.coefficients)
     assert scores.shape == (1, 2, 7, 7)
     expected = derivative(found, x) * (-1 if loop.update.ascent else 1)
     assert torch.allclose(scores[0], expected, rtol=1e-11, atol=1e-14)
     above = torch.ones(7, 7).triu(loop.schedule.chunk)
     assert not (scores[0] * above).any()  # nothing is read from later chunks
-    wrong = found.attention(x.k, x.q, weights=x.weights, rate=x.rate, momentum=x.momentum)
+    wrong = found.attention(x.k, x.q, weights=x.weights, coefficients=x.coefficients)
     assert not torch.allclose(wrong[0], expected)
 
 
@@ -288,7 +288,7 @@ def test_attention_is_the_derivative_of_outputs_by_values(loop):
 def test_attention_at_the_edges(batch, tokens):
     loop = ATTENTION[1]
     x = random_inputs(loop, 0, sizes={"B": batch, "T": tokens, "H": 3})
-    found = reduce(loop).attention(x.q, x.k, weights=x.weights, rate=x.rate)
+    found = reduce(loop).attention(x.q, x.k, weights=x.weights, coefficients=x.coefficients)
     assert found.shape == (batch, 3, tokens, tokens)
 
 

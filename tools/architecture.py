@@ -56,6 +56,13 @@ FUNCTION_LINES = 60
 CHECKER_LINES = 650
 PUBLIC_NAMES = 20
 
+# Options of the library's updates, and its nets, losses and updates: what reads them, or asks
+# which of them something is, is written for them alone. The program says what a loop does.
+OPTIONS = {"rate", "momentum", "clip", "orthogonal", "weight_norm", "ascent", "trained"}
+KINDS = {"Net", "Loss", "Update", "GradientStep", "Linear", "Features", "AnyNet", "MLP", "SwiGLU"}
+KINDS |= {"GLU", "DepthwiseConv", "Frobenius", "SquaredError", "AbstractLoss"}
+ROOMS = ("loops", "program", "reference")  # the oracle written apart is for the library's loops
+
 UNSAFE_NAMES = {"eval", "exec", "compile", "__import__"}
 UNSAFE_MODULES = {"builtins", "ctypes", "importlib", "marshal", "pickle", "shelve"}
 
@@ -274,7 +281,25 @@ def machine_paths(root: Path) -> Iterator[str]:
                 yield f"{path}:{number}: names the machine path {found[0]}"
 
 
+def programs(root: Path) -> Iterator[str]:
+    """No read of an update's option, and no question after a kind of net, loss or update."""
+    for module in modules(root, PACKAGE):
+        if any(within(module.name, f"{PACKAGE}.{room}") for room in ROOMS):
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Attribute) and node.attr in OPTIONS:
+                yield module.at(node, f"reads the option `{node.attr}`; read the program")
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                "isinstance",
+                "type",
+            ):
+                for name in ast.walk(node):
+                    if getattr(name, "id", getattr(name, "attr", "")) in KINDS:
+                        yield module.at(node, "asks for a kind of loop; read the program")
+
+
 CHECKS = (
+    programs,
     layering,
     allowed_imports,
     public_surface,

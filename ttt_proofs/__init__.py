@@ -22,6 +22,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Evidence": "evidence.types",
     "InnerLoop": "loops",
+    "NotCoveredError": "symbolic.recurrence",
+    "NotParallelError": "parallel.forms",
     "Observation": "evidence.types",
     "Recurrence": "loops",
     "Reduction": "reduction",
@@ -39,6 +41,8 @@ _HOME = {
 __all__ = [
     "Evidence",
     "InnerLoop",
+    "NotCoveredError",
+    "NotParallelError",
     "Observation",
     "Recurrence",
     "Reduction",

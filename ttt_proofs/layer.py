@@ -9,18 +9,20 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import rms_norm, silu, softplus
 
 from .kernels.run import Sizes, kernel_form, obstacle
-from .loops import DepthwiseConv, InnerLoop
-from .loops.update import Rate
+from .loops import InnerLoop
 from .parallel import forms
-from .parallel.calls import roomy
+from .parallel.calls import nothing, roomy
 from .parallel.chunks import Outputs
-from .parallel.inputs import Number, Rates, check_state, wide
+from .parallel.inputs import DTYPES, Coefficients, check_state, wide
 from .parallel.streaming import Stream, feed
-from .reduction import NotParallelError, Reduction, reduce
-from .symbolic.torch_code import torch_loop
+from .program.coefficients import Coefficient
+from .program.expressions import KEY, UNIT, VALUE
+from .reduction import NotCoveredError, NotParallelError, Reduction, reduce
+from .symbolic.gains import summed_by
+from .symbolic.torch_loop import torch_loop
 
 Form = Literal["recurrent", "parallel", "kernel"]
 Mode = Literal["recurrent", "parallel", "kernel", "auto"]
@@ -32,26 +34,28 @@ class TTTLayer(nn.Module):
         q, k = normalised silu(x W_q), silu(x W_k)     v = silu(x W_v)     y = RMSNorm(o) W_o
 
     with o the reading of the inner loop, which starts anew for each sequence, from learned weights.
-    Numbers of the loop are learned, in (0, 1): a constant one is one number; per token they are
-    projected from the token, for each head (rates for each trained weight as well); per step, from
-    the chunk's first token. Rates are divided by the chunk's length, as the loss sums over tokens.
+    The loop's coefficients are learned, each within its range: one for the loop is one number; per
+    token they are projected from the token, for each head; per step, from the chunk's first token.
+    Those that scale the gradient (`summed_by`) are divided by the chunk's length, as the loss sums
+    over tokens.
 
-    loop: a concrete `InnerLoop` that the theorems cover. width: of x. heads: H. key_width,
+    loop: a concrete `InnerLoop`. width: of x. heads: H. key_width,
     value_width: K and V of a head, width / heads by default. hidden_width: of all hidden layers
     of the net, key_width by default. mode: "recurrent" takes one step after the other; "parallel"
     is the chunked form; "kernel" the Triton kernels, on CUDA or in the interpreter; "auto" the
     form that `mode_for` names, which always runs. The same parameters give the same outputs, to
     rounding, in every mode; LaCT with chunks of one token enlarges that more than 1e7 times
     (`Reduction.amplification`). `mode` may be assigned at any time. tile: tokens that the parallel
-    form treats at once.
+    form treats at once. A loop that the theorems do not cover runs as a recurrence.
     Parameters are float32; under `torch.autocast`, or with the layer in another dtype, tokens
     have that one and states float32. Norms are float32 at least, and so is all of the loop where
     tokens would be float16, whose range is too small for sums. A key of zeros stays zero.
-    Second derivatives are right in the recurrent and the parallel form; through the kernels they
-    raise `RuntimeError`.
+    Every parameter takes part in every call, with a gradient of zero where the outputs do not
+    depend on it. Second derivatives are right in the recurrent and the parallel form; through the
+    kernels they raise `RuntimeError`.
 
-    Raises `ValueError` or `TypeError` for sizes or modes that cannot be, `NotParallelError` for
-    mode "parallel" with a sequential loop, `NotCoveredError` as `reduce` does.
+    Raises `ValueError` or `TypeError` for sizes or modes that cannot be and for loops that are
+    abstract, `NotParallelError` for mode "parallel" with a loop that is sequential or not covered.
     Source: Section 3 and Appendix E of arXiv 2602.21204.
     """
 
@@ -78,39 +82,46 @@ class TTTLayer(nn.Module):
         )
         if not isinstance(loop, InnerLoop):
             raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
-        torch_loop(loop)  # it can run, and is covered, or these raise
-        reduced(loop)
+        # All that is symbolic is decided here, and not again when the layer runs.
+        self.code, self.uncovered = torch_loop(loop), uncovered(loop)
         if width % heads and not (key_width and value_width):
             raise ValueError(
                 f"`width` must be a multiple of `heads` unless key_width and "
                 f"value_width are given; got {width} and {heads}. Give them."
             )
         key, value = key_width or width // heads, value_width or width // heads
-        if isinstance(loop.net, DepthwiseConv) and key != value:
+        if loop.net.window and key != value:
             raise ValueError(
                 f"`key_width` must be value_width for a convolution; got {key} and "
                 f"{value}. Make them equal."
             )
         self.loop, self.width, self.heads, self.tile = loop, width, heads, tile
+        self.tokens = loop.net.tokens  # of an image
+        self.names = tuple(weight.name for weight in loop.net.weights)
         self.queries = nn.Linear(width, heads * key, bias=False)
         self.keys = nn.Linear(width, heads * key, bias=False)
         self.values = nn.Linear(width, heads * value, bias=False)
         self.norm = nn.RMSNorm(value)
         self.out = nn.Linear(heads * value, width, bias=False)
-        sizes = {"D_k": key, "D_v": value, "D_w": getattr(loop.net, "size", 0) ** 2}
+        sizes = {KEY.name: key, VALUE.name: value, UNIT.name: 1}
+        if loop.net.window:
+            sizes[loop.net.last.rows.name] = loop.net.window[0] ** 2
         self.weights = nn.ParameterDict()
         self.sizes: dict[str, int] = {}  # of the net's widths, by name
         for weight in loop.net.weights:
             rows, cols = (
                 sizes.get(side.name, hidden_width or key) for side in (weight.rows, weight.cols)
             )
-            self.weights[weight.name] = nn.Parameter(torch.randn(heads, rows, cols) * rows**-0.5)
+            first = nn.Parameter(torch.randn(heads, rows, cols) * rows**-0.5)
+            self.weights[free(self.weights, weight.name)] = first
             self.sizes |= {weight.rows.name: rows, weight.cols.name: cols}
-        kind, kinds = loop.update.rate, len(loop.fast_weights)
-        kinds = kinds if kind == "per_token" else 1
-        self.rates = Numbers(kind, width, heads, kinds) if kind else None
-        kind = loop.update.momentum
-        self.momenta = Numbers(kind, width, heads, 1) if kind else None
+        fast = loop.fast_weights[-1]
+        sides = self.sizes[fast.rows.name], self.sizes[fast.cols.name]
+        self.coefficients = nn.ModuleDict()
+        for name, each in loop.coefficients.items():
+            share = loop.schedule.summed if name in summed_by(loop) else 1
+            made = Numbers(each, width, heads, sides, share)
+            self.coefficients[free(self.coefficients, name)] = made
         self.mode = mode
 
     @property
@@ -130,19 +141,31 @@ class TTTLayer(nn.Module):
             raise ValueError(
                 f"`mode` must be one of {', '.join(get_args(Mode))}; got {mode!r}. Use 'auto'."
             )
+        if mode in ("parallel", "kernel") and self.uncovered:
+            raise NotParallelError(
+                f"a loop that the theorems cover is required for mode {mode!r}; "
+                f"{self.uncovered.removesuffix('.')}. Or use mode='auto'."
+            )
         if mode == "parallel":
-            self.reduction.must_be_parallel()
+            forms.parallel(self.code)
         if mode == "kernel" and (reason := obstacle(self.loop, self.sizes)):
             raise NotParallelError(
                 f"a kernel is required; this loop has none: {reason}. Use mode='auto'."
             )
         self._mode: Mode = mode
+        self._forms: dict[tuple[str, torch.dtype], Form] = {
+            (device, dtype): mode_for(self.loop, self.sizes, dtype, device)
+            if mode == "auto"
+            else mode
+            for device in ("cpu", "cuda")
+            for dtype in DTYPES
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """y `[B, T, width]` of whole sequences x `[B, T, width]`."""
-        q, k, v, rate, momentum = self.project(x, waiting=0)
+        q, k, v, coefficients = self.project(x, waiting=0)
         form = self.form(x.is_cuda, q.dtype)
-        o, _ = form(self.loop, q, k, v, self.initial(q.dtype), rate, momentum)
+        o, _ = form(self.code, q, k, v, self.initial(q.dtype), coefficients)
         return self.read(o, x)
 
     def feed(
@@ -162,31 +185,18 @@ class TTTLayer(nn.Module):
                 f"`state` must be what step or feed has returned; got "
                 f"{type(stream).__name__}. Pass None to begin."
             )
-        q, k, v, rate, momentum = self.project(x, stream.waiting)
+        q, k, v, coefficients = self.project(x, stream.waiting)
+        weights = self.initial(q.dtype)
         if stream.state is not None:
-            check_state(self.loop, stream.state, q, self.initial(q.dtype))
+            check_state(self.loop, stream.state, q, weights)
 
         def run(q: Tensor, k: Tensor, v: Tensor, **given) -> Outputs:
             form = self.form(x.is_cuda, q.dtype) if q.shape[1] > 1 else forms.recurrent
-            return form(
-                self.loop,
-                q,
-                k,
-                v,
-                *(given[name] for name in ("weights", "rate", "momentum", "initial_state")),
-            )
+            names = ("weights", "coefficients", "initial_state")
+            return form(self.code, q, k, v, *(given[name] for name in names))
 
         o, stream = feed(
-            self.loop,
-            run,
-            stream,
-            q,
-            k,
-            v,
-            weights=self.initial(q.dtype),
-            rate=rate,
-            momentum=momentum,
-            last=last,
+            self.code, run, stream, q, k, v, weights=weights, coefficients=coefficients, last=last
         )
         return self.read(o, x), stream
 
@@ -197,23 +207,21 @@ class TTTLayer(nn.Module):
 
     def form(self, cuda: bool, dtype: torch.dtype = torch.float32) -> Callable[..., Outputs]:
         """The form that the mode asks for, on that kind of device, for tokens of that dtype."""
-        mode = self.mode
-        if mode == "auto":
-            mode = mode_for(self.loop, self.sizes, dtype, "cuda" if cuda else "cpu")
+        mode = self._forms["cuda" if cuda else "cpu", dtype]
         if mode == "recurrent":
             return forms.recurrent
         if mode == "kernel":
             return partial(kernel_form, tile=self.tile)
-        return partial(forms.parallel(self.loop), tile=self.tile)
+        return partial(forms.parallel(self.code), tile=self.tile)
 
     def initial(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The weights that every sequence starts from, `[H, rows, cols]`."""
-        return {name: w.to(dtype) for name, w in self.weights.items()}
+        return {
+            name: w.to(dtype) for name, w in zip(self.names, self.weights.values(), strict=True)
+        }
 
-    def project(
-        self, x: Tensor, waiting: int
-    ) -> tuple[Tensor, Tensor, Tensor, Rates, Number | None]:
-        """q, k `[B, T, H, K]`, v `[B, T, H, V]` and the loop's numbers, of x.
+    def project(self, x: Tensor, waiting: int) -> tuple[Tensor, Tensor, Tensor, Coefficients]:
+        """q, k `[B, T, H, K]`, v `[B, T, H, V]` and the loop's coefficients, of x.
 
         waiting: how many tokens of an open chunk came before.
         """
@@ -223,7 +231,7 @@ class TTTLayer(nn.Module):
                 f"`x` must be [batch, time, {self.width}]; got {got}. "
                 "Project it to the layer's width."
             )
-        if (size := self.loop.net.tokens) and x.shape[1] % size:
+        if (size := self.tokens) and x.shape[1] % size:
             raise ValueError(
                 f"`x` must have whole images of {size} tokens; got {x.shape[1]} "
                 "tokens. Complete or drop the last image."
@@ -233,41 +241,45 @@ class TTTLayer(nn.Module):
             for each in (self.queries, self.keys, self.values)
         )
         q, k = (unit(y) for y in (q, k))
-        chunk = self.loop.schedule.chunk
-        rate: Rates = None
-        if self.rates is not None:
-            learned = self.rates(x, waiting, chunk) / chunk
-            rate = learned[..., 0] if learned.ndim else learned
-            if self.rates.kind == "per_token":
-                names = [w.name for w in self.loop.fast_weights]
-                rate = dict(zip(names, learned.unbind(-1), strict=True))
-        momentum = None
-        if self.momenta is not None:
-            learned = self.momenta(x, waiting, chunk)
-            momentum = learned[..., 0] if learned.ndim else learned
-        return q, k, v, rate, momentum
+        chunk, learned = self.code.schedule.chunk, self.coefficients.values()
+        coefficients = {
+            name: each(x, waiting, chunk)
+            for name, each in zip(self.code.coefficients, learned, strict=True)
+        }
+        return q, k, v, coefficients
 
     def read(self, o: Tensor, x: Tensor) -> Tensor:
         """y of the loop's outputs `[B, T, H, V]`."""
-        dtype, weight = wide(o.dtype), self.norm.weight
+        dtype, weight, zero = wide(o.dtype), self.norm.weight, nothing(*self.parameters())
+        weight = weight if zero is None else weight + zero.to(weight.dtype)
         normed = rms_norm(o.to(dtype), weight.shape, weight.to(dtype), self.norm.eps).to(x.dtype)
         return self.out(normed.flatten(-2)).to(x.dtype)
 
     def extra_repr(self) -> str:
         """What was chosen."""
-        return f"{self.loop}, heads={self.heads}, mode={self.mode!r}, {self.reduction.parallel}"
+        runs = f"not covered, so recurrent: {self.uncovered}" if self.uncovered else None
+        runs = runs or self.code.plan.word
+        return f"{self.loop}, heads={self.heads}, mode={self.mode!r}, {runs}"
 
 
 def mode_for(loop: InnerLoop, sizes: Sizes, dtype: torch.dtype, device: str) -> Form:
     """The form that runs a loop best, of those that can: what mode "auto" is.
 
     The kernels on CUDA where the loop has one for its widths and dtype, else the parallel form
-    where the loop has one, else the recurrence. sizes: of the net's widths, by name. device: a
-    device type, such as "cuda"; no such device is needed to ask. Raises as `reduce` does.
+    where the loop has one, else the recurrence, which also runs what the theorems do not cover.
+    sizes: of the net's widths, by name. device: a device type, such as "cuda"; no such device is
+    needed to ask.
     """
-    if device == "cuda" and obstacle(loop, sizes, dtype) is None:
-        return "kernel"
-    return "recurrent" if reduced(loop).parallel == "sequential" else "parallel"
+    if uncovered(loop) or torch_loop(loop).way is None:
+        return "recurrent"
+    return "kernel" if device == "cuda" and obstacle(loop, sizes, dtype) is None else "parallel"
+
+
+def free(taken: nn.Module, name: str) -> str:
+    """The name, or the name and underscores where the module has such an attribute itself."""
+    while hasattr(type(taken), name):
+        name += "_"
+    return name
 
 
 def unit(x: Tensor) -> Tensor:
@@ -300,6 +312,16 @@ def reduced(loop: InnerLoop) -> Reduction:
     return reduce(loop)
 
 
+@cache
+def uncovered(loop: InnerLoop) -> str | None:
+    """Why the theorems do not cover the loop; None where they do."""
+    try:
+        reduced(loop)
+    except NotCoveredError as error:
+        return str(error)
+    return None
+
+
 def check_sizes(**sizes: int | None) -> None:
     """Raise `ValueError` unless each is a positive integer, or left out."""
     for name, size in sizes.items():
@@ -308,27 +330,44 @@ def check_sizes(**sizes: int | None) -> None:
 
 
 class Numbers(nn.Module):
-    """A rate or momentum of a loop, learned: numbers in (0, 1), ½ at first or near it.
+    """A coefficient of a loop, learned, within its range; the middle of a range at first or near.
 
-    kind: "constant", one number; "per_step" or "per_token", projected from tokens: `each` of them
-    for every head.
+    One number for the loop, or one for each head and each row, column or entry that it tells
+    apart; of steps and tokens, projected from tokens. sides: rows and columns of the weight. share:
+    what it is divided by.
     """
 
-    def __init__(self, kind: Rate, width: int, heads: int, each: int) -> None:
+    def __init__(
+        self, of: Coefficient, width: int, heads: int, sides: tuple[int, int], share: int
+    ) -> None:
         super().__init__()
-        self.kind, self.shape = kind, (heads, each)
-        if kind == "constant":
-            self.number = nn.Parameter(torch.zeros(()))
+        self.every, self.share, self.range = of.every, share, of.range
+        own = {"row": sides[:1], "column": sides[1:], "entry": sides}.get(of.shape, ())
+        self.shape = (heads, *own)
+        if of.every == "loop":
+            self.number = nn.Parameter(torch.zeros(self.shape if own else ()))
         else:
-            self.projection = nn.Linear(width, heads * each)
+            self.projection = nn.Linear(width, torch.Size(self.shape).numel())
 
     def forward(self, x: Tensor, waiting: int, chunk: int) -> Tensor:
         """Of tokens x `[B, T, width]`, `waiting` of the first one's chunk having come before.
 
-        A number, `[B, T, H, each]` per token, `[B, N, H, each]` for the N chunks that begin here.
+        A number, or `[H, *]`, for the loop; `[B, T, H, *]` per token; `[B, N, H, *]` for the N
+        chunks that begin here.
         """
-        if self.kind == "constant":
-            return torch.sigmoid(self.number)
-        x = x[:, -waiting % chunk :: chunk] if self.kind == "per_step" else x
+        if self.every == "loop":
+            return self.within(self.number)
+        x = x[:, -waiting % chunk :: chunk] if self.every == "step" else x
         found = roomily(self.projection, x).unflatten(-1, self.shape)
-        return torch.sigmoid(found.to(wide(found.dtype)))
+        return self.within(found.to(wide(found.dtype)))
+
+    def within(self, x: Tensor) -> Tensor:
+        """Any numbers as numbers of the range, over the share."""
+        low, high = self.range
+        if low is not None and high is not None:
+            x = low + (high - low) * torch.sigmoid(x)
+        elif low is not None:
+            x = low + softplus(x)
+        elif high is not None:
+            x = high - softplus(x)
+        return x / self.share

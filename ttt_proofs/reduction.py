@@ -15,9 +15,10 @@ from torch import Tensor
 from .checker.definitions import ONE, sum_over
 from .checker.proof import Theorem
 from .checker.terms import Mul, Term
-from .loops import GradientStep, InnerLoop, Recurrence, Schedule
+from .loops import InnerLoop, Recurrence, Schedule
 from .parallel import forms
 from .parallel.chunks import Outputs
+from .parallel.forms import NotParallelError as NotParallelError
 from .parallel.inputs import Coefficients, Weights, check_inputs
 from .parallel.maps import Along, fold
 from .parallel.rounding import amplification
@@ -42,8 +43,8 @@ class Reduction:
     `query`, `key`, `value`, `coefficient`, `state0` are checker terms (`str(...)` of a
     reduction, `.latex()` and notebooks show them). Where an operator, an output gate or a causal
     reading comes in, these show the whole form. `static` says whether the kernel φ is the
-    same at all times. `gates` is the transition matrix of (accumulator, state), or of the
-    state alone; `parallel` is the parallel class and `reason` says why it is that.
+    same at all times. `gates` is the transition matrix of the buffers and the state; `parallel` is
+    the parallel class and `reason` says why it is that.
     `theorem` is what all this rests on; `gradients` are the theorems about each weight's
     gradient, which the recurrence uses. A pickle holds the loop: when it is loaded, all of this
     is derived and proved anew. Source: Section 5 of arXiv 2602.21204.
@@ -95,7 +96,7 @@ class Reduction:
 
     @cached_property
     def gates(self) -> sp.ImmutableMatrix:
-        """The 1×1 or 2×2 SymPy matrix that takes (accumulator, state) one step on, without G."""
+        """The SymPy matrix that takes the buffers and the state one step on, without G."""
         return sp.ImmutableMatrix(transition(self.loop.rule))
 
     def __reduce__(self) -> tuple[Callable[[InnerLoop], Reduction], tuple[InnerLoop]]:
@@ -379,14 +380,12 @@ def reduce(loop: InnerLoop | Recurrence) -> Reduction | RecurrentReduction:
 
 
 def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:
-    """The gradient of each trained weight; of the update, only rates of tokens enter it."""
-    rate, place = ("per_token", "inside") if loop.update.rate == "per_token" else (None, "outside")
-    update = GradientStep(rate=rate, place=place, trained=loop.update.trained)
+    """The gradient of each fast weight; of the update, only the loss weights enter it."""
     return theorems_of(
         InnerLoop(
             loop.net,
             loop.loss,
-            update,
+            loop.update.bare,
             Schedule(chunk=loop.net.tokens or 1, negate_values=loop.schedule.negate_values),
         )
     )

@@ -3,16 +3,19 @@
 import math
 import random
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.evidence.updates import MUON, UPDATES, loop_of
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.conditioning import draw_steady, moved, relative_error
 from ttt_proofs.evidence.sampling import random_inputs, random_loop
 from ttt_proofs.evidence.tolerances import SMALLEST_SCALE
 from ttt_proofs.loops import (
     MLP,
+    Coefficient,
     DepthwiseConv,
     Frobenius,
     GradientStep,
@@ -23,9 +26,10 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 from ttt_proofs.parallel import forms
+from ttt_proofs.parallel.forms import NotParallelError
 from ttt_proofs.reduction import reduce
 from ttt_proofs.reference import run_loop
-from ttt_proofs.symbolic.torch_code import compiled, torch_loop
+from ttt_proofs.symbolic.torch_loop import compiled, torch_loop
 
 
 def same(result, given):
@@ -307,6 +311,27 @@ def test_the_tolerance_needs_no_help_from_norms_or_muon(seed):
     assert seen.agrees and 0 < seen.max_relative_error <= 1e-12 == seen.tolerance
 
 
+@pytest.mark.parametrize("loss", [Frobenius(), SquaredError()], ids=str)
+@pytest.mark.parametrize("name", list(UPDATES | MUON))
+def test_reductions_of_updates_of_ones_own_agree(name, loss):
+    loop = loop_of((UPDATES | MUON)[name], loss)
+    seen = autograd_witness(reduce(loop), seed=0, trials=2)
+    assert seen.agrees and seen.tolerance == 1e-12
+    names = {what.split(": ")[1] for what in seen.what}
+    numbers = [n for n, kind in loop.coefficients.items() if kind != Coefficient()]
+    assert names >= {f"gradient in coefficient {n}" for n in numbers}
+    apart = any(kind.shape != "scalar" for kind in loop.coefficients.values())
+    parallel = loss == Frobenius() or not (apart or name in MUON)
+    assert any("parallel_form" in what for what in seen.what) is parallel
+
+
+def test_a_reduction_of_another_update_disagrees():
+    loop, other = loop_of(UPDATES["decay"]), loop_of(UPDATES["forgetting"])
+    found = reduce(other)
+    forms = {form: getattr(found, form) for form in ("parallel", *BOTH_FORMS)}
+    assert not autograd_witness(SimpleNamespace(loop=loop, **forms), seed=0, trials=1).agrees
+
+
 def test_inputs_are_redrawn_where_rounding_would_hide_faults():
     """The reference, not the form under test, decides; a loop without norms keeps its draw."""
     calls = []
@@ -363,7 +388,7 @@ def test_muon_in_bfloat16_on_the_other_side_of_a_square_is_caught(monkeypatch):
     source = torch_loop(HALF).source
     fault = source.replace("G.shape[-2] >= G.shape[-1]", "G.shape[-2] > G.shape[-1]")
     assert fault != source
-    other = compiled(fault)
+    other = compiled(HALF, fault)
     monkeypatch.setattr(forms, "torch_loop", lambda _: other)
     for seed in range(4):
         seen = autograd_witness(reduce(HALF), seed=seed, trials=2)
@@ -428,6 +453,26 @@ def test_what_the_reduction_raises_is_passed_on():
 
     with pytest.raises(ValueError, match="no"):
         autograd_witness(Fake(LOOPS["deep"], before={"parallel_form": refuse}), seed=0)
+
+
+def test_a_form_may_refuse_a_loop_and_no_draw():
+    calls = []
+
+    def refuse(given):
+        calls.append(1)
+        if len(calls) > once:
+            raise NotParallelError("there is none")
+        return given
+
+    once = 0
+    seen = autograd_witness(Fake(LOOPS["linear"], before={"parallel_form": refuse}), seed=0)
+    assert seen.agrees and not any("parallel_form" in what for what in seen.what)
+    assert len(calls) == 1
+    once = 1
+    for form in BOTH_FORMS:
+        calls.clear()
+        with pytest.raises(NotParallelError):
+            autograd_witness(Fake(LOOPS["linear"], before={form: refuse}), seed=0)
 
 
 @pytest.mark.parametrize("trials", [0, -1, 1.0, True])

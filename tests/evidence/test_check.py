@@ -14,6 +14,7 @@ from torch import nn
 from ttt_proofs import check, reduce
 from ttt_proofs.loops import (
     MLP,
+    AbstractLoss,
     DepthwiseConv,
     Features,
     Frobenius,
@@ -25,7 +26,7 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 from ttt_proofs.parallel import forms
-from ttt_proofs.symbolic.torch_code import compiled, torch_loop
+from ttt_proofs.symbolic.torch_loop import compiled, torch_loop
 
 LINEAR = InnerLoop(Linear(), Frobenius())
 DELTA = InnerLoop(Linear(), SquaredError(), GradientStep("per_step"))
@@ -260,7 +261,8 @@ def test_what_is_no_candidate_is_one_sentence(candidate, told):
     [
         InnerLoop(Features(), Frobenius()),
         InnerLoop(MLP(2, "act"), Frobenius()),
-        InnerLoop(MLP(2, bias=True), Frobenius()),
+        InnerLoop(Linear(), AbstractLoss()),
+        InnerLoop(Linear(), Frobenius(), GradientStep(clip="own")),
     ],
     ids=str,
 )
@@ -538,7 +540,7 @@ def test_muon_on_the_other_side_of_a_square_is_another_result_in_bfloat16(monkey
     fault = source.replace("G.shape[-2] >= G.shape[-1]", "G.shape[-2] > G.shape[-1]")
     assert fault != source
     assert check(reduce(loop).recurrent, loop)
-    other = compiled(fault)
+    other = compiled(loop, fault)
     monkeypatch.setattr(forms, "torch_loop", lambda _: other)
     for seed in range(4):
         seen = check(partial(run_as, loop), loop, seed=seed, trials=2)

@@ -5,7 +5,7 @@ import torch
 
 from tests.evidence.updates import MUON, UPDATES, loop_of
 from ttt_proofs.evidence.sampling import random_inputs
-from ttt_proofs.evidence.scaling import Gains, gains, is_smooth, scale
+from ttt_proofs.evidence.scaling import is_smooth, scale
 from ttt_proofs.loops import (
     GLU,
     Coefficient,
@@ -18,6 +18,7 @@ from ttt_proofs.loops import (
     column_norm,
 )
 from ttt_proofs.reference import run_loop
+from ttt_proofs.symbolic.gains import Gains, gains
 
 EVERY = UPDATES | MUON
 WANTED = {

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from derivations import momentum, momentum_rates_agree, sum_order, unrolled
+from tests.evidence.updates import MUON, UPDATES, loop_of
 from ttt_proofs.checker.definitions import Define
 from ttt_proofs.checker.proof import Proof
 from ttt_proofs.checker.terms import Add, Mul, Num, rebuild
@@ -151,6 +152,22 @@ def test_every_option_agrees_with_autograd(name):
     for part in parts:
         seen = statement_witness(part, loop, seed=1)
         assert seen.agrees and seen.tolerance == 1e-12, (part.label, seen)
+
+
+@pytest.mark.parametrize("loss", [Frobenius(), SquaredError()], ids=str)
+@pytest.mark.parametrize("name", list(UPDATES | MUON))
+def test_updates_of_ones_own_agree_with_autograd(name, loss):
+    loop = loop_of((UPDATES | MUON)[name], loss)
+    for part in (attention_part(loop), gradient_part(loop, loop.net.last)):
+        seen = statement_witness(part, loop, seed=1)
+        assert seen.agrees and seen.tolerance == 1e-12, (part.label, seen)
+
+
+@pytest.mark.parametrize(("name", "other"), [("decay", "forgetting"), ("forgetting", "decay")])
+def test_another_update_of_the_same_coefficients_disagrees(name, other):
+    loop, rival = loop_of(UPDATES[name]), loop_of(UPDATES[other])
+    assert loop.coefficients == rival.coefficients
+    assert not statement_witness(attention_part(loop), rival, seed=1).agrees
 
 
 def shifted(values, name):

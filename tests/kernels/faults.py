@@ -22,6 +22,7 @@ FILES = (
     "gated_backward",
     "gated_numbers",
     "launches",
+    "limits",
     "scan",
     "additive",
     "momentum",

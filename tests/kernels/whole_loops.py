@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from tests.kernels.oracles import DEVICE, poisoned
+from tests.parallel.ways import cut
 from ttt_proofs.evidence.autograd import measured
 from ttt_proofs.evidence.conditioning import draw_steady, relative_errors
 from ttt_proofs.evidence.sampling import Inputs
@@ -28,12 +29,12 @@ def inputs_of(case: InnerLoop, seed: int = 0, **changes: int) -> Inputs:
     ends = partial(measured, partial(run_loop, case), 0)
     inputs = draw_steady(case, seed, ends, sizes=sizes(case, **changes)).inputs
 
-    def made(x: Any) -> Any:
-        if isinstance(x, Mapping):
-            return {name: made(y) for name, y in x.items()}
-        return torch.as_tensor(x, dtype=torch.float64, device=DEVICE) if x is not None else None
-
-    return Inputs(**{name: made(x) for name, x in vars(inputs).items()})
+    numbers = {
+        name: torch.as_tensor(x, dtype=torch.float64, device=DEVICE)
+        for name, x in inputs.coefficients.items()
+    }
+    weights = {name: x.to(DEVICE) for name, x in inputs.weights.items()}
+    return Inputs(*(x.to(DEVICE) for x in (inputs.q, inputs.k, inputs.v)), weights, numbers)
 
 
 def ends_joined(run: Callable) -> Callable:
@@ -49,8 +50,8 @@ def ends_joined(run: Callable) -> Callable:
 def called(form: Callable, case: InnerLoop) -> Callable:
     """A form of the loop, called as `run_loop` is."""
 
-    def run(q: Any, k: Any, v: Any, *, weights: Any, rate: Any, momentum: Any) -> Any:
-        return form(case, q, k, v, weights, rate, momentum)
+    def run(q: Any, k: Any, v: Any, *, weights: Any, coefficients: Any) -> Any:
+        return form(case, q, k, v, weights, coefficients)
 
     return run
 
@@ -58,25 +59,11 @@ def called(form: Callable, case: InnerLoop) -> Callable:
 def halves(form: Callable, case: InnerLoop, at: int) -> Callable:
     """The same, the tokens from `at` on continuing from the state that those before leave."""
 
-    def run(q: Any, k: Any, v: Any, *, weights: Any, rate: Any, momentum: Any) -> Any:
-        def cut(x: Any, of: slice) -> Any:
-            if isinstance(x, Mapping):
-                return {name: cut(y, of) for name, y in x.items()}
-            if not isinstance(x, torch.Tensor) or x.ndim == 0:
-                return x
-            each = 1 if x.shape[1] == q.shape[1] else case.schedule.chunk  # tokens, or steps
-            return x[:, slice(*(n and n // each for n in (of.start, of.stop)))]
-
+    def run(q: Any, k: Any, v: Any, *, weights: Any, coefficients: Any) -> Any:
         made, state = [], None
-        for of in (slice(None, at), slice(at, None)):
-            o, state = form(
-                case,
-                *(cut(x, of) for x in (q, k, v)),
-                weights,
-                cut(rate, of),
-                cut(momentum, of),
-                state,
-            )
+        for start, stop in ((0, at), (at, q.shape[1])):
+            part = cut(case, Inputs(q, k, v, weights, coefficients), start, stop)
+            o, state = form(case, *vars(part).values(), state)
             made.append(o)
         return torch.cat(made, dim=1), state
 

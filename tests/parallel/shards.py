@@ -16,7 +16,9 @@ from functools import cache
 import torch
 import torch.distributed as dist
 
+from tests.parallel import test_rules as rules
 from tests.parallel.test_options import CAUSAL, EXCLUSIVE, LAST, MUON, STEP, TWICE
+from tests.parallel.ways import cut, leaves
 from ttt_proofs import reduce, reduction
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
@@ -38,32 +40,8 @@ LOOPS = [
     InnerLoop(Linear(), SquaredError(), STEP, CAUSAL),
     InnerLoop(GLU(), SquaredError(), replace(LAST, momentum=None), TWICE),
     InnerLoop(Linear(), Frobenius(), replace(MUON, orthogonal="muon"), Schedule(2)),
+    rules.loop(rules.titans, Schedule(2), alpha="row"),
 ]
-
-
-def shard(loop: InnerLoop, x: Inputs, start: int, stop: int) -> Inputs:
-    """Some tokens of a sequence, with the numbers of their chunks."""
-    chunk = loop.schedule.chunk
-    ranges = {"per_token": slice(start, stop), "per_step": slice(start // chunk, -(-stop // chunk))}
-
-    def cut(y, kind):
-        if isinstance(y, dict):
-            return {name: z[:, start:stop] for name, z in y.items()}
-        return y[:, ranges[kind]] if isinstance(y, torch.Tensor) else y
-
-    return Inputs(
-        *(y[:, start:stop] for y in (x.q, x.k, x.v)),
-        x.weights,
-        cut(x.rate, loop.update.rate),
-        cut(x.momentum, loop.update.momentum),
-    )
-
-
-def leaves(x: Inputs) -> list[torch.Tensor]:
-    """The tensors that gradients are asked of: the whole sequence's, then the weights."""
-    numbers = [*x.rate.values()] if isinstance(x.rate, dict) else [x.rate]
-    found = [x.q, x.k, x.v, *numbers, x.momentum, *x.weights.values()]
-    return [y.requires_grad_() for y in found if isinstance(y, torch.Tensor)]
 
 
 def difference(loop: InnerLoop, group, seed: int) -> float:
@@ -87,7 +65,7 @@ def difference(loop: InnerLoop, group, seed: int) -> float:
     again = random_inputs(loop, seed, sizes=sizes)
     asked = leaves(again)
     start, stop = bounds[rank], bounds[rank + 1]
-    mine = shard(loop, again, start, stop)
+    mine = cut(loop, again, start, stop)
     found, state = reduced.sharded(**vars(mine), tile=4, group=group)
     total = (found * slope[:, start:stop]).sum() + (state[last] * (rank == ranks - 1) * end).sum()
     slopes = torch.autograd.grad(total, asked, allow_unused=True)
@@ -148,16 +126,22 @@ reduced = cache(reduce)
 def departures(x: dict) -> dict[str, tuple[str, InnerLoop, dict]]:
     """What one rank may have that others have not: what it is told, and its loop and inputs."""
     state = reduced(SAME).recurrent(**x)[1]
-    other = replace(state, accumulators=nudged(state.accumulators, "W1"))
-    cut = {n: y[:, :5] for n, y in x.items() if n in "qkv"}
+    other = replace(state, buffers={"M": nudged(state.buffers["M"], "W1")})
+    odd = {n: y[:, :5] for n, y in x.items() if n in "qkv"}
     fewer = {n: y[:1] for n, y in x.items() if n in "qkv"}
     short = {n: y.float() for n, y in x.items() if n in "qkv"}
     short["weights"] = {n: w.float() for n, w in x["weights"].items()}
-    update, schedule = SAME.update, SAME.schedule
+    update, schedule, given = SAME.update, SAME.schedule, x["coefficients"]
     no_weight = {n: w for n, w in x["weights"].items() if n != "W2"}
     changes = {
-        "a rate": ("the same rate; got", {"rate": x["rate"] + 1e-9}),
-        "a momentum": ("the same momentum; got", {"momentum": torch.tensor(0.25)}),
+        "a rate": (
+            "coefficients['eta']; got",
+            {"coefficients": given | {"eta": given["eta"] + 1e-9}},
+        ),
+        "a momentum": (
+            "coefficients['alpha']; got",
+            {"coefficients": given | {"alpha": torch.tensor(0.25)}},
+        ),
         "a last weight": ("weights['W1']; got", {"weights": nudged(x["weights"], "W1")}),
         "a first weight": ("weights['W0']; got", {"weights": nudged(x["weights"], "W0")}),
         "swapped weights": (
@@ -165,7 +149,7 @@ def departures(x: dict) -> dict[str, tuple[str, InnerLoop, dict]]:
             {"weights": x["weights"] | {"W0": x["weights"]["W2"], "W2": x["weights"]["W0"]}},
         ),
         "a first state": ("the same initial_state", {"initial_state": state}),
-        "other tokens of a chunk": ("each rank but the last must have whole chunks of 2", cut),
+        "other tokens of a chunk": ("each rank but the last must have whole chunks of 2", odd),
         "a batch": ("the same batch; got", fewer),
         "a dtype": ("the same dtype; got", short),
         "a tile": ("the same tile; got", {"tile": 5}),
@@ -187,7 +171,7 @@ def departures(x: dict) -> dict[str, tuple[str, InnerLoop, dict]]:
     found["a sequential loop"] = ("refused its own", norm, x)
     with_state = x | {"initial_state": state}
     found["another first state"] = (
-        "initial_state.accumulators['W1']",
+        "initial_state.buffers['M']['W1']",
         SAME,
         with_state | {"initial_state": other},
     )
@@ -219,12 +203,10 @@ def repeated(x: Inputs, times: int) -> Inputs:
     """The same tokens again and again, with their numbers."""
 
     def again(y):
-        if isinstance(y, dict):
-            return {name: again(z) for name, z in y.items()}
         return torch.cat([y] * times, dim=1) if isinstance(y, torch.Tensor) and y.ndim else y
 
-    cut = (again(y) for y in (x.q, x.k, x.v))
-    return Inputs(*cut, x.weights, again(x.rate), again(x.momentum))
+    numbers = {name: again(y) for name, y in x.coefficients.items()}
+    return Inputs(*(again(y) for y in (x.q, x.k, x.v)), x.weights, numbers)
 
 
 def second(run, last: str, x: Inputs, n: int) -> torch.Tensor:

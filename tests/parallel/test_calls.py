@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.parallel.test_options import CAUSAL, EXCLUSIVE, LAST, LOOPS, MUON, STEP, TWICE, VITTT
+from tests.parallel.ways import entries, leaves
 from ttt_proofs import reduce
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
@@ -40,19 +41,12 @@ def ways(loop: InnerLoop) -> dict:
     return found
 
 
-def leaves(x: Inputs) -> list[torch.Tensor]:
-    """Every tensor of the inputs, with a gradient to come."""
-    numbers = [*x.rate.values()] if isinstance(x.rate, dict) else [x.rate]
-    found = [x.q, x.k, x.v, *x.weights.values(), *numbers, x.momentum]
-    return [y.requires_grad_() for y in found if isinstance(y, torch.Tensor)]
-
-
 def second(run, x: Inputs, n: int) -> torch.Tensor:
     """A second derivative of outputs and state, in a tensor that has another path as well."""
     asked = leaves(x)[n]
     o, state = run(**vars(x))
     total = o.square().sum() + asked.pow(4).sum()
-    total = total + sum(s.pow(3).sum() for s in (*state.values(), *state.accumulators.values()))
+    total = total + sum(s.pow(3).sum() for s in entries(state))
     (slope,) = torch.autograd.grad(total, asked, create_graph=True)
     weights = torch.linspace(-1, 1, slope.numel(), dtype=slope.dtype).view_as(slope)
     return torch.autograd.grad((slope * weights).sum(), asked)[0]
@@ -85,7 +79,7 @@ def test_of_nothing_every_gradient_is_zero(loop, batch, count):
                 _, state = run(**vars(random_inputs(loop, 0, sizes=sizes | {"T": 6})))
                 state = state.map(lambda y: y.detach().requires_grad_())
                 given = given | {"initial_state": state}
-                asked += state.accumulators.values()
+                asked += entries(state)[len(state) :]  # the buffers
             o, final = run(**given)
             assert o.numel() == 0
             slopes = torch.autograd.grad(o.sum(), asked, allow_unused=True, retain_graph=True)
@@ -101,10 +95,8 @@ def test_of_nothing_an_attention_matrix_has_zeros():
     for sizes in ({"B": 0, "T": 6}, {"B": 2, "T": 0}):
         x = random_inputs(loop, 0, sizes=sizes | {"H": 2})
         leaves(x)
-        found = reduce(loop).attention(
-            x.q, x.k, weights=x.weights, rate=x.rate, momentum=x.momentum
-        )
-        asked = [x.q, x.k, *x.weights.values(), *x.rate.values(), x.momentum]
+        found = reduce(loop).attention(x.q, x.k, weights=x.weights, coefficients=x.coefficients)
+        asked = [x.q, x.k, *x.weights.values(), *x.coefficients.values()]
         slopes = torch.autograd.grad(found.sum(), asked, allow_unused=True)
         assert all(z is not None and not z.any() for z in slopes)
 
@@ -114,10 +106,10 @@ def cast(x: Inputs, dtype: torch.dtype) -> Inputs:
 
     def to(y):
         if isinstance(y, dict):
-            return {name: z.to(dtype) for name, z in y.items()}
+            return {name: to(z) for name, z in y.items()}
         return y.to(dtype) if isinstance(y, torch.Tensor) else y
 
-    return Inputs(*map(to, (x.q, x.k, x.v, x.weights, x.rate, x.momentum)))
+    return Inputs(*map(to, (x.q, x.k, x.v, x.weights, x.coefficients)))
 
 
 @pytest.mark.parametrize("loop", SOME, ids=str)
@@ -131,7 +123,7 @@ def test_autocast_changes_nothing(loop, short):
             asked = leaves(x)
             with torch.autocast("cpu", short, enabled=on):
                 o, state = run(**vars(x))
-            every = [o, *state.values(), *state.accumulators.values()]
+            every = [o, *entries(state)]
             assert {y.dtype for y in every} == {torch.float32}
             found.append([*every, *torch.autograd.grad(o.sum(), asked, allow_unused=True)])
         for one, other in zip(*found, strict=True):
@@ -141,7 +133,7 @@ def test_autocast_changes_nothing(loop, short):
 def test_autocast_changes_no_attention_matrix():
     loop = SOME[1]
     x = cast(random_inputs(loop, 0, sizes={"B": 1, "T": 7, "H": 2}), torch.float32)
-    given = {"weights": x.weights, "rate": x.rate, "momentum": x.momentum}
+    given = {"weights": x.weights, "coefficients": x.coefficients}
     expected = reduce(loop).attention(x.q, x.k, **given)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(reduce(loop).attention(x.q, x.k, **given), expected)
@@ -164,14 +156,13 @@ def test_float16_has_room_for_sums(loop):
     """Sums of tokens beyond the largest float16, read by small queries, are as in float32."""
     x = random_inputs(loop, 0, sizes={"B": 1, "T": 40, "H": 2, "D_k": 4, "D_v": 4})
     keep = loop.loss == Frobenius()
-    numbers = x.rate if isinstance(x.rate, dict) else {"": x.rate}
-    ones = {name: y * 0 + 1 if keep else y for name, y in numbers.items()}
+    ones = {n: y * 0 + 1 if n.startswith("eta") and keep else y for n, y in x.coefficients.items()}
     x = replace(
         x,
         q=x.q.abs() * 1e-2,
         k=x.k.abs() + 0.5 * keep,
         v=(x.v.abs() + 0.5) * 3e4,
-        rate=ones if isinstance(x.rate, dict) else ones[""],
+        coefficients=ones,
     )
     x = cast(x, torch.float16)
     for name, run in ways(loop).items():

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from tests.parallel.ways import CHUNKED
+from tests.parallel.ways import CHUNKED, changed, tensors
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
     MLP,
@@ -18,14 +18,15 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.parallel import forms, gates
+from ttt_proofs.parallel import forms
 from ttt_proofs.parallel.chunks import chunks
 from ttt_proofs.parallel.forms import attention, recurrent
-from ttt_proofs.parallel.gates import coefficients
+from ttt_proofs.parallel.gates import weighing
 from ttt_proofs.parallel.maps import fold, scan, total
 from ttt_proofs.parallel.maps import scanned as by_scan
 from ttt_proofs.parallel.tiles import numbers
 from ttt_proofs.reference import run_loop
+from ttt_proofs.symbolic.torch_loop import torch_loop
 
 STEPS = [
     GradientStep(rate, place, momentum, ascent, "last")
@@ -59,8 +60,8 @@ def short(loop: InnerLoop) -> str:
 def run(form, loop: InnerLoop, x: Inputs):
     """A form, or the reference, on some inputs."""
     if form is run_loop:
-        return run_loop(loop, x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum)
-    return form(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+        return run_loop(loop, x.q, x.k, x.v, weights=x.weights, coefficients=x.coefficients)
+    return form(loop, x.q, x.k, x.v, x.weights, x.coefficients)
 
 
 def same(one, other) -> bool:
@@ -151,10 +152,9 @@ def test_zeros_and_ones_among_rates_and_momenta(rate, momentum, loss, read):
             continue
         loop = InnerLoop(Linear(), loss, update, Schedule(2, read))
         x = sized(loop, 1, B=2, T=7, H=2, D_k=2, D_v=2)
-        x = replace(
-            x,
-            rate=number(update.rate, x.rate, rate),
-            momentum=number(update.momentum, x.momentum, momentum),
+        kinds = {"eta": (update.rate, rate), "alpha": (update.momentum, momentum)}
+        x = changed(
+            x, **{n: number(kinds[n][0], y, kinds[n][1]) for n, y in x.coefficients.items()}
         )
         expected = run(run_loop, loop, x)
         assert torch.isfinite(expected[0]).all()
@@ -165,7 +165,7 @@ def test_zeros_and_ones_among_rates_and_momenta(rate, momentum, loss, read):
 def test_a_rate_of_zero_reads_the_start():
     loop = InnerLoop(Linear(), Frobenius(), STEPS[0])
     x = sized(loop, 0, T=5)
-    x = replace(x, rate=torch.zeros_like(x.rate))
+    x = changed(x, eta=torch.zeros_like)
     for form in (recurrent, *CHUNKED):
         outputs, final = run(form, loop, x)
         assert torch.allclose(outputs, torch.einsum("bthk,hkv->bthv", x.q, x.weights["W"]))
@@ -173,10 +173,10 @@ def test_a_rate_of_zero_reads_the_start():
 
 
 CHANGES = {
-    "rate": lambda x: replace(x, rate=x.rate * 1.001),
-    "momentum": lambda x: replace(x, momentum=x.momentum * 0.999),
-    "rates in another order": lambda x: replace(x, rate=x.rate.flip(1)),
-    "momenta in another order": lambda x: replace(x, momentum=x.momentum.flip(1)),
+    "rate": lambda x: changed(x, eta=lambda y: y * 1.001),
+    "momentum": lambda x: changed(x, alpha=lambda y: y * 0.999),
+    "rates in another order": lambda x: changed(x, eta=lambda y: y.flip(1)),
+    "momenta in another order": lambda x: changed(x, alpha=lambda y: y.flip(1)),
     "values in another order": lambda x: replace(x, v=x.v.flip(1)),
     "keys for queries": lambda x: replace(x, q=x.k),
     "queries for keys": lambda x: replace(x, k=x.q),
@@ -210,7 +210,7 @@ def test_another_loop_is_told_apart(form, other):
     x = sized(loop, 2, B=2, T=6, H=2, D_k=2, D_v=2)
     stranger = replace(loop, **other)
     if stranger.schedule.chunk == 3:
-        x = replace(x, rate=x.rate[:, :2], momentum=x.momentum[:, :2])
+        x = changed(x, eta=lambda y: y[:, :2], alpha=lambda y: y[:, :2])
         loop = replace(loop, schedule=Schedule(3))
         stranger = replace(loop, schedule=Schedule(3, "before_update"))
     assert not same(run(form, stranger, x), run(run_loop, loop, x))
@@ -233,8 +233,8 @@ def test_inputs_are_left_as_they_were(form):
     loop = InnerLoop(SwiGLU(), Frobenius(), STEPS[0], Schedule(2))
     x, again = sized(loop, 3), sized(loop, 3)
     run(form, loop, x)
-    assert all(torch.equal(getattr(x, n), getattr(again, n)) for n in ("q", "k", "v", "rate"))
-    assert all(torch.equal(x.weights[n], again.weights[n]) for n in x.weights)
+    mine, others = tensors(x), tensors(again)
+    assert all(torch.equal(mine[n], others[n]) for n in others) and len(others) == 8
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -266,8 +266,9 @@ def coefficient(loop: InnerLoop, rates, momenta, n: int, i: int) -> float:
 def test_the_mask_is_the_coefficient(update):
     loop = InnerLoop(Linear(), Frobenius(), update)
     x = sized(loop, 0, B=2, T=5, H=3)
-    laid = chunks(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
-    c = coefficients(loop, *(numbers(y, 5) for y in (laid.eta, laid.alpha)), laid.k, 5)
+    code = torch_loop(loop)
+    laid = chunks(code, x.q, x.k, x.v, x.weights, x.coefficients)
+    c = weighing(code, numbers(laid, 5), laid.k, 5)
     units = c.state.expand(2, 3, 1, 6, -1)[:, :, 0]
     found = units[..., : -c.entering]
     assert found.shape == (2, 3, 6, 5) and (found[:, :, 0] == 0).all()
@@ -276,7 +277,7 @@ def test_the_mask_is_the_coefficient(update):
     for b, h, n, i in product(range(2), range(3), range(5), range(5)):
         rates, momenta = (
             [y] * 5 if not isinstance(y, torch.Tensor) else y[b, :, h].tolist()
-            for y in (x.rate, x.momentum)
+            for y in (x.coefficients.get(name) for name in ("eta", "alpha"))
         )
         expected = coefficient(loop, rates, momenta, n, i)
         assert float(found[b, h, n, i]) == pytest.approx(expected, rel=1e-13, abs=1e-300)
@@ -291,8 +292,8 @@ def test_attention_repeats_the_mask_over_chunks(read):
     loop = InnerLoop(Linear(), Frobenius(), STEPS[0], Schedule(3, read))
     x = sized(loop, 0, B=1, T=7, H=1)
     x = replace(x, q=torch.ones_like(x.q), k=torch.ones_like(x.k))
-    scores = attention(loop, x.q, x.k, x.weights, x.rate, x.momentum)[0, 0] / x.q.shape[-1]
-    rates, momenta = x.rate[0, :, 0].tolist(), x.momentum[0, :, 0].tolist()
+    scores = attention(loop, x.q, x.k, x.weights, x.coefficients)[0, 0] / x.q.shape[-1]
+    rates, momenta = (x.coefficients[n][0, :, 0].tolist() for n in ("eta", "alpha"))
     for t, i in product(range(7), range(7)):
         n = t // 3 - (read == "before_update")
         # what multiplies v̂, minus the gradient
@@ -324,9 +325,8 @@ def test_the_scan_composes_maps_in_order(steps):
 def test_a_fault_in_the_code_shows(monkeypatch):
     """With a wrong update rule, every form leaves the reference."""
     loop = InnerLoop(Linear(), Frobenius(), STEPS[0], Schedule(2))
-    wrong = forms.torch_loop(replace(loop, update=replace(STEPS[0], place="inside")))
-    for module in (forms, gates):
-        monkeypatch.setattr(module, "torch_loop", lambda _: wrong)
+    wrong = torch_loop(replace(loop, update=replace(STEPS[0], place="inside")))
+    monkeypatch.setattr(forms, "torch_loop", lambda _: wrong)
     x = sized(loop, 0, B=1, T=7, H=1)
     for form in (recurrent, *CHUNKED):
         assert not same(run(form, loop, x), run(run_loop, loop, x))

@@ -11,6 +11,7 @@ from ttt_proofs import reduce
 from ttt_proofs.evidence.sampling import random_inputs
 from ttt_proofs.loops import (
     MLP,
+    Coefficient,
     DepthwiseConv,
     Frobenius,
     GradientStep,
@@ -19,6 +20,7 @@ from ttt_proofs.loops import (
     Schedule,
     SquaredError,
     SwiGLU,
+    Update,
 )
 from ttt_proofs.parallel.inputs import check_inputs
 from ttt_proofs.reduction import NotParallelError
@@ -39,7 +41,7 @@ SIZES = {"B": 1, "T": 5, "H": 2, "D_k": 3, "D_v": 2, "D_h": 4}
 def given(loop: InnerLoop, **changes) -> dict:
     """Right inputs, with some of them changed."""
     x = random_inputs(loop, 0, sizes={n: s for n, s in SIZES.items() if n != "D_h" or loop is FULL})
-    right = {n: getattr(x, n) for n in ("q", "k", "v", "weights", "rate", "momentum")}
+    right = {n: getattr(x, n) for n in ("q", "k", "v", "weights", "coefficients")}
     for name, change in changes.items():
         right[name] = change(right[name]) if callable(change) else change
     return right
@@ -49,7 +51,7 @@ def told(kind, name: str, loop: InnerLoop, **changes) -> str:
     """The message with which inputs are refused: one sentence about `name`, from every door."""
     wrong = given(loop, **changes)
     reduction = reduced(loop)
-    order = [wrong[n] for n in ("q", "k", "v", "weights", "rate", "momentum")]
+    order = [wrong[n] for n in ("q", "k", "v", "weights", "coefficients")]
     calls = [
         lambda: check_inputs(loop, *order),
         lambda: reduction.recurrent(*order[:3], **{n: wrong[n] for n in wrong if n not in "qkv"}),
@@ -78,6 +80,14 @@ def reduced(loop: InnerLoop):
     if loop not in REDUCED:
         REDUCED[loop] = reduce(loop)
     return REDUCED[loop]
+
+
+def number(name: str, change):
+    """A change of one coefficient, by a function or to a value."""
+    return lambda all_: all_ | {name: change(all_[name]) if callable(change) else change}
+
+
+ETA, ALPHA = "coefficients['eta']", "coefficients['alpha']"
 
 
 def weight(name: str, change):
@@ -126,19 +136,20 @@ def test_a_query_of_another_dtype_than_all_others():
 
 
 def test_rates_of_another_dtype():
-    told(TypeError, "rate", FULL, rate=torch.Tensor.float)
-    told(TypeError, "rate", FULL, rate=torch.Tensor.long)
+    told(TypeError, ETA, FULL, coefficients=number("eta", torch.Tensor.float))
+    told(TypeError, ETA, FULL, coefficients=number("eta", torch.Tensor.long))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("name", ["q", "k", "v", "rate"])
+@pytest.mark.parametrize("name", ["q", "k", "v", ETA])
 def test_one_number_that_is_not_finite(name, value):
     def poison(x):
         x = x.clone()
         x.view(-1)[-1] = value
         return x
 
-    assert "must be finite" in told(ValueError, name, FULL, **{name: poison})
+    change = {"coefficients": number("eta", poison)} if name == ETA else {name: poison}
+    assert "must be finite" in told(ValueError, name, FULL, **change)
 
 
 @pytest.mark.parametrize("name", ["W0", "W2", "W1"])
@@ -148,8 +159,8 @@ def test_a_weight_with_nan(name):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, torch.tensor(math.nan)])
 def test_constants_that_are_not_finite(value):
-    told(ValueError, "momentum", FULL, momentum=value)
-    told(ValueError, "rate", PLAIN, rate=value)
+    told(ValueError, ALPHA, FULL, coefficients=number("alpha", value))
+    told(ValueError, ETA, PLAIN, coefficients=number("eta", value))
 
 
 SHAPES = [
@@ -210,29 +221,46 @@ def test_weights_that_are_missing_or_unknown(change, part):
 
 
 STEPS = [
-    ("rate", FULL, 0.1, "a tensor (1, 3, 2), one number per batch, step and head; got 0.1"),
-    ("rate", FULL, None, "got None"),
-    ("rate", FULL, torch.tensor(0.1, dtype=torch.float64), "got ()"),
-    ("rate", FULL, lambda x: x[:, :2], "got (1, 2, 2)"),  # one step too few
-    ("rate", FULL, lambda x: x[..., 0], "got (1, 3)"),
-    ("rate", FULL, lambda x: x.repeat(2, 1, 1), "got (2, 3, 2)"),
-    ("rate", FULL, lambda x: torch.ones(1, 5, 2, dtype=x.dtype), "got (1, 5, 2)"),  # per token
-    ("rate", FULL, lambda x: x.tolist(), "got [["),
-    ("momentum", FULL, None, "got None. Pass a float"),
-    ("momentum", FULL, "0.9", "got '0.9'"),
-    ("momentum", FULL, True, "got True"),
-    ("momentum", FULL, [0.9], "got [0.9]"),
-    ("momentum", FULL, 1j, "got 1j"),
-    ("momentum", PLAIN, 0.9, "left out, since the loop has none; got one"),
-    ("momentum", PLAIN, 0, "left out"),
-    ("rate", PLAIN, None, "got None"),
-    ("rate", PLAIN, "fast", "got 'fast'"),
+    ("eta", FULL, 0.1, "a tensor (1, 3, 2), one number per batch, step and head; got 0.1"),
+    ("eta", FULL, None, "got None"),
+    ("eta", FULL, torch.tensor(0.1, dtype=torch.float64), "got ()"),
+    ("eta", FULL, lambda x: x[:, :2], "got (1, 2, 2)"),  # one step too few
+    ("eta", FULL, lambda x: x[..., 0], "got (1, 3)"),
+    ("eta", FULL, lambda x: x.repeat(2, 1, 1), "got (2, 3, 2)"),
+    ("eta", FULL, lambda x: torch.ones(1, 5, 2, dtype=x.dtype), "got (1, 5, 2)"),  # per token
+    ("eta", FULL, lambda x: x.tolist(), "got [["),
+    ("alpha", FULL, None, "got None. Pass a float"),
+    ("alpha", FULL, "0.9", "got '0.9'"),
+    ("alpha", FULL, True, "got True"),
+    ("alpha", FULL, [0.9], "got [0.9]"),
+    ("alpha", FULL, 1j, "got 1j"),
+    ("eta", PLAIN, None, "got None"),
+    ("eta", PLAIN, "fast", "got 'fast'"),
 ]
 
 
 @pytest.mark.parametrize(("name", "loop", "value", "part"), STEPS)
-def test_rates_and_momenta_of_the_wrong_kind(name, loop, value, part):
-    assert part in told(ValueError, name, loop, **{name: value})
+def test_coefficients_of_the_wrong_kind(name, loop, value, part):
+    change = number(name, value)
+    assert part in told(ValueError, f"coefficients[{name!r}]", loop, coefficients=change)
+
+
+OTHER_NAMES = [
+    (PLAIN, lambda c: c | {"alpha": 0.9}, "have eta; got alpha, eta. Pass one for each."),
+    (PLAIN, lambda c: c | {"alpha": 0}, "got alpha, eta."),
+    (PLAIN, None, "have eta; got none."),
+    (FULL, {}, "have alpha, eta; got none."),
+    (FULL, lambda c: {"alpha": c["alpha"]}, "have alpha, eta; got alpha."),
+    (FULL, lambda c: c | {3: 0.5}, "got 3, alpha, eta."),
+    (FULL, 0.1, "got 0.1."),
+    (FULL, lambda c: c["eta"], "got (1, 3, 2)."),
+    (FULL, ["eta", "alpha"], "got ['eta', 'alpha']."),
+]
+
+
+@pytest.mark.parametrize(("loop", "change", "part"), OTHER_NAMES)
+def test_coefficients_are_those_of_the_loop(loop, change, part):
+    assert part in told(ValueError, "coefficients", loop, coefficients=change)
 
 
 @pytest.mark.parametrize("loop", [PLAIN, FULL], ids=["plain", "full"])
@@ -242,20 +270,20 @@ def test_right_inputs_pass(loop):
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, torch.tensor(0.5), torch.tensor(0.5).double()])
 def test_a_constant_may_be_any_real_number(value):
-    check_inputs(PLAIN, *given(PLAIN, rate=value).values())
+    check_inputs(PLAIN, *given(PLAIN, coefficients={"eta": value}).values())
 
 
 @pytest.mark.parametrize("sizes", [{"T": 0}, {"B": 0}, {"T": 0, "B": 0}, {"T": 1}])
 def test_nothing_is_a_right_input(sizes):
     for loop in (PLAIN, FULL):
         x = random_inputs(loop, 0, sizes=sizes)
-        check_inputs(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+        check_inputs(loop, x.q, x.k, x.v, x.weights, x.coefficients)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_every_floating_dtype_is_a_right_input(dtype):
     x = random_inputs(FULL, 0, dtype=dtype)
-    check_inputs(FULL, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
+    check_inputs(FULL, x.q, x.k, x.v, x.weights, x.coefficients)
 
 
 def test_weights_may_be_any_mapping():
@@ -267,21 +295,26 @@ def test_weights_may_be_any_mapping():
 def test_a_sequential_loop_is_refused_before_its_inputs_are_looked_at():
     loop = InnerLoop(MLP(2), SquaredError())
     with pytest.raises(NotParallelError, match=r"^a parallel form is required; .+ Use \.recurrent"):
-        reduced(loop).parallel_form(None, None, None, weights={}, rate=None)  # pyright: ignore
+        reduced(loop).parallel_form(None, None, None, weights={})  # pyright: ignore
 
 
 def test_attention_checks_its_inputs_too():
     x = given(PLAIN)
     attention = reduced(PLAIN).attention
-    attention(x["q"], x["k"], weights=x["weights"], rate=0.1)
+    attention(x["q"], x["k"], weights=x["weights"], coefficients={"eta": 0.1})
     wrong = [
         (ValueError, "q", {"q": x["q"][..., :2]}),
         (TypeError, "q", {"q": x["q"].long(), "k": x["k"].long()}),
         (ValueError, "k", {"k": x["k"] * math.nan}),
-        (ValueError, "rate", {"rate": None}),
+        (ValueError, "coefficients", {"coefficients": None}),
+        (ValueError, ETA, {"coefficients": {"eta": None}}),
     ]
     for kind, name, change in wrong:
-        right = {"q": x["q"], "k": x["k"], "weights": x["weights"], "rate": 0.1} | change
+        right = (
+            {"q": x["q"], "k": x["k"], "weights": x["weights"]}
+            | {"coefficients": {"eta": 0.1}}
+            | change
+        )
         with pytest.raises(kind) as caught:
             attention(right.pop("q"), right.pop("k"), **right)
         found = SENTENCE.fullmatch(str(caught.value))
@@ -299,15 +332,15 @@ def test_weights_whose_keys_are_no_names():
 
 def test_a_tensor_for_a_constant_is_told_by_its_shape():
     rates = torch.rand(1, 3, 2, dtype=torch.float64)
-    assert "(1, 3, 2)" in told(ValueError, "momentum", FULL, momentum=rates)
+    assert "(1, 3, 2)" in told(ValueError, ALPHA, FULL, coefficients=number("alpha", rates))
 
 
 @pytest.mark.parametrize(
     "value", [torch.tensor(1j), torch.tensor(True), 10**400], ids=["complex", "bool", "too large"]
 )
 def test_constants_that_are_no_real_numbers(value):
-    with pytest.raises((TypeError, ValueError), match=r"^`momentum` must be "):
-        check_inputs(FULL, *given(FULL, momentum=value).values())
+    with pytest.raises((TypeError, ValueError), match=r"^`coefficients..alpha..` must be "):
+        check_inputs(FULL, *given(FULL, coefficients=number("alpha", value)).values())
 
 
 @pytest.mark.parametrize(
@@ -320,7 +353,11 @@ def test_constants_that_are_no_real_numbers(value):
 )
 def test_attention_checks_before_it_reads(name, change):
     x = given(PLAIN)
-    right = {"q": x["q"], "k": x["k"], "weights": x["weights"], "rate": 0.1} | change
+    right = (
+        {"q": x["q"], "k": x["k"], "weights": x["weights"]}
+        | {"coefficients": {"eta": 0.1}}
+        | change
+    )
     with pytest.raises((TypeError, ValueError)) as caught:
         reduced(PLAIN).attention(right.pop("q"), right.pop("k"), **right)
     found = SENTENCE.fullmatch(str(caught.value))
@@ -331,52 +368,55 @@ TOKEN = InnerLoop(
     SwiGLU(), Frobenius(), GradientStep("per_token", "inside", "per_token"), Schedule(2)
 )
 NO_RATE = InnerLoop(Linear(), Frobenius(), GradientStep(None, momentum="per_token"))
+NOTHING = InnerLoop(Linear(), Frobenius(), GradientStep(None))
 LAST = InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_token", "inside", trained="last"))
 IMAGES = InnerLoop(DepthwiseConv(3, 1, 2), Frobenius(), schedule=Schedule(2))
-KINDS_OF_LOOPS = [TOKEN, NO_RATE, LAST, IMAGES]
+KINDS_OF_LOOPS = [TOKEN, NO_RATE, NOTHING, LAST, IMAGES]
 
 
 def arguments(loop: InnerLoop, **changes) -> list:
     """Right inputs for a loop of another kind, in order, with some of them changed."""
     tokens = 6 if loop is IMAGES else 5
     x = random_inputs(loop, 0, sizes={"B": 1, "T": tokens, "H": 2, "D_v": 2})
-    right = {n: getattr(x, n) for n in ("q", "k", "v", "weights", "rate", "momentum")}
+    right = {n: getattr(x, n) for n in ("q", "k", "v", "weights", "coefficients")}
     for name, change in changes.items():
         right[name] = change(right[name]) if callable(change) else change
     return list(right.values())
 
 
-def rate(name: str, change):
-    """A change of one weight's rates."""
-    return lambda rates: rates | {name: change(rates[name])}
-
-
 EACH = "a tensor (1, 5, 2), one number per batch, token and head; got "
+
+
+def one(loop, kind, name, change, part):
+    """One coefficient that is off."""
+    return loop, kind, f"coefficients[{name!r}]", {"coefficients": number(name, change)}, part
+
+
 OTHERS = [
+    one(TOKEN, ValueError, "eta_W2", lambda r: r[:, :3], EACH + "(1, 3, 2)"),
+    one(TOKEN, ValueError, "eta_W0", 0.1, EACH + "0.1"),
+    one(TOKEN, ValueError, "eta_W1", lambda r: r * math.nan, "finite"),
+    one(TOKEN, TypeError, "eta_W1", torch.Tensor.float, "torch.float32"),
+    one(TOKEN, ValueError, "alpha", 0.9, EACH + "0.9"),
+    one(TOKEN, ValueError, "alpha", None, EACH + "None"),
+    one(TOKEN, ValueError, "alpha", lambda m: {"W0": m}, EACH + "names W0"),
+    one(TOKEN, ValueError, "alpha", lambda m: m[:, :3], EACH + "(1, 3, 2)"),
+    one(TOKEN, ValueError, "alpha", lambda m: m / 0, "must be finite"),
+    one(PLAIN, ValueError, "eta", {"W": torch.ones(1, 5, 2)}, "number; got names W."),
     (
-        TOKEN,
+        LAST,
         ValueError,
-        "rate",
-        {"rate": 0.1},
-        "map each trained weight, W0, W2, W1, to a tensor; got 0.1. Pass a dict.",
+        "coefficients",
+        {"coefficients": number("eta_W0", 0.1)},
+        "must have eta_W1; got eta_W0, eta_W1. Pass",
     ),
-    (TOKEN, ValueError, "rate", {"rate": None}, "got None"),
-    (TOKEN, ValueError, "rate", {"rate": lambda r: r["W0"]}, "got (1, 5, 2)"),
-    (TOKEN, ValueError, "rate", {"rate": lambda r: {"W0": r["W0"]}}, "got names W0."),
-    (TOKEN, ValueError, "rate", {"rate": lambda r: r | {3: r["W0"]}}, "got names W0, W2, W1, 3."),
-    (LAST, ValueError, "rate", {"rate": lambda r: r | {"W0": r["W1"]}}, "weight, W1, to a tensor"),
-    (TOKEN, ValueError, "rate['W2']", {"rate": rate("W2", lambda r: r[:, :3])}, EACH + "(1, 3, 2)"),
-    (TOKEN, ValueError, "rate['W0']", {"rate": rate("W0", lambda r: 0.1)}, EACH + "0.1"),
-    (TOKEN, ValueError, "rate['W1']", {"rate": rate("W1", lambda r: r * math.nan)}, "finite"),
-    (TOKEN, TypeError, "rate['W1']", {"rate": rate("W1", torch.Tensor.float)}, "torch.float32"),
-    (TOKEN, ValueError, "momentum", {"momentum": 0.9}, EACH + "0.9"),
-    (TOKEN, ValueError, "momentum", {"momentum": None}, EACH + "None"),
-    (TOKEN, ValueError, "momentum", {"momentum": lambda m: {"W0": m}}, EACH + "names W0"),
-    (TOKEN, ValueError, "momentum", {"momentum": lambda m: m[:, :3]}, EACH + "(1, 3, 2)"),
-    (TOKEN, ValueError, "momentum", {"momentum": lambda m: m / 0}, "must be finite"),
-    (NO_RATE, ValueError, "rate", {"rate": 0.1}, "left out, since the loop has none; got one"),
-    (NO_RATE, ValueError, "rate", {"rate": {}}, "left out, since the loop has none; got one"),
-    (PLAIN, ValueError, "rate", {"rate": {"W": torch.ones(1, 5, 2)}}, "number; got names W."),
+    (
+        NOTHING,
+        ValueError,
+        "coefficients",
+        {"coefficients": number("eta", 0.1)},
+        "have none; got eta. Leave them out.",
+    ),
     (
         IMAGES,
         ValueError,
@@ -409,5 +449,35 @@ def test_right_inputs_of_every_kind_pass(loop):
     check_inputs(loop, *arguments(loop))
 
 
-def test_rates_may_be_any_mapping():
-    check_inputs(TOKEN, *arguments(TOKEN, rate=UserDict))
+def test_coefficients_may_be_any_mapping_or_none():
+    check_inputs(TOKEN, *arguments(TOKEN, coefficients=UserDict))
+    check_inputs(NOTHING, *arguments(NOTHING, coefficients=None))
+
+
+def decayed(W, g, *, alpha):
+    return alpha * W - g
+
+
+SHAPES_OF_COEFFICIENTS = [
+    (Coefficient(shape="row"), (2, 3)),
+    (Coefficient(shape="column"), (2, 4)),
+    (Coefficient(shape="entry"), (2, 3, 4)),
+    (Coefficient("step"), (1, 3, 2)),
+    (Coefficient("step", "row"), (1, 3, 2, 3)),
+    (Coefficient("step", "column"), (1, 3, 2, 4)),
+    (Coefficient("step", "entry"), (1, 3, 2, 3, 4)),
+    (Coefficient("token", mean=True), (1, 5, 2)),
+    (Coefficient("token", "entry", mean=True), (1, 5, 2, 3, 4)),
+]
+
+
+@pytest.mark.parametrize(("coefficient", "shape"), SHAPES_OF_COEFFICIENTS, ids=str)
+def test_the_shapes_of_coefficients(coefficient, shape):
+    """Those that the loop declares pass, and no others; rows are 3, columns 4."""
+    update = Update(decayed, {}, {"alpha": coefficient})
+    loop = InnerLoop(Linear(), Frobenius(), update, Schedule(2))
+    q, v, w = (torch.ones(*s, dtype=torch.float64) for s in ((1, 5, 2, 3), (1, 5, 2, 4), (2, 3, 4)))
+    for wrong in (shape[:-1], (*shape, 1), (*shape[:-1], shape[-1] + 1), ()):
+        with pytest.raises(ValueError, match=r"^`coefficients..alpha..` must be a tensor .*; got "):
+            check_inputs(loop, q, q, v, {"W": w}, {"alpha": q.new_ones(wrong)})
+    check_inputs(loop, q, q, v, {"W": w}, {"alpha": q.new_ones(shape)})

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.parallel.test_forms import run, same, short
-from tests.parallel.ways import CHUNKED, composed, masked, scanned, stepwise, tiled
+from tests.parallel.ways import CHUNKED, composed, masked, scanned, stepwise, tensors, tiled
 from ttt_proofs.evidence.sampling import Inputs, random_inputs, random_loop
 from ttt_proofs.loops import (
     GLU,
@@ -24,7 +24,7 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.parallel import chunks, forms, gates, tiles
+from ttt_proofs.parallel import chunks, forms, gates, states, tiles
 from ttt_proofs.parallel.forms import attention, recurrent
 from ttt_proofs.reference import run_loop
 
@@ -108,20 +108,6 @@ def given(loop: InnerLoop, seed: int = 0) -> Inputs:
     """Two sequences of two heads; a short last chunk where there may be one."""
     length = 2 * loop.schedule.chunk if loop.net.tokens else 2 * loop.schedule.chunk + 1
     return random_inputs(loop, seed, sizes={"B": 2, "H": 2, "T": length, "D_v": 3})
-
-
-def tensors(x: Inputs) -> dict[str, torch.Tensor]:
-    """Every tensor among the inputs."""
-    rates = x.rate if isinstance(x.rate, dict) else {"": x.rate}
-    everything = {
-        "q": x.q,
-        "k": x.k,
-        "v": x.v,
-        "momentum": x.momentum,
-        **{f"weight {n}": w for n, w in x.weights.items()},
-        **{f"rate {n}": r for n, r in rates.items()},
-    }
-    return {n: t for n, t in everything.items() if isinstance(t, torch.Tensor)}
 
 
 def slopes(form, loop: InnerLoop, x: Inputs) -> dict[str, torch.Tensor]:
@@ -222,7 +208,7 @@ def with_fault(module, sound: str, wrong: str):
     }
     if module is gates:  # `tiles` imports from it as well
         copy.tiles = faulty(tiles, "import torch\n", "import torch\n").tiles
-        copy.tiles.__globals__.update(coefficients=bad.coefficients)
+        copy.tiles.__globals__.update(weighing=bad.weighing)
     vars(copy).update({name: getattr(bad, own) for name, own in names.items()})
     return copy
 
@@ -241,8 +227,9 @@ IMAGES = InnerLoop(DepthwiseConv(3, 2, 3), Frobenius(), TOKEN, IMAGE)
 FAULTS = [
     (recurrent, MASKED, forms, "length, length).tril()", "length, length).tril(-1)"),
     (recurrent, AFFINE, forms, "y[:, :, -1:] for name", "y[:, :, :1] for name"),
-    (recurrent, LOOPS[0], forms, "alpha, x.weights[name])", "alpha, now[name])"),
-    (recurrent, LOOPS[0], forms, "for name, (_, m) in moved", "for name, (m, _) in moved"),
+    (recurrent, LOOPS[0], forms, "*given, x.weights[name]", "*given, now[name]"),
+    (recurrent, LOOPS[0], forms, "enumerate(held, start=1)", "enumerate(held, start=0)"),
+    (recurrent, AFTER, forms, "at(x.coefficients, n)", "at(x.coefficients, 0)"),
     (tiled, MASKED, tiles, "each.tril()", "each.tril(-1)"),
     (tiled, MASKED, tiles, "each.tril()", "each"),
     (tiled, MASKED, tiles, "rows * values,\n", "values,\n"),
@@ -250,23 +237,30 @@ FAULTS = [
     (tiled, MASKED, forms, "made = t.read(before)", "made = t.read(before.flip(2))"),
     (tiled, CONSTANT, tiles, "c.kept(short * each)", "c.kept(-1)"),
     (tiled, MASKED, tiles, "short * each)", "short * each - 1)"),
-    (tiled, CLIPPED, tiles, "* values), x.eta)", "* values), 1)"),
+    (tiled, CLIPPED, tiles, "values = values * known", "values = values + 0 * known"),
+    (tiled, CLIPPED, tiles, "gradients(code, x, keys, values)} |", "values} |"),
     (stepwise, AFTER, tiles, "leaves = alone and", "leaves = not alone and"),
     (tiled, AFFINE, tiles, "lower = slope * scores * rows.mT", "lower = slope * scores"),
     (tiled, AFFINE, tiles, "        slope = rows * slope\n", ""),
     (scanned, AFFINE, tiles, "self.values + self.slope @ states", "self.values"),
     (tiled, GATED, tiles, "values(zero + 1) - values(zero)", "zero + 1"),
     (tiled, TWICE_AFFINE, gates, "units[update if apart else n]", "units[n]"),
-    (tiled, AFTER, gates, "rates[n]", "rates[0]"),
-    (tiled, AFTER, gates, "units[-2] * (count - 1)", "units[-2] * 0"),
-    (composed, COMPOSED, forms, "steps_made[:, :, s::each]", "steps_made[:, :, ::each]"),
-    (composed, COMPOSED, forms, "moves.cumsum(2)", "moves"),
-    (composed, COMPOSED, forms, "code.orthogonal(accumulators)", "accumulators"),
-    (composed, COMPOSED, forms, "else states[:, :, 1:]", "else states[:, :, :-1]"),
-    (composed, COMPOSED, forms, "accumulated[..., -2:-1]", "accumulated[..., -1:]"),
-    (recurrent, MASKED, chunks, " / there.sum(3, keepdim=True)", ""),
-    (recurrent, MASKED, chunks, " / there.sum(3, keepdim=True)", " / there.shape[3]"),
-    (recurrent, IMAGES, chunks, "net.height, net.width", "net.width, net.height"),
+    (tiled, AFTER, gates, "given[n]", "given[0]"),
+    (tiled, AFTER, gates, "units[columns + n]", "units[columns + len(names) - 1 - n]"),
+    (composed, COMPOSED, states, '"G": moved.to(dtype)', '"G": moved.flip(2).to(dtype)'),
+    (composed, COMPOSED, states, "each - 1 :: each", "::each"),
+    (composed, COMPOSED, states, "before.unbind(3)", "(0 * before).unbind(3)"),
+    (
+        composed,
+        COMPOSED,
+        states,
+        "last[..., m:] @ shifts, start",
+        "last[..., m:] @ shifts, 0 * start",
+    ),
+    (composed, COMPOSED, states, "weights[..., :m].flatten(-3, -2) @ before", "0 * own"),
+    (recurrent, MASKED, chunks, " / there.sum(3)", ""),
+    (recurrent, MASKED, chunks, " / there.sum(3)", " / there.shape[3]"),
+    (recurrent, IMAGES, chunks, "*window)", "window[0], window[2], window[1])"),
     (recurrent, IMAGES, chunks, "w.mT.flatten(1, 2)", "w.reshape(len(w), -1, w.shape[2])"),
 ]
 
@@ -336,8 +330,8 @@ def test_attention_weighs_the_values(net, read):
     loop = InnerLoop(net, Frobenius(), LAST, Schedule(6, read))
     x = random_inputs(loop, 0, sizes={"B": 2, "T": 12, "H": 2, "D_v": 3})
     code = forms.torch_loop(loop)
-    laid = chunks.chunks(loop, x.q, x.k, x.v, x.weights, x.rate, x.momentum)
-    weights = attention(loop, x.q, x.k, x.weights, x.rate, x.momentum)
+    laid = chunks.chunks(code, x.q, x.k, x.v, x.weights, x.coefficients)
+    weights = attention(loop, x.q, x.k, x.weights, x.coefficients)
     heads = 6 if net.tokens else 2
     assert weights.shape == (2, heads, 12, 12)
     stored = -code.values(laid.k, code.cotangent(laid.v, laid.v), **laid.weights).flatten(2, 3)

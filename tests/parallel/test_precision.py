@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.parallel.ways import scanned, way
+from tests.parallel.ways import changed, scanned, way
 from ttt_proofs.evidence.conditioning import relative_error
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.evidence.tolerances import tolerance
@@ -34,16 +34,15 @@ def drawn(loop: InnerLoop, seed: int, rate: str, momentum: str, **sizes: int) ->
     """Unit-scale inputs, with rates and momenta of some kinds anywhere in [0, 1]."""
     x = random_inputs(loop, seed, sizes={"B": 1, "H": 2, **sizes})
     draw = torch.Generator().manual_seed(seed)
-    steps = torch.rand((2, *x.momentum.shape), generator=draw, dtype=torch.float64)
-    return replace(x, rate=filled(steps[0], rate), momentum=filled(steps[1], momentum))
+    steps = torch.rand((2, *x.coefficients["eta"].shape), generator=draw, dtype=torch.float64)
+    return changed(x, eta=filled(steps[0], rate), alpha=filled(steps[1], momentum))
 
 
 def called(form, loop: InnerLoop, x: Inputs, dtype=torch.float64):
     """Outputs and the final weight of a form, in a dtype."""
-    q, k, v, rate, momentum, w = (
-        y.to(dtype) for y in (x.q, x.k, x.v, x.rate, x.momentum, x.weights["W"])
-    )
-    o, final = form(loop, q, k, v, {"W": w}, rate, momentum)
+    q, k, v, w = (y.to(dtype) for y in (x.q, x.k, x.v, x.weights["W"]))
+    numbers = {n: y.to(dtype) for n, y in x.coefficients.items()}
+    o, final = form(loop, q, k, v, {"W": w}, numbers)
     return o, final["W"]
 
 
@@ -55,7 +54,7 @@ def worst(form, loop: InnerLoop, x: Inputs, expected, dtype=torch.float64) -> fl
 
 def reference(loop: InnerLoop, x: Inputs):
     """The real loop, in float64."""
-    o, final = run_loop(loop, x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum)
+    o, final = run_loop(loop, x.q, x.k, x.v, weights=x.weights, coefficients=x.coefficients)
     return o, final["W"]
 
 
@@ -117,9 +116,9 @@ def test_any_sizes(
     loop = InnerLoop(Linear(), loss, update, Schedule(chunk, read))
     x = drawn(loop, seed, rate, momentum, T=tokens, D_k=key, D_v=value)
     if loss != Frobenius():  # steps that stay stable, whatever the momentum
-        x = replace(x, rate=x.rate * 0.1 / chunk, momentum=x.momentum * 0.5)
+        x = changed(x, eta=lambda y: y * 0.1 / chunk, alpha=lambda y: y * 0.5)
     if ascent and loss != Frobenius():
-        x = replace(x, rate=x.rate / tokens)
+        x = changed(x, eta=lambda y: y / tokens)
     expected = reference(loop, x)
     assert worst(way("", "chunked", tile=tile), loop, x, expected) <= tolerance("float64", tokens)
     assert worst(recurrent, loop, x, expected) <= tolerance("float64", tokens)
@@ -146,8 +145,7 @@ def test_a_long_sequence_in_float32():
         loop,
         *(x.float()[None, :, None] for x in (q, k, v)),
         {"W": start.float()[None]},
-        eta.float()[None, :, None],
-        0.5,
+        {"eta": eta.float()[None, :, None], "alpha": 0.5},
     )
     assert relative_error(found[0, :, 0], torch.stack(read)) <= 1e-5
     assert relative_error(final["W"][0, 0], w) <= 1e-5
@@ -158,10 +156,10 @@ def test_nothing_is_divided_at_any_length(momentum):
     """Running products of 65536 momenta vanish, or do not; both are harmless, backward as well."""
     loop = InnerLoop(Linear(), Frobenius(), STEP)
     x = drawn(loop, 3, "random", "random", T=65536, B=1, H=1, D_k=4, D_v=4)
-    alpha = torch.full_like(x.momentum, momentum).float().requires_grad_()
-    eta = x.rate.float().requires_grad_()
+    alpha = torch.full_like(x.coefficients["alpha"], momentum).float().requires_grad_()
+    eta = x.coefficients["eta"].float().requires_grad_()
     q, k, v, w = (y.float() for y in (x.q, x.k, x.v, x.weights["W"]))
-    o, _ = chunked(loop, q, k, v, {"W": w}, eta, alpha)
+    o, _ = chunked(loop, q, k, v, {"W": w}, {"eta": eta, "alpha": alpha})
     assert o.isfinite().all()
     for slope in torch.autograd.grad(o.square().mean(), [alpha, eta]):
         assert slope.isfinite().all()

@@ -59,7 +59,7 @@ def test_a_factor_by_hand():
     loop = InnerLoop(Linear(), Frobenius())
     one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     weights = {"W": torch.tensor([[[-1.0 + 1e-3]]], dtype=torch.float64)}
-    found = reduce(loop).amplification(one, one, one, weights=weights, rate=1.0)
+    found = reduce(loop).amplification(one, one, one, weights=weights, coefficients={"eta": 1.0})
     # The sum is 1e-3, and each of W, k, v and the rate moves it by 1e-7 or so.
     assert 1e3 - 2 < found <= 4e3 + 1
     assert found / 1e3 == pytest.approx(round(found / 1e3), abs=0.01)
@@ -87,7 +87,8 @@ def test_it_goes_on_from_a_state():
 def test_what_has_no_digits_or_no_outputs():
     inputs, reduction = given(LINEAR), reduce(LINEAR)
     assert reduction.amplification(**inputs | {"q": 0 * inputs["q"]}) == 0.0
-    none = {n: x if n == "weights" else x[:, :0] for n, x in inputs.items()}
+    none = inputs | {n: inputs[n][:, :0] for n in "qkv"}
+    none["coefficients"] = {n: x[:, :0] for n, x in inputs["coefficients"].items()}
     assert reduction.amplification(**none) == 0.0
     huge = inputs | {n: 1e200 * inputs[n] for n in "qkv"}
     assert reduction.amplification(**huge) == math.inf
@@ -97,5 +98,5 @@ def test_what_has_no_digits_or_no_outputs():
 def test_wrong_arguments_are_one_sentence(directions):
     with pytest.raises(ValueError, match=r"^`directions` must be .+; got .+\. Use 4\.$"):
         reduce(LINEAR).amplification(**given(LINEAR), directions=directions)
-    with pytest.raises(ValueError, match=r"^`momentum` must "):
-        reduce(LINEAR).amplification(**given(LINEAR) | {"momentum": None})
+    with pytest.raises(ValueError, match=r"^`coefficients` must "):
+        reduce(LINEAR).amplification(**given(LINEAR) | {"coefficients": None})

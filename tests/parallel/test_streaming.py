@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.parallel.test_options import CAUSAL, EXCLUSIVE, LAST, MUON, STEP, TOKEN
+from tests.parallel.ways import changed, cut, entries, leaves
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
     DepthwiseConv,
@@ -44,35 +45,17 @@ def runs(loop: InnerLoop):
     if loop.is_static and not loop.update.weight_norm:
         every.append(forms.composed if loop.update.orthogonal else forms.chunked)
     for form in every:
-        yield lambda q, k, v, *, weights, rate, momentum, initial_state=None, form=form: form(
-            loop, q, k, v, weights, rate, momentum, initial_state
+        yield lambda q, k, v, *, weights, coefficients=None, initial_state=None, form=form: form(
+            loop, q, k, v, weights, coefficients, initial_state
         )
 
 
 def pieces(loop: InnerLoop, x: Inputs, cuts: list[int], run, last: bool = True):
     """The outputs piece by piece, and where the sequence stands after them."""
-    stream, outputs, length = Stream(), [], loop.schedule.chunk
+    stream, outputs = Stream(), []
     for start, stop in zip([0, *cuts], [*cuts, x.q.shape[1]], strict=True):
-        steps = slice(-(-start // length), -(-stop // length))  # the chunks that begin here
-
-        def cut(y, kind, start=start, stop=stop, steps=steps):
-            if isinstance(y, dict):
-                return {name: z[:, start:stop] for name, z in y.items()}
-            many = isinstance(y, torch.Tensor) and y.ndim
-            return y[:, {"per_token": slice(start, stop), "per_step": steps}[kind]] if many else y
-
-        o, stream = feed(
-            loop,
-            run,
-            stream,
-            x.q[:, start:stop],
-            x.k[:, start:stop],
-            x.v[:, start:stop],
-            weights=x.weights,
-            rate=cut(x.rate, loop.update.rate),
-            momentum=cut(x.momentum, loop.update.momentum),
-            last=last and stop == x.q.shape[1],
-        )
+        given = vars(cut(loop, x, start, stop, begun=True))
+        o, stream = feed(loop, run, stream, **given, last=last and stop == x.q.shape[1])
         outputs.append(o)
     return torch.cat(outputs, dim=1), stream
 
@@ -83,7 +66,7 @@ def test_any_cut_gives_the_whole(loop):
     x = random_inputs(loop, 1, sizes={"B": 2, "H": 2, "T": 9 if loop.net.tokens else 10})
     whole, total = bool(must_be_whole(loop)), x.q.shape[1]
     for run in runs(loop):
-        o, final = run(x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum)
+        o, final = run(x.q, x.k, x.v, weights=x.weights, coefficients=x.coefficients)
         for cuts in (
             [],
             [3],
@@ -96,10 +79,9 @@ def test_any_cut_gives_the_whole(loop):
             found, stream = pieces(loop, x, cuts, run)
             assert torch.allclose(found, o, rtol=1e-11, atol=1e-12), cuts
             assert stream.open is None
-            for one, other in (
-                (stream.state, final),
-                (stream.state.accumulators, final.accumulators),
-            ):
+            assert stream.state.parts.keys() == final.parts.keys()
+            for what, one in stream.state.parts.items():
+                other = final.parts[what]
                 assert one.keys() == other.keys()
                 assert all(torch.allclose(one[n], other[n], rtol=1e-11, atol=1e-12) for n in one)
 
@@ -108,7 +90,7 @@ def test_any_cut_gives_the_whole(loop):
 def test_token_by_token_in_constant_size(loop):
     x = random_inputs(loop, 2, sizes={"B": 1, "H": 2, "T": 8})
     run = next(iter(runs(loop)))
-    o, _ = run(x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum)
+    o, _ = run(x.q, x.k, x.v, weights=x.weights, coefficients=x.coefficients)
     found, stream = pieces(loop, x, list(range(1, 8)), run, last=False)
     assert torch.allclose(found, o, rtol=1e-11, atol=1e-12)
     assert stream.waiting == 8 % loop.schedule.chunk < loop.schedule.chunk
@@ -138,7 +120,7 @@ def test_a_fault_shows(sound, wrong, monkeypatch):
     for loop in LOOPS[6:8]:
         x = random_inputs(loop, 1, sizes={"B": 2, "H": 2, "T": 10})
         run = next(iter(runs(loop)))
-        o, _ = run(x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum)
+        o, _ = run(x.q, x.k, x.v, weights=x.weights, coefficients=x.coefficients)
         try:
             found, _ = pieces(loop, x, [2, 4, 7], run)
             seen.append(found.shape != o.shape or not torch.allclose(found, o, rtol=1e-9))
@@ -154,21 +136,14 @@ def test_what_cannot_follow_is_refused():
     run = next(iter(runs(loop)))
 
     def fed(stream, tokens, values, numbers, last=False):
-        rate = {name: r[:, :numbers] for name, r in x.rate.items()}
-        return feed(
-            loop,
-            run,
-            stream,
-            x.q[:, :tokens],
-            x.k[:, :tokens],
-            x.v[:, :values],
-            weights=x.weights,
-            rate=rate,
-            momentum=x.momentum[:, :tokens],
-            last=last,
-        )
+        coefficients = {name: y[:, :numbers] for name, y in x.coefficients.items()}
+        coefficients["alpha"] = x.coefficients["alpha"][:, :tokens]
+        q, k, v = x.q[:, :tokens], x.k[:, :tokens], x.v[:, :values]
+        given = {"weights": x.weights, "coefficients": coefficients, "last": last}
+        return feed(loop, run, stream, q, k, v, **given)
 
-    for values, numbers, told in ((8, 5, "`v` must have 5"), (5, 6, "`rate W0` must have 5")):
+    wrong = ((8, 5, "`v` must have 5"), (5, 6, r"`coefficients\[.eta_W0.\]` must have 5"))
+    for values, numbers, told in wrong:
         with pytest.raises(ValueError, match=told):
             fed(Stream(), 5, values, numbers)
     _, stream = fed(Stream(), 5, 5, 5, last=True)
@@ -182,11 +157,11 @@ def test_a_stream_keeps_nothing_of_the_caller():
     x = random_inputs(loop, 1, sizes={"B": 1, "H": 2, "T": 5})
     run = next(iter(runs(loop)))
     _, stream = feed(
-        loop, run, Stream(), x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum
+        loop, run, Stream(), x.q, x.k, x.v, weights=x.weights, coefficients=x.coefficients
     )
-    kept = [*stream.state.values(), stream.open.k, *stream.open.rate.values()]
+    kept = [*stream.state.values(), stream.open.k, *stream.open.coefficients.values()]
     before = [y.clone() for y in kept]
-    for y in (x.k, *x.weights.values(), *x.rate.values()):
+    for y in (x.k, *x.weights.values(), *x.coefficients.values()):
         y.zero_()
     assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
 
@@ -231,12 +206,10 @@ def test_a_reordered_stream_is_that_of_the_reordered_sequences(loop):
 def picked(x: Inputs, index: torch.Tensor) -> Inputs:
     """Some sequences of a batch."""
 
-    def at(y):
-        if isinstance(y, dict):
-            return {name: z[index] for name, z in y.items()}
-        return y[index] if isinstance(y, torch.Tensor) and y.ndim else y
-
-    return Inputs(*map(at, (x.q, x.k, x.v)), x.weights, at(x.rate), at(x.momentum))
+    numbers = {n: x.coefficients[n] for n in x.coefficients}
+    many = [n for n, y in numbers.items() if isinstance(y, torch.Tensor) and y.ndim]
+    numbers |= {n: numbers[n][index] for n in many}
+    return Inputs(*(y[index] for y in (x.q, x.k, x.v)), x.weights, numbers)
 
 
 def test_indices_must_be_those_of_sequences():
@@ -255,24 +228,14 @@ def test_indices_must_be_those_of_sequences():
 def test_a_detached_stream_has_no_history(loop):
     """Every tensor: numbers of an open chunk too, those for all steps included."""
     x = random_inputs(loop, 1, sizes={"B": 2, "H": 2, "T": 5})
-    asked = [
-        y.requires_grad_()
-        for y in (*tensors(x), torch.tensor(0.5))
-        if isinstance(y, torch.Tensor) and y.is_floating_point()
-    ]
-    constant = loop.update.momentum == "constant"
-    x = replace(x, momentum=asked[-1]) if constant else x
+    constant = {n for n, c in loop.coefficients.items() if c.every == "loop"}
+    x = changed(x, **{n: torch.tensor(0.5, dtype=torch.float64) for n in constant})
+    leaves(x)
     _, stream = pieces(loop, x, [], next(iter(runs(loop))), last=False)
     assert any(y.requires_grad for y in held(stream))
     again = stream.detach()
     assert not any(y.requires_grad for y in held(again))
     assert any(y.requires_grad for y in held(stream)) and equal(again, stream)
-
-
-def tensors(x: Inputs) -> list[torch.Tensor]:
-    """Tokens, weights and numbers."""
-    numbers = [*x.rate.values()] if isinstance(x.rate, dict) else [x.rate]
-    return [x.q, x.k, x.v, *x.weights.values(), *numbers]
 
 
 def test_numbers_for_all_steps_are_those_of_the_call():
@@ -291,10 +254,10 @@ def test_numbers_for_all_steps_are_those_of_the_call():
             x.k[:, part],
             x.v[:, part],
             weights=x.weights,
-            rate=rate,
+            coefficients={"eta": rate},
         )
         total = total + o.sum()
-        assert stream.open is None or stream.open.rate is None
+        assert stream.open is None or not stream.open.coefficients
     first, second = torch.autograd.grad(total, rates, allow_unused=True)
     assert (first is None or not first.any()) and second.abs() > 0
 
@@ -311,27 +274,22 @@ def test_a_stream_of_another_dtype_goes_on(loop, dtype):
         stream.to(torch.zeros(1, dtype=dtype)),
     ):
         assert other.open.q.dtype == other.open.v.dtype == dtype
-        assert {y.dtype for y in (*other.state.values(), *other.state.accumulators.values())} == {
-            torch.float32
-        }
+        assert {y.dtype for y in entries(other.state)} == {torch.float32}
         tokens = (y[:, :1].to(dtype) for y in (x.q, x.k, x.v))
         cast = {name: w.to(dtype) for name, w in x.weights.items()}
-        rate = cut_steps(x.rate, loop.update.rate, dtype)
-        momentum = cut_steps(x.momentum, loop.update.momentum, dtype)
-        o, _ = feed(loop, run, other, *tokens, weights=cast, rate=rate, momentum=momentum)
+        numbers = {
+            n: next_of(y, loop.coefficients[n].every, dtype) for n, y in x.coefficients.items()
+        }
+        o, _ = feed(loop, run, other, *tokens, weights=cast, coefficients=numbers)
         assert o.dtype == dtype and o.isfinite().all()
     assert equal(stream, before)
     with pytest.raises(TypeError, match=r"a stream must have a floating dtype; got torch.int32"):
         stream.to(torch.int32)
 
 
-def cut_steps(y, kind, dtype):
+def next_of(y, every, dtype):
     """The numbers of one token that begins no chunk."""
-    if isinstance(y, dict):
-        return {name: z[:, :1].to(dtype) for name, z in y.items()}
-    if not isinstance(y, torch.Tensor) or not y.ndim:
-        return y
-    return y[:, :0].to(dtype) if kind == "per_step" else y[:, :1].to(dtype)
+    return y if every == "loop" else y[:, : every == "token"].to(dtype)
 
 
 @pytest.mark.parametrize("history", [False, True])
@@ -360,10 +318,10 @@ def test_streams_and_states_copy_pickle_and_print(history):
 @pytest.mark.parametrize(("batch", "count"), [(0, 3), (2, 0)])
 def test_a_piece_of_nothing_keeps_the_graph(loop, batch, count):
     x = random_inputs(loop, 1, sizes={"B": batch, "H": 2, "T": count})
-    asked = [y.requires_grad_() for y in tensors(x) if isinstance(y, torch.Tensor)]
+    asked = leaves(x)
     for run in runs(loop):
         o, _ = feed(
-            loop, run, Stream(), x.q, x.k, x.v, weights=x.weights, rate=x.rate, momentum=x.momentum
+            loop, run, Stream(), x.q, x.k, x.v, weights=x.weights, coefficients=x.coefficients
         )
         slopes = torch.autograd.grad(o.sum(), asked, allow_unused=True)
         assert all(z is not None and not z.any() for z in slopes)

@@ -96,7 +96,7 @@ def test_the_two_oracles_agree_on_loops_at_random(seed):
 def test_first_gradients_agree(loop, monkeypatch):
     inputs = vars(random_inputs(loop, 3))
     ours = first_gradient(loop, **inputs)
-    monkeypatch.setattr("ttt_proofs.reference.library.is_library", lambda _: False)
+    monkeypatch.setattr("ttt_proofs.reference.library.covers", lambda _: False)
     theirs = first_gradient(loop, **inputs)
     assert ours.keys() == theirs.keys() == {weight.name for weight in loop.fast_weights}
     assert max(relative_errors(theirs, ours).values()) <= TOLERANCE
@@ -223,6 +223,30 @@ def test_loss_weights_of_some_weights_only():
     rates = {"eta_W0": torch.ones_like(lr), "eta_W1": lr}
     wanted = run_loop(both, q, k, v, weights=weights, coefficients=rates)[1]
     assert max(relative_errors(got, wanted).values()) <= TOLERANCE
+
+
+BIASED = InnerLoop(MLP(2, "tanh", bias=True), SquaredError(), GradientStep("per_step"), Schedule(2))
+
+
+def test_biases_are_run_by_the_nets_function():
+    """A bias is one row, and moves as a weight does; by the chain rule, written out."""
+    x = random_inputs(BIASED, 0, sizes={"B": 2, "T": 5, "H": 2, "D_k": 3, "D_v": 2, "D_1": 4})
+    assert x.weights["b1"].shape == (2, 1, 4) and x.weights["b2"].shape == (2, 1, 2)
+    o, final = run_loop(BIASED, **vars(x))
+    state = {name: w.expand(2, *w.shape) for name, w in x.weights.items()}
+    q, k, v = (y.transpose(1, 2) for y in (x.q, x.k, x.v))
+    for number, start in enumerate(range(0, 5, 2)):
+        here = slice(start, start + 2)
+        hidden = torch.tanh(k[:, :, here] @ state["W1"] + state["b1"])
+        error = hidden @ state["W2"] + state["b2"] - v[:, :, here]
+        back = (error @ state["W2"].mT) * (1 - hidden**2)
+        slopes = {"W1": k[:, :, here].mT @ back, "b1": back.sum(2, keepdim=True)}
+        slopes |= {"W2": hidden.mT @ error, "b2": error.sum(2, keepdim=True)}
+        rate = x.coefficients["eta"][:, number, :, None, None]
+        state = {name: w - rate * slopes[name] for name, w in state.items()}
+        read = torch.tanh(q[:, :, here] @ state["W1"] + state["b1"]) @ state["W2"] + state["b2"]
+        torch.testing.assert_close(o[:, here], read.transpose(1, 2))
+    assert max(relative_errors(final, state).values()) <= TOLERANCE
 
 
 def stand_in(loop, **functions):

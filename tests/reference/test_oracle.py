@@ -363,12 +363,11 @@ def test_nothing_in_nothing_out(name, batch, length):
 @pytest.mark.parametrize(
     ("net", "loss", "arrived"),
     [
-        (Features(), Frobenius(), r"`net` must have a function .*; got Features\(\)"),
-        (Linear(), AbstractLoss(), r"`loss` must have a function .*; got AbstractLoss\(\)"),
-        (MLP(2, "psi"), Frobenius(), "`activation` must be .*; got 'psi'"),
-        (SwiGLU("psi"), Frobenius(), "`activation` must be .*; got 'psi'"),
-        (MLP(output_activation="psi"), Frobenius(), "`output_activation` must be .*; got 'psi'"),
-        (MLP(bias=True), Frobenius(), "`bias` must be False .*; got MLP"),
+        (Features(), Frobenius(), "`phi` must be a concrete function .*; got an abstract one"),
+        (Linear(), AbstractLoss(), "`ell` must be a concrete function .*; got an abstract one"),
+        (MLP(2, "psi"), Frobenius(), "`psi` must be a concrete function .*; got an abstract one"),
+        (SwiGLU("psi"), Frobenius(), "`psi` must be a concrete .*; got an abstract one"),
+        (MLP(output_activation="psi"), Frobenius(), "`psi` must be a .*; got an abstract one"),
     ],
 )
 @pytest.mark.parametrize("length", [0, 5])

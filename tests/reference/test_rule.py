@@ -725,13 +725,21 @@ def test_a_causal_reading_of_one_chunk_sees_no_later_token():
 IMAGE = LOOPS["image"]
 TOKEN_LOOP = LOOPS["per token"]
 REFUSED = [
-    (rule(net=AnyNet()), {}, "`net` must have a function .*; got AnyNet.*Put"),
-    (rule(net=Features()), {}, "`net` must have a function .*; got Features.*Put"),
-    (rule(loss=AbstractLoss), {}, "`loss` must have a function .*; got AbstractLoss.*Put"),
-    (rule(net=GLU("psi")), {}, "`activation` must be .*; got 'psi'.*Put"),
-    (rule(clip="shrink"), {}, "`clip` must be one of None, column_norm .*; got 'shrink'.*Put"),
-    (rule(orthogonal="shampoo"), {}, "`orthogonal` must be one of None, muon, .*'shampoo'.*Put"),
-    (rule(weight_norm="unit"), {}, "`weight_norm` must be .*; got 'unit'.*Put"),
+    (rule(net=AnyNet()), {}, "`f` must be a concrete function .*; got an abstract one.*Put"),
+    (rule(net=Features()), {}, "`phi` must be a concrete function .*; got an abstract one.*Put"),
+    (rule(loss=AbstractLoss), {}, "`ell` must be a concrete function .*; got an abstract one.*Put"),
+    (rule(net=GLU("psi")), {}, "`psi` must be a concrete function .*; got an abstract one.*Put"),
+    (rule(clip="shrink"), {}, "`shrink` must be a concrete function .*; got an abstract one.*Put"),
+    (
+        rule(orthogonal="shampoo"),
+        {},
+        "`shampoo` must be a concrete function .*; got an abstract one.*Put",
+    ),
+    (
+        rule(weight_norm="unit"),
+        {},
+        "`unit` must be a concrete function .*; got an abstract one.*Put",
+    ),
     (rule(None), {"coefficients": {"eta": 0.1}}, "must be a dict of nothing.*a dict of eta.*Give"),
     (rule(), {"coefficients": {}}, "must be a dict of eta, .* got a dict of nothing.*Give"),
     (rule(), {"coefficients": {"eta_W1": 0.1}}, "must be a dict of eta, .* dict of eta_W1.*Give"),

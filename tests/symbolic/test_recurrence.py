@@ -10,8 +10,8 @@ import sympy as sp
 from ttt_proofs.loops import GradientStep
 from ttt_proofs.loops.update import NEXT_M, M, U
 from ttt_proofs.program.coefficients import t
-from ttt_proofs.program.rules import G, Line, Rule, W
-from ttt_proofs.symbolic.recurrence import Closed, solve
+from ttt_proofs.program.rules import G, Line, Rule, W, following, operator
+from ttt_proofs.symbolic.recurrence import Closed, NotCoveredError, solve
 
 STEPS = 5
 NAMES = ("eta", "alpha", "lam", "g")
@@ -118,6 +118,18 @@ lam, eta, alpha = (sp.IndexedBase(name)[t] for name in ("lam", "eta", "alpha"))
 constant = sp.Symbol("lam")
 
 
+A = sp.Symbol("A")
+
+
+def stepped_two(m, w, x, n, *, late: bool):
+    """Two accumulators, the second of the first, by their new values or their old ones."""
+    first, second = m or (0, 0)
+    new = x["alpha"][n] * first + x["g"][n]
+    after = x["lam"][n] * second + (first if late else new)
+    moved = x["lam"][n] * w - x["eta"][n] * (second if late else after)
+    return (new, after), moved
+
+
 DECAYS = {
     "constant decay": (
         {W: constant * W - eta * G},
@@ -146,6 +158,21 @@ DECAYS = {
         ),
     ),
     "forgets everything": ({W: G}, lambda m, w, x, n: (m, x["g"][n])),
+    "old accumulator": (
+        {M: G + alpha * M, W: lam * W + eta * M - G},
+        lambda m, w, x, n: (
+            x["alpha"][n] * m + x["g"][n],
+            x["lam"][n] * w + x["eta"][n] * m - x["g"][n],
+        ),
+    ),
+    "two accumulators": (
+        {M: G + alpha * M, A: NEXT_M + lam * A, W: lam * W - eta * following(A)},
+        lambda m, w, x, n: stepped_two(m, w, x, n, late=False),
+    ),
+    "two accumulators, old values": (
+        {M: G + alpha * M, A: M + lam * A, W: lam * W - eta * A},
+        lambda m, w, x, n: stepped_two(m, w, x, n, late=True),
+    ),
 }
 
 
@@ -153,7 +180,7 @@ DECAYS = {
 def test_decay(name):
     recurrence, step = DECAYS[name]
     given, solved = draw(2), solve(written(recurrence))
-    m, w = Fraction(0), given["start"][0]
+    m, w = 0, given["start"][0]
     for n in range(STEPS):
         m, w = step(m, w, given, n)
         assert predicted(solved[W], n, given["start"][0], given) == w
@@ -181,11 +208,33 @@ NONLINEAR = {
 
 @pytest.mark.parametrize("name", NONLINEAR)
 def test_nonlinear_updates_are_refused(name):
-    with pytest.raises(
-        ValueError,
-        match=r"^the update must be linear in its states and in one input, .+; \w becomes .+\.$",
-    ):
+    told = (
+        r"^the update must be linear in its states, .+; \w becomes .+, which is not linear\. .+\.$"
+    )
+    with pytest.raises(NotCoveredError, match=told):
         solve(written(NONLINEAR[name]))
+
+
+APART = {
+    "coupled": ({M: M + W, W: W - NEXT_M}, "which depends on W, a state after it"),
+    "a buffer of a later one": (
+        {M: M + A, A: A + G, W: W - NEXT_M},
+        "which depends on A, a state after it",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_states_that_are_coupled_are_refused(name):
+    rule, why = APART[name]
+    with pytest.raises(NotCoveredError, match=why):
+        solve(written(rule))
+
+
+def test_two_inputs_are_refused():
+    lines = (Line(M, -G), Line(U, operator("o", NEXT_M), "operator"), Line(W, W + U - G))
+    with pytest.raises(NotCoveredError, match="which has several inputs, G and U"):
+        solve(Rule(lines))
 
 
 HIDDEN = {

@@ -17,6 +17,7 @@ from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from ttt_proofs.checker.definitions import DefineGradient
 from ttt_proofs.checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var
+from ttt_proofs.program.expressions import InverseWidth, Ones
 
 
 def gelu(x):
@@ -37,6 +38,9 @@ ENTRYWISE: dict[str, tuple[Callable, Callable]] = {
     "step": (lambda x: (np.real(x) > 0) * 1.0, lambda x: x * 0.0),
     "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
     "gelu_tanh": (gelu, gelu_slope),
+    "exp": (np.exp, np.exp),
+    "sin": (np.sin, np.cos),
+    "softplus": (lambda x: np.log1p(np.exp(x)), lambda x: 1 / (1 + np.exp(-x))),
     "act": (lambda x: x**3 - x, lambda x: 3 * x**2 - 1),
     "root": (np.sqrt, lambda x: 0.5 / np.sqrt(x)),
     "inverse": (lambda x: 1 / x, lambda x: -1 / x**2),
@@ -81,6 +85,9 @@ def scalar(e: sp.Expr, env: Mapping[sp.Expr, np.ndarray]):
         return prod((scalar(part, env) for part in e.args), start=1.0)
     if e.is_Pow:
         return scalar(e.base, env) ** float(e.exp)
+    if isinstance(e, sp.Subs):
+        points = {v: scalar(at, env) for v, at in zip(e.variables, e.point, strict=True)}
+        return scalar(e.expr, {**env, **points})
     if isinstance(e, sp.Derivative):
         return ENTRYWISE[type(e.expr).__name__][1](scalar(e.expr.args[0], env))
     return ENTRYWISE[type(e).__name__][0](scalar(e.args[0], env))
@@ -99,6 +106,10 @@ def matrix(e: sp.Expr, env: Mapping[str, np.ndarray]) -> np.ndarray:
         return scalar(e.function.expr, {x: matrix(e.expr, env)})
     if e.is_Number:
         return np.float64(float(e))
+    if isinstance(e, Ones):
+        return np.ones([env[size.name] for size in e.shape])
+    if isinstance(e, InverseWidth):
+        return np.float64(1 / env[e.args[0].name])
     parts = [matrix(part, env) for part in e.args]
     if isinstance(e, sp.MatAdd | sp.Add):
         return np.sum(parts, axis=0)

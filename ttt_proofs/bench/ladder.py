@@ -46,7 +46,7 @@ def scale_of(settings: Settings) -> str:
 def forms_of(loop: InnerLoop, x: Inputs) -> dict[str, Callable[..., Tensor]]:
     """Both forms as functions of q, k, v."""
     reduction = reduce(loop)
-    given = {"weights": x.weights, "rate": x.rate, "momentum": x.momentum}
+    given = {"weights": x.weights, "coefficients": x.coefficients}
 
     def run(form: Callable[..., tuple[Tensor, object]], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return form(q, k, v, **given)[0]

@@ -207,11 +207,11 @@ def by_loop(name: str, form: Literal["parallel", "recurrent"]) -> Function:
         else:
             weights = {"W": v.new_zeros(k.shape[2], k.shape[3], v.shape[3])}
             given = tuple(x.to(q.dtype) for x in rest)
-        rate, momentum = (*given, None, None)[:2]
+        numbers = dict(zip(reduction.loop.coefficients, given, strict=True))
         if form == "recurrent":
-            return reduction.recurrent(q, k, v, weights=weights, rate=rate, momentum=momentum)[0]
+            return reduction.recurrent(q, k, v, weights=weights, coefficients=numbers)[0]
         plain = in_own_precision(forms.parallel(reduction.loop))
-        return plain(reduction.loop, q, k, v, weights, rate, momentum)[0]
+        return plain(reduction.loop, q, k, v, weights, numbers)[0]
 
     return run
 

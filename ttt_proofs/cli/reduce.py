@@ -92,7 +92,7 @@ def not_affine(loop: Any, seed: int) -> str:
 
 def any_abstract(loop: Any) -> bool:
     """Whether the loop cannot run, having abstract parts."""
-    from ..symbolic.torch_code import torch_loop
+    from ..symbolic.torch_loop import torch_loop
 
     try:
         torch_loop(loop)

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple
 
-import flint
-
+from .arithmetic import is_prime, real, ring
 from .functions import RATIONAL, REAL, Matrix, Undefined, cubic
 
 Functions = Mapping[str, Callable[[Any], Any]]
@@ -34,7 +33,7 @@ def random_primes(source: str, count: int = 2) -> tuple[int, ...]:
     for k in itertools.count():
         digest = hashlib.blake2b(f"prime {k} {source}".encode(), digest_size=8).digest()
         candidate = LEAST_PRIME + int.from_bytes(digest, "big") % LEAST_PRIME | 1
-        if flint.fmpz(candidate).is_prime():
+        if is_prime(candidate):
             found[candidate] = None
         if len(found) == count:
             break
@@ -74,7 +73,7 @@ class Residues:
 
     def __init__(self, primes: tuple[int, ...]) -> None:
         self.modulus = math.prod(primes)
-        self._ring = flint.fmpz_mod_ctx(self.modulus)
+        self._ring = ring(self.modulus)
 
     def number(self, value: Fraction) -> Any:
         """The rational number; ZeroDivisionError where a prime divides its denominator."""
@@ -129,7 +128,7 @@ class Reals(Rationals):
 
     def number(self, value: Fraction) -> Any:
         """An interval around the rational number, a point if it has a finite binary form."""
-        return flint.arb(value.numerator) / value.denominator
+        return real(value)
 
     def uniform(self, bits: int) -> Any:
         """An integer of absolute value at most `spread`."""

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import isqrt
 from typing import Any
 
-import flint
+from .arithmetic import real
 
 Matrix = list[list[Any]]
 
@@ -49,7 +49,7 @@ def real_step(x: Any) -> Any:
     """1 for positive numbers and 0 for others; `Undefined` where the interval leaves it open."""
     if x.contains(0) and not x.is_exact():
         raise Undefined
-    return flint.arb(int(x > 0))
+    return real(int(x > 0))
 
 
 def finite(x: Any) -> Any:

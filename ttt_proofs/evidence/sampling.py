@@ -28,7 +28,8 @@ from ttt_proofs.loops import (
 from ttt_proofs.loops.loop import Query, Read
 from ttt_proofs.loops.update import CLIPS, NORMS, Place, Rate, Train
 
-from .scaling import gains, scale
+from ..symbolic.gains import gains
+from .scaling import scale
 
 LONGEST = 9  # tokens, unless two chunks and a token are more
 IMAGES = 3
@@ -121,7 +122,7 @@ def random_inputs(
     "D_k" and "D_v"; a convolution has "D_v" alone.
     Values: each uniform in ±width^-½ without the middle quarter, for rows of q, k and v and
     columns of weights (for a convolution, width is the number of pixels in a window), so that
-    none is longer than 1 or near 0. What scales a step (`scaling.gains`: a rate, or what weighs
+    none is longer than 1 or near 0. What scales a step (`symbolic.gains`: a rate, or what weighs
     losses) is uniform in 0.02 to 0.3, divided by the chunk's length, as its loss sums over tokens
     (for more than nine chunks, by a ninth of all tokens), and by the steps of a chunk; other
     coefficients, such as momenta, are uniform in their own range. Where a weight has no rate, k
@@ -138,7 +139,7 @@ def random_inputs(
     draw = Tensors(rng.getrandbits(63), dtype, device)
     size = _sizes(loop, rng, sizes or {})
     batch, length, heads = size["B"], size["T"], size["H"]
-    share = max(loop.schedule.chunk, length / LONGEST) * loop.schedule.steps
+    share = max(loop.schedule.summed, length / LONGEST) * loop.schedule.steps
     known = scale(loop, (RATES[0] / share, RATES[1] / share), INNER)
     key, value = size.get("D_k", size["D_v"]), size["D_v"]
     wide = size.get("D_w", key)
@@ -205,11 +206,17 @@ def widths(loop: InnerLoop, key: int, inner: tuple[int, ...], value: int) -> dic
     values can be kept: its channels are more than the pixels, as many, or `value`.
     """
     if loop.net.window:
-        pixels = loop.net.window[0] ** 2
+        pixels = loop.net.fixed["D_w"]
         return {"D_v": pixels if key == value else pixels + value if key < value else value}
     ends = {"D_k": key, "D_v": value}
+    names = [name for name in of_weights(loop) if name not in ends]
+    return ends | dict(zip(names, cycle(inner), strict=False))
+
+
+def of_weights(loop: InnerLoop) -> list[str]:
+    """The names of the widths of weights that can be chosen."""
     names = dict.fromkeys(side.name for w in loop.net.weights for side in (w.rows, w.cols))
-    return ends | dict(zip([n for n in names if n not in ends], cycle(inner), strict=False))
+    return [name for name in names if name not in loop.net.fixed]
 
 
 def square(loop: InnerLoop, seed: int) -> dict[str, int]:
@@ -226,10 +233,8 @@ def _sizes(loop: InnerLoop, rng: random.Random, fixed: Mapping[str, int]) -> dic
     chunk, net = loop.schedule.chunk, loop.net
     longest = max(0 if gains(loop).by_one else LONGEST, 2 * chunk + 1)
     highest = {"B": 2, "T": longest, "H": 3, "D_k": 5, "D_v": 5}
-    highest |= {side.name: 5 for w in net.weights for side in (w.rows, w.cols)}
-    window: dict[str, int] = {}
+    highest |= dict.fromkeys(of_weights(loop), 5)
     if net.window:
-        window = {"D_w": net.window[0] ** 2}
         highest = {name: highest[name] for name in ("B", "T", "H", "D_v")}
     drawn = {name: rng.randint(1, high) for name, high in highest.items()}
     if net.tokens:
@@ -240,7 +245,7 @@ def _sizes(loop: InnerLoop, rng: random.Random, fixed: Mapping[str, int]) -> dic
             f"`sizes['T']` must be a multiple of {chunk}, the pixels of an image; got "
             f"{size['T']}. Give whole images."
         )
-    return size | window
+    return size | net.fixed
 
 
 def _checked(sizes: Mapping[str, int], known: set[str]) -> dict[str, int]:

@@ -203,10 +203,13 @@ def given(loop: InnerLoop, inputs: Inputs) -> dict[Query, Any]:
 
 
 def as_indexed(loop: InnerLoop, name: str, number: Tensor | float) -> Tensor:
-    """A coefficient with the indices that it has in statements: none, a step's, also a token's."""
+    """A coefficient of the one sequence and head, with the indices that it has in statements.
+
+    That is none or a step's, also a token's, and those of the rows and columns that it tells apart.
+    """
     kind, x = loop.coefficients[name], torch.as_tensor(number, dtype=torch.float64)
     if kind.every == "loop":
-        return x
+        return x if kind.shape == "scalar" else x[0]
     of_time = x[0, :, 0]
     if kind.mean:
         return of_time.unflatten(0, (STEPS, -1)).mean(dim=1)

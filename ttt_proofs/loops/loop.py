@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..program.coefficients import Coefficient, choose
 from ..program.expressions import CHUNK, shown
 from ..program.rules import Rule
+from .code import from_code
 from .losses import Loss
 from .nets import Net, Weight
 from .rule import Update, check_update
@@ -27,6 +29,9 @@ class Schedule:
     query: what is read with, the queries or, in their place, the keys.
     negate_values: the inner loop is given -v for v.
     steps: how many update steps each chunk makes, each with the gradient where the last one led.
+    update: "chunk", one update of each fast weight for a chunk, by the sum of its tokens' losses;
+    or "token", one for each token, by that token's loss alone, with all gradients of a chunk taken
+    at the weights before it. Then each token is read after, or before, its own update.
     single: whether the theorems speak of chunks of one token, which then has no index; for
     chunks of any length they say the same with a sum over tokens.
 
@@ -44,6 +49,7 @@ class Schedule:
     negate_values: bool = False
     steps: int = 1
     single: bool = False
+    update: Literal["chunk", "token"] = "chunk"
 
     __repr__ = shown
 
@@ -54,6 +60,7 @@ class Schedule:
             query=get_args(Query),
             negate_values=(True, False),
             single=(True, False),
+            update=("chunk", "token"),
         )
         for name, least in (("chunk", "the token recurrence"), ("steps", "a single update")):
             value = getattr(self, name)
@@ -66,6 +73,22 @@ class Schedule:
                 "`single` must be False for chunks of several tokens or a causal "
                 f"reading; got {self}. Leave it out."
             )
+
+        if self.update == "token" and (self.steps > 1 or self.read == "causal"):
+            raise ValueError(
+                "`update` must be 'chunk' for several steps or a causal reading; got "
+                f"{self}. Read after the update, in one step."
+            )
+
+    @property
+    def by_token(self) -> bool:
+        """Whether each token has an update of its own, with gradients at the chunk's start."""
+        return self.update == "token" and self.chunk > 1
+
+    @property
+    def summed(self) -> int:
+        """How many tokens' losses are summed for one update."""
+        return 1 if self.by_token else self.chunk
 
     @property
     def reading(self) -> str:
@@ -80,7 +103,11 @@ class InnerLoop:
     """Test-time training with key-value binding: what happens between two tokens.
 
     For each chunk of keys K and values V, take a gradient step on `loss(net(K), V)`, and read
-    `net(Q)` with the queries Q. Raises `TypeError` for parts of other kinds.
+    `net(Q)` with the queries Q. Net and loss may be code: a function `net(x, W1, W2)` of tokens
+    x `[L, K]`, or an `nn.Module`; a function `loss(f, v)` of outputs and values `[L, V]` to one
+    number a token. `state` names the weight of the last layer of such a net, by default the one
+    that is applied last. Raises `TypeError` for parts of other kinds, `ValueError` for code that
+    cannot be read, with its line.
     Source: Section 3 of arXiv 2602.21204.
 
     >>> from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear, Schedule
@@ -92,10 +119,24 @@ class InnerLoop:
     loss: Loss
     update: GradientStep | Update = field(default_factory=GradientStep)
     schedule: Schedule = field(default_factory=Schedule)
+    state: str | None = field(default=None, compare=False)
+
+    if TYPE_CHECKING:  # what may be given in place of a net and a loss, for a reader's type checker
+
+        def __init__(
+            self,
+            net: Net | Callable[..., Any],
+            loss: Loss | Callable[..., Any],
+            update: GradientStep | Update = ...,
+            schedule: Schedule = ...,
+            state: str | None = ...,
+        ) -> None: ...
 
     __repr__ = shown
 
     def __post_init__(self) -> None:
+        for name, value in from_code(self.net, self.loss, self.state).items():
+            object.__setattr__(self, name, value)
         kinds = {
             "net": (Net,),
             "loss": (Loss,),
@@ -116,6 +157,11 @@ class InnerLoop:
                 f"{self.schedule.chunk}. Give each image a chunk."
             )
         check_update(self)
+        if tokens and self.schedule.by_token:
+            raise ValueError(
+                "`update` must be 'chunk' for images, whose tokens are seen together; got 'token'. "
+                "Leave it out."
+            )
         if tokens and self.rule.of_kind("operator"):
             raise ValueError(
                 "`update` must have no operator for a convolution, whose channels are "
@@ -139,6 +185,13 @@ class InnerLoop:
     def rule(self) -> Rule:
         """How a gradient moves a weight, the same for all fast weights."""
         return self.update.rule
+
+    def under(self, rule: Rule) -> InnerLoop:
+        """The loop with the lines of another rule; weights, losses and coefficients stay."""
+        # `trained` as it is: of an abstract φ, all weights moving is more than W alone.
+        own = self.update
+        update = Update(rule, {}, own.coefficients, own.trained, self.loss_weights)
+        return replace(self, update=update)
 
     @property
     def is_static(self) -> bool:

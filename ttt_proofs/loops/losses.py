@@ -5,17 +5,27 @@ Each is one function of a token's two rows; its expression for a chunk is read o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import sympy as sp
 
 from ..program.differentials import loss_gradient
-from ..program.expressions import CHUNK, VALUE, shown
+from ..program.expressions import (
+    CHUNK,
+    VALUE,
+    InverseWidth,
+    RowFunction,
+    RowFunctionPullback,
+    RowLossGradient,
+    shown,
+)
 from ..program.lowering import read_loss
 from ..program.operations import Abstract
 
+ONE = sp.Integer(1)
 F, V = (sp.MatrixSymbol(name, CHUNK, VALUE) for name in "FV")
 
 
@@ -25,22 +35,61 @@ class Loss:
 
     __repr__ = shown
 
-    def function(self, f: Any, v: Any) -> Any:
-        """The loss of each token, `[..., L]`, of outputs f and values v `[..., L, V]`.
+    function: ClassVar[Callable[..., Any]]
+    """`function(f, v)`: the loss of each token, `[..., L]`, of outputs and values `[..., L, V]`;
+    it raises `ValueError` where the loss is abstract."""
 
-        Raises `ValueError` where the loss is abstract.
-        """
-        raise NotImplementedError
+    def __call__(self, f: Any, v: Any) -> Any:
+        """`function`, so that losses can be parts of others, as `loss(f, -v)`."""
+        return self.function(f, v)
 
     @property
     def expression(self) -> sp.Expr:
         """The loss of a chunk."""
+        if not hasattr(self, "function"):
+            raise NotImplementedError
         return of_library(self)
 
     @property
     def gradient(self) -> sp.MatrixExpr:
         """`∂L/∂F`, `[L, D_v]`, by the chain rule."""
         return slope(self.expression)
+
+    @property
+    def proportion(self) -> sp.Expr | None:
+        """The number a where `∂L/∂F` is a F plus what does not read F; None for all other losses.
+
+        Only then is a step of a linear layer a map `S ← A S + B`, which acts on all columns alike;
+        the gradient of `(f·v - 1)²` is affine in F, and mixes its columns.
+        """
+        found = sp.Integer(0)
+        for factor, matrix in summands(self.gradient):
+            if matrix == F:
+                found += factor
+            elif F in matrix.atoms(sp.MatrixSymbol):
+                return None
+        return found
+
+    @property
+    def is_entrywise(self) -> bool:
+        """Whether the gradient at an entry reads that entry of F and V, and no other column."""
+        mixing = (RowFunction, RowFunctionPullback, RowLossGradient, InverseWidth)
+        products = [m.as_coeff_matrices()[1] for m in self.gradient.atoms(sp.MatMul)]
+        return not self.gradient.has(*mixing) and all(len(each) < 2 for each in products)
+
+
+def summands(
+    matrix: sp.MatrixExpr, factor: sp.Expr = ONE
+) -> Iterator[tuple[sp.Expr, sp.MatrixExpr]]:
+    """The terms of a sum with their numbers, also of a number times a sum."""
+    if isinstance(matrix, sp.MatAdd):
+        for part in matrix.args:
+            yield from summands(part, factor)
+    elif isinstance(matrix, sp.MatMul) and len(matrix.as_coeff_matrices()[1]) == 1:
+        number, (inner,) = matrix.as_coeff_matrices()
+        yield from summands(inner, factor * number)
+    else:
+        yield factor, matrix
 
 
 @cache

@@ -6,15 +6,15 @@ assignments that lead from the input X to the features φ(X). Most have no outpu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import sympy as sp
 
-from ..program.expressions import CHUNK, WINDOW, shown
-from ..program.lowering import Program, read_net
+from ..program.expressions import CHUNK, UNIT, WINDOW, shown
+from ..program.lowering import Program, parameter_names, read_net
 from ..program.operations import Abstract, check_name, named
 
 
@@ -41,22 +41,23 @@ class Net:
 
     __repr__ = shown
 
+    names: ClassVar[tuple[Sequence[str], Sequence[str]]] = ((), ())
+    """What intermediates are called, and hidden widths, where not H1, Z1, ..., D_1, ...."""
+
+    function: ClassVar[Callable[..., Any]]
+    """`function(x, *weights)`: outputs `[..., L, V]` for tokens x `[..., L, K]` and weights
+    `[..., rows, cols]`; it raises `ValueError` where part of the net is abstract."""
+
+    def __call__(self, x: Any, *weights: Any) -> Any:
+        """`function`, so that nets can be parts of others."""
+        return self.function(x, *weights)
+
     @property
     def parameters(self) -> tuple[str, ...]:
         """The names of the weights, in the order in which `function` takes them."""
-        raise NotImplementedError
-
-    def function(self, x: Any, *weights: Any) -> Any:
-        """The net's outputs `[..., L, V]` for tokens x `[..., L, K]` and weights `[..., rows, cols]`.
-
-        Raises `ValueError` where part of the net is abstract.
-        """
-        raise NotImplementedError
-
-    @property
-    def names(self) -> tuple[Sequence[str], Sequence[str]]:
-        """What intermediates are called, and hidden widths, where not H1, Z1, ..., D_1, ...."""
-        return (), ()
+        if not hasattr(self, "function"):
+            raise NotImplementedError
+        return parameter_names("net", self.function)[1:]
 
     @property
     def traced(self) -> Program:
@@ -116,6 +117,12 @@ class Net:
         return self.traced.window
 
     @property
+    def fixed(self) -> dict[str, int]:
+        """The widths of which the net leaves no choice: of a bias, a window, numbers in code."""
+        window = {WINDOW.name: self.window[0] ** 2} if self.window else {}
+        return {UNIT.name: 1} | window | dict(self.traced.sizes)
+
+    @property
     def obstacle(self) -> str | None:
         """Why the theorems do not cover this net; None where they do."""
         return self.traced.obstacle
@@ -135,8 +142,6 @@ class Linear(Net):
     Source: variant 3 of Section 6.1, Table 2.
     """
 
-    parameters = ("W",)
-
     def function(self, x: Any, W: Any) -> Any:
         """`x W`."""
         return x @ W
@@ -152,8 +157,7 @@ class Features(Net):
     """
 
     name: str = "phi"
-    parameters = ("W",)
-    names = (("Phi",), ())
+    names: ClassVar = (("Phi",), ())
 
     def __post_init__(self) -> None:
         _ = Abstract(self.name)
@@ -216,7 +220,6 @@ class AnyNet(Net):
     """
 
     name: str = "f"
-    parameters = ("Theta",)
 
     def __post_init__(self) -> None:
         _ = Abstract(self.name)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 Trained = Literal["all", "last"] | tuple[str, ...]
 
-# What names mean in statements and in the code that is made of a rule.
-TAKEN = {"q", "k", "v", "o", "t", "i", "j", "s", "X", "V", "F", "rows", "torch", "visible"}
-TAKEN |= {INITIAL, "epsilon", *(symbol.name for symbol in (W, G, W_0))}
-TAILS = ("", "_0", "_next", "_seen", "_in", "_b")
+# Names that mean something in an update's lines, and in statements, where buffers are `M_W`.
+IN_LINES = {INITIAL, "epsilon", "torch", *(symbol.name for symbol in (W, G, W_0))}
+TAKEN = IN_LINES | {"q", "k", "v", "o", "t", "i", "j", "s", "u", "X", "V", "F", "rows", "visible"}
+TAILS = ("", "_0", "_next", "_seen", "_in", "_a", "_b", "_ab")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,6 +97,23 @@ class Update:
         """The coefficients that the rule itself is given."""
         weighing = set(self.loss_weights.values())
         return {name: c for name, c in self.coefficients.items() if name not in weighing}
+
+    def call(
+        self,
+        weight: Any,
+        gradient: Any,
+        buffers: Mapping[str, Any],
+        coefficients: Mapping[str, Any],
+        initial: Any,
+    ) -> tuple[Any, dict[str, Any]]:
+        """The new weight and buffers, by the code: all `[..., rows, cols]` or broadcast to it.
+
+        initial: the weight before the first step. Raises `ValueError` where there is no code.
+        """
+        if self.function is None:
+            raise ValueError(f"an update that runs must have its code; got {self}. Import it.")
+        how = signature(self.function, self.buffers, tuple(self.of_rule))
+        return how.call(self.function, weight, gradient, buffers, coefficients, initial)
 
     def loss_weight(self, weight: str) -> str | None:
         """The name of what weighs each token's loss in this weight's gradient, if anything does."""
@@ -178,8 +195,8 @@ def check_names(update: Update) -> None:
     """Raise `ValueError` unless buffers and coefficients have names of their own."""
     names = [*update.buffers, *update.coefficients]
     for name, many in Counter(names).items():
-        usable = isinstance(name, str) and name.isidentifier()
-        if not usable or many > 1 or name in TAKEN or name.endswith(TAILS[1:]):
+        usable = isinstance(name, str) and name.isidentifier() and not name.endswith(TAILS[1:])
+        if not usable or many > 1 or name in (IN_LINES if name in update.buffers else TAKEN):
             raise ValueError(
                 f"a buffer or coefficient must have a name of its own, no word of statements; "
                 f"got {name!r}. Rename it."
@@ -193,15 +210,10 @@ def check_names(update: Update) -> None:
 
 
 def check_coefficients(update: Update) -> None:
-    """Raise `ValueError` or `TypeError` for coefficients that an update of chunks cannot have."""
+    """Raise `ValueError` or `TypeError` for what are no coefficients, or weigh no losses."""
     for name, c in update.coefficients.items():
         if not isinstance(c, Coefficient):
             raise TypeError(f"`{name}` must be a Coefficient; got {c!r}. Say how often it changes.")
-        if name in update.of_rule and c.every == "token" and not c.mean:
-            raise ValueError(
-                "within an update of chunks a coefficient of each token must be `mean=True` or a "
-                f"loss weight; got {c} for `{name}`. Take its mean, or let it weigh the loss."
-            )
         if name not in update.of_rule and (c.every, c.shape, c.mean) != ("token", "scalar", False):
             raise ValueError(
                 f"a loss weight must be one number for each token; got {c} for `{name}`. "
@@ -219,6 +231,15 @@ def check_update(loop: InnerLoop) -> None:
                 f"`trained` must name weights of the net, {loop.net.last.name} among them, which "
                 f"is applied last; got {update.trained}. Choose from {', '.join(weights)}."
             )
+    by_chunk = loop.schedule.update == "chunk"
+    for name, c in update.coefficients.items():
+        weighs = name in loop.loss_weights.values()
+        if not weighs and c.every == "token" and not c.mean and by_chunk:
+            raise ValueError(
+                "within an update of chunks a coefficient of each token must be `mean=True` or a "
+                f"loss weight; got {c} for `{name}`. Take its mean, let it weigh the loss, or "
+                "update by token."
+            )
     moving = [weight.name for weight in loop.fast_weights]
     if isinstance(update, Update) and (idle := set(update.loss_weights) - set(moving)):
         raise ValueError(
@@ -233,7 +254,9 @@ def check_update(loop: InnerLoop) -> None:
         )
     made = [line.target.name for line in update.rule.lines if line.target != W]
     own = [f"{name}_{w}" for w in moving for name in (*made, "G", "X")] + weights
-    names = Counter([*loop.coefficients, *(name + tail for name in own for tail in TAILS)])
+    parts = {f"{letter}{n}_{w}" for w in moving for letter in "SAB" for n in ("", 0)} - set(own)
+    tailed = [name + tail for name in (*own, *parts) for tail in TAILS]
+    names = Counter([*loop.coefficients, *tailed])
     if double := [name for name, many in names.items() if many > 1]:
         raise ValueError(
             f"weights, buffers and coefficients must have names of their own; got `{double[0]}` "

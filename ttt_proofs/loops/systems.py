@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ..program.operations import Depthwise, check_name, named
 from .nets import Net
@@ -18,8 +18,7 @@ class SwiGLU(Net):
     """
 
     activation: str = "silu"
-    parameters = ("W0", "W2", "W1")
-    names = (("A", "B", "H"), ("D_h",))
+    names: ClassVar = (("A", "B", "H"), ("D_h",))
 
     def __post_init__(self) -> None:
         check_name("activation", self.activation)
@@ -39,8 +38,7 @@ class GLU(Net):
     """
 
     activation: str = "silu"
-    parameters = ("W0", "W1")
-    names = (("A", "C"), ())
+    names: ClassVar = (("A", "C"), ())
 
     def __post_init__(self) -> None:
         check_name("activation", self.activation)
@@ -65,7 +63,6 @@ class DepthwiseConv(Net):
     size: int = 3
     height: int = 2
     width: int = 2
-    parameters = ("W",)
 
     def __post_init__(self) -> None:
         for field in ("size", "height", "width"):

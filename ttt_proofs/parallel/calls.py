@@ -36,15 +36,22 @@ def tensors(*values: Any) -> Iterator[Tensor]:
             yield value
 
 
-def tied(outputs: Tensor, state: State | None, *inputs: Any) -> tuple[Tensor, State | None]:
-    """The same outputs and state, which depend on each input, by zero, if there are no outputs.
+def nothing(*inputs: Any) -> Tensor | None:
+    """A zero that depends on each input with a gradient; None where there is none.
 
     inputs: tensors, mappings of them, states; what is no tensor is passed over.
     """
     asked = [x for x in tensors(*inputs) if x.requires_grad] if torch.is_grad_enabled() else []
-    if outputs.numel() or not asked:
+    if not asked:
+        return None
+    return torch.stack([x[None, ...][:0].sum().float() for x in asked]).sum()  # so NaN stays out
+
+
+def tied(outputs: Tensor, state: State | None, *inputs: Any) -> tuple[Tensor, State | None]:
+    """The same outputs and state, which depend on each input, by zero, if there are no outputs."""
+    zero = None if outputs.numel() else nothing(*inputs)
+    if zero is None:
         return outputs, state
-    zero = sum(x[None, ...][:0].sum() for x in asked)  # of no entries, so NaN stays out
     tied_state = None if state is None else state.map(lambda x: (x + zero).to(x.dtype))
     return (outputs + zero).to(outputs.dtype), tied_state
 

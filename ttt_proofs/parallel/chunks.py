@@ -106,6 +106,8 @@ def laid(x: Number, coefficient: Coefficient, there: Tensor, width: int) -> Numb
     if width:  # each column is a head
         x = x.expand(*x.shape[:4], width).transpose(3, 4).flatten(2, 3)[..., None]
     x = x.transpose(1, 2)
+    if coefficient.every == "token" and not coefficient.mean and there.shape[3] > 1:
+        return filled(x, 2, there.shape[3]).unflatten(2, there.shape[2:4])  # an update for each
     if not coefficient.mean:
         return x
     sides = x.shape[3:]

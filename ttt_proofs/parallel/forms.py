@@ -11,7 +11,7 @@ in every tensor. For the loop they take as well what `torch_loop` has made of it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from ..symbolic.torch_loop import TorchLoop, torch_loop
 from .calls import form
 from .chunks import Chunks, Outputs, at, chunks
 from .gates import weighing
-from .inputs import Coefficients, Weights, wide
+from .inputs import Coefficients, Number, Weights, wide
 from .maps import Along, fold
 from .pieces import Piece
 from .state import State
@@ -54,7 +54,8 @@ def recurrent(
     """One chunk after the other, with the derived gradients, for every loop that can run.
 
     Readings have a dimension of their own, after the heads: a chunk has as many gradients and
-    states as it is read with, one for all its tokens, or for a causal reading one for each.
+    states as it is read with, one for all its tokens, or for a causal reading, and for updates by
+    token, one for each.
     Tokens shorter than float32 are computed with in float32.
     """
     dtype = v.dtype
@@ -63,30 +64,32 @@ def recurrent(
     code = torch_loop(loop)
     x = chunks(code, q, k, v, first, coefficients or {}, initial_state)
     schedule = code.schedule
-    causal = schedule.read == "causal"
+    causal, apart = schedule.read == "causal", schedule.read == "causal" or schedule.by_token
     now, held = x.weights | x.now, x.held
-    length = x.k.shape[3] if causal else 1
+    length = x.k.shape[3] if apart else 1
     each = x.k.new_ones(length, length).tril()[..., None]  # [readings, L, 1]
+    each = torch.eye(length).to(each)[..., None] if schedule.by_token else each
     outputs = [x.v[:, :, :0]]
     for n in range(x.steps):
         q_n, k_n, v_n, *rows_n = (y[:, :, n : n + 1] for y in (x.q, x.k, x.v, *x.rows.values()))
         rows = dict(zip(x.rows, (row * each for row in rows_n), strict=True))
-        given, before = at(x.coefficients, n).values(), now
+        given, before = at(x.coefficients, n), now
         for _ in range(schedule.steps):
             slope = code.cotangent(code.net(k_n, **now), v_n)
             gradients = code.gradients(k_n, slope, rows, **now)
-            moved = {
-                name: code.update(
-                    g, now[name], *(m[name] for m in held.values()), *given, x.weights[name]
-                )
-                for name, g in gradients.items()
-            }
-            now = now | {name: w for name, (w, *_) in moved.items()}
-            held = {m: {n: s[i] for n, s in moved.items()} for i, m in enumerate(held, start=1)}
+            if schedule.by_token:
+                tokens = min(length, x.shape[1] - n * length)
+                states = each_token(code, x, gradients, now, held, given, tokens)
+                *_, (now, held) = states
+            else:
+                now, held = stepped(code, x, gradients, now, held, given.values())
         state = before if schedule.read == "before_update" else now
-        q_n = q_n.transpose(2, 3) if causal else q_n  # [B, H, readings, tokens of each, K]
+        if schedule.by_token:
+            shown = states[:-1] if schedule.read == "before_update" else states[1:]
+            state = joined([w for w, _ in shown], length)
+        q_n = q_n.transpose(2, 3) if apart else q_n  # [B, H, readings, tokens of each, K]
         made = code.net(q_n, **state)
-        outputs.append(made.transpose(2, 3) if causal else made)
+        outputs.append(made.transpose(2, 3) if apart else made)
         if causal:  # the last reading has seen all of the chunk
             now, *others = (
                 {name: y[:, :, -1:] for name, y in all_.items()} for all_ in (now, *held.values())
@@ -94,6 +97,53 @@ def recurrent(
             held = dict(zip(held, others, strict=True))
     found, state = x.whole(torch.cat(outputs, dim=2), now, held)
     return found.to(dtype), state
+
+
+Weighed = dict[str, Tensor]
+Held = Mapping[str, Weighed]
+
+
+def stepped(
+    code: TorchLoop, x: Chunks, slopes: Weighed, now: Weighed, held: Held, given: Iterable[Number]
+) -> tuple[Weighed, Held]:
+    """The weights and buffers after one update of each fast weight, by its gradient."""
+    moved = {
+        name: code.update(g, now[name], *(m[name] for m in held.values()), *given, x.weights[name])
+        for name, g in slopes.items()
+    }
+    buffers = {m: {n: s[i] for n, s in moved.items()} for i, m in enumerate(held, start=1)}
+    return now | {name: w for name, (w, *_) in moved.items()}, buffers
+
+
+def each_token(
+    code: TorchLoop,
+    x: Chunks,
+    slopes: Weighed,
+    now: Weighed,
+    held: Held,
+    given: Mapping[str, Number],
+    tokens: int,
+) -> list[tuple[Weighed, Held]]:
+    """The weights and buffers before the first token of a chunk, and after each token's update.
+
+    slopes: by weight, a gradient for each token, `[B, H, L, rows, cols]`.
+    """
+    states = [(now, held)]
+    for t in range(tokens):
+        own = [y[:, :, :, t] if isinstance(y, Tensor) and y.ndim > 5 else y for y in given.values()]
+        here = {name: g[:, :, t : t + 1] for name, g in slopes.items()}
+        states.append(stepped(code, x, here, *states[-1], own))
+    return states
+
+
+def joined(states: list[Weighed], length: int) -> Weighed:
+    """The states that tokens are read with, side by side; the last again for what is no token."""
+    states = states + states[-1:] * (length - len(states))
+    same = {name for name, w in states[0].items() if all(s[name] is w for s in states)}
+    return {
+        name: w if name in same else torch.cat([s[name] for s in states], dim=2)
+        for name, w in states[0].items()
+    }
 
 
 @form
@@ -120,6 +170,7 @@ def chunked(
     `O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V̂` of Section 6.2.
     """
     code = torch_loop(loop)
+    must_have(code, "masked attention in tiles", code.way == "tiles")
     size = segment(code, k, v, tile)
     if along is fold and k.shape[1] > size:
         whole = Piece(q, k, v, coefficients or {})
@@ -193,10 +244,18 @@ def composed(
     Source: Appendix E of arXiv 2602.21204, with the operator where the update has it.
     """
     code = torch_loop(loop)
+    must_have(code, "a scan of states", bool(code.stages))
     x = chunks(code, q, k, v, weights, coefficients or {}, initial_state)
     queries, keys = featured(code, x, features)
     made, last = states(code, x, queries, keys, tile, along)
     return finished(code, x, made, last["W"], [last[name] for name in x.held])
+
+
+def must_have(code: TorchLoop, what: str, there: bool) -> None:
+    """Raise `NotParallelError`, with the obstruction, unless the loop has what is asked for."""
+    if not there:
+        why = code.refusal or f"this loop is {code.plan.word}: {code.plan.reason}"
+        raise NotParallelError(f"{what} is required; {why}. Use .recurrent.")
 
 
 def parallel(loop: Loop) -> Callable[..., Outputs]:
@@ -206,8 +265,7 @@ def parallel(loop: Loop) -> Callable[..., Outputs]:
     more than the gradient. Raises `NotParallelError`, with the obstruction, where there is none.
     """
     code = torch_loop(loop)
-    if code.refusal is not None:
-        raise NotParallelError(f"a parallel form is required; {code.refusal}. Use .recurrent.")
+    must_have(code, "a parallel form", code.way is not None)
     return composed if code.way == "states" else chunked
 
 

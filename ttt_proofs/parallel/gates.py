@@ -38,28 +38,20 @@ class Weighing:
 
     def kept(self, row: int) -> Tensor:
         """What is carried on after some updates, `[B, H, N, m, columns]`: buffers, then weight."""
-        state = self.state[..., row, None, :]
-        return torch.cat([*(each[row] for each in self.buffers), state], dim=-2)
-
-
-def linear(code: TorchLoop, known: dict[str, Number]) -> list[Tensor]:
-    """The next buffers, then the next weight, of what the rule is without gates and operators."""
-    known = known | dict.fromkeys((x.seen for x in code.steps if x.kind == "gate"), 1)
-    for step in code.steps:
-        if step.kind == "state":
-            known[step.seen] = step.made(known)
-    after = {step.target: known[step.seen] for step in code.steps if step.kind == "state"}
-    return [torch.as_tensor(after[name]) for name in (*code.buffers, "W")]
+        if torch.compiler.is_compiling():  # lengths are symbols, which a tuple has no index for
+            buffers = [torch.stack(each).narrow(0, row, 1)[0] for each in self.buffers]
+        else:
+            buffers = [each[row] for each in self.buffers]
+        return torch.cat([*buffers, self.state.narrow(-2, row, 1)], dim=-2)
 
 
 def each_step(numbers: Mapping[str, Number], steps: int) -> list[dict[str, Number]]:
     """The numbers of each step of every tile, `[B, H, N, 1, 1]`; or as often as needed the one."""
-    found: list[dict[str, Number]] = [{} for _ in range(steps)]
-    for name, x in numbers.items():
-        many = isinstance(x, Tensor) and x.ndim
-        for n, y in enumerate(x[..., None, None].unbind(3) if many else [x] * steps):
-            found[n][name] = y
-    return found
+    each = {
+        name: x[..., None, None].unbind(3) if isinstance(x, Tensor) and x.ndim else [x] * steps
+        for name, x in numbers.items()
+    }
+    return [{name: x[n] for name, x in each.items()} for n in range(steps)]
 
 
 def weighing(
@@ -82,11 +74,17 @@ def weighing(
     units = torch.eye(columns + len(names), dtype=like.dtype, device=like.device)
     now = [units[columns + n].expand(shape) for n in range(len(names))]
     rows = [[x] for x in now]
-    known = each_step(numbers, steps)
+    given = each_step(numbers, steps)
+    known: dict[str, Number] = {x.seen: 1.0 for x in code.steps if x.kind == "gate"}
+    lines = [x for x in code.steps if x.kind == "state"]
+    after = [next(x.seen for x in lines if x.target == name) for name in names]
     for update in range(steps * each):
         n = update // each
-        unit = {"G": units[update if apart else n].expand(shape)}
-        now = linear(code, known[n] | unit | dict(zip(names, now, strict=True)))
+        known.update(given[n], G=units[update if apart else n].expand(shape))
+        known.update(zip(names, now, strict=True))
+        for line in lines:
+            known[line.seen] = line.made(known)
+        now = [known[name] for name in after]
         for all_, x in zip(rows, now, strict=True):
             all_.append(x)
     *buffers, state = rows

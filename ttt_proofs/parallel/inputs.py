@@ -189,7 +189,7 @@ def check_coefficients(
         )
     for name, coefficient in names.items():
         what = f"coefficients[{name!r}]"
-        shape = shape_of(loop, name, coefficient, like, weights)
+        shape = shape_of(loop, coefficient, like, weights)
         if shape:
             check_shape(what, given[name], coefficient.every, shape, like)
         else:
@@ -197,23 +197,12 @@ def check_coefficients(
 
 
 def shape_of(
-    loop: InnerLoop, name: str, coefficient: Coefficient, like: Tensor, weights: Weights
+    loop: InnerLoop, coefficient: Coefficient, like: Tensor, weights: Weights
 ) -> tuple[int, ...]:
     """The shape of a coefficient, of none for a number; `like` is `[B, T, H, K]`."""
     batch, tokens, heads, _ = like.shape
     chunk = loop.schedule.chunk
     times = {"token": tokens, "step": -(-tokens // chunk)}
-    plain = coefficient.mean or name in loop.loss_weights.values()
-    if coefficient.every == "token" and not plain and chunk > 1:
-        raise ValueError(
-            f"a chunk's update takes one number of {name!r}, and this loop has one for each of "
-            f"{chunk} tokens. Declare it for each step, or take the mean."
-        )
-    if coefficient.shape != "scalar" and len(loop.fast_weights) > 1:
-        raise ValueError(
-            f"a coefficient of each {coefficient.shape} must be of one fast weight; {name!r} is "
-            f"of {listed(w.name for w in loop.fast_weights)}. Train the last layer alone."
-        )
     rows, cols = weights[loop.fast_weights[-1].name].shape[1:]
     sides = {"scalar": (), "row": (rows,), "column": (cols,), "entry": (rows, cols)}
     first = () if coefficient.every == "loop" else (batch, times[coefficient.every])

@@ -15,7 +15,7 @@ from ..symbolic.torch_loop import Stage, TorchLoop
 from .chunks import Chunks
 from .inputs import Number
 from .maps import Along, fold
-from .tiles import constant_values, gradients, repeated
+from .tiles import constant_values, gradients, in_tile, repeated
 
 Known = dict[str, Number]
 
@@ -149,7 +149,7 @@ def states(
     each, read = code.schedule.steps, code.schedule.read
     values = constant_values(code, x)
     g = repeated(gradients(code, x, keys, values), each, 2)
-    steps = max(1, min(tile // x.k.shape[3], x.steps)) * each
+    steps = in_tile(tile // x.k.shape[3], x.steps) * each
     known, last = worked_out(code, x, g, steps, along)
     if read == "causal" and x.k.shape[3] > 1:
         tokens = keys[..., :, None] * (x.rows[code.last].to(keys.dtype) * values)[..., None, :]

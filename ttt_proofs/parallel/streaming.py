@@ -104,7 +104,7 @@ def must_be_whole(loop: InnerLoop) -> str | None:
         return None
     if loop.net.tokens:
         return "an image is read whole"
-    if loop.schedule.read == "after_update":
+    if loop.schedule.read == "after_update" and not loop.schedule.by_token:
         return "its tokens are read after the update by all of them"
     means = [name for name, c in loop.coefficients.items() if c.mean]
     if loop.schedule.read == "causal" and means:
@@ -133,7 +133,8 @@ def feed(
     """
     code = torch_loop(loop)
     schedule, waiting = code.schedule, stream.waiting
-    length, early = schedule.chunk, schedule.read == "before_update"
+    length = schedule.chunk
+    early = schedule.read == "before_update" and not schedule.by_token
     tokens = waiting + q.shape[1]
     whole = tokens // length * length
     reason = must_be_whole(code.loop)

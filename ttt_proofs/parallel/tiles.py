@@ -155,7 +155,7 @@ def tiles(code: TorchLoop, x: Chunks, tokens: int, made: Features | None = None)
     schedule, affine = code.schedule, code.affine
     length, each, causal = x.k.shape[3], schedule.steps, schedule.read == "causal"
     copies = each if affine else 1  # where values depend on the state, a step's updates differ
-    steps = max(1, min(tokens // (length * copies), x.steps))
+    steps = in_tile(tokens // (length * copies), x.steps)
 
     def flat(y: Tensor, copies: int = 1) -> Tensor:
         return repeated(tiled(y, steps), copies, 3).flatten(3, 4)
@@ -191,6 +191,12 @@ def tiles(code: TorchLoop, x: Chunks, tokens: int, made: Features | None = None)
         gate,
         leaves,
     )
+
+
+def in_tile(most: int, steps: int) -> int:
+    """How many of `steps` steps are worked on together, `most` of them at most."""
+    # One graph for all lengths needs tiles of one size.
+    return max(1, most if torch.compiler.is_compiling() else min(most, steps))
 
 
 def seen(code: TorchLoop, c: Weighing, steps: int) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import sympy as sp
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from .expressions import (
+    UNIT,
+    Ones,
     RowFunction,
     RowFunctionAdjoint,
     RowFunctionPullback,
@@ -15,6 +19,7 @@ from .expressions import (
     RowLossGradient,
     Windowed,
     WindowedAdjoint,
+    entrywise,
 )
 
 
@@ -65,11 +70,30 @@ def pulled(
 
 
 def hadamard(*parts: sp.MatrixExpr) -> sp.MatrixExpr:
-    """The entrywise product, as one where parts are such products."""
+    """The entrywise product, as one where parts are such products, and without ones.
+
+    A factor that occurs n times is its entrywise power, which SymPy would make a kind of its own.
+    """
     flat: list[sp.MatrixExpr] = []
     for part in parts:
         flat += part.args if isinstance(part, sp.HadamardProduct) else (part,)
-    return flat[0] if len(flat) == 1 else sp.HadamardProduct(*flat)
+    kept = Counter(part for part in flat if not is_ones(part)) or {flat[0]: 1}
+    powers = [entrywise(partial(power, n=n), part) for part, n in kept.items()]
+    return powers[0] if len(powers) == 1 else sp.HadamardProduct(*powers)
+
+
+def power(x: sp.Expr, n: int) -> sp.Expr:
+    """`x ** n`."""
+    return x**n
+
+
+def is_ones(matrix: sp.MatrixExpr) -> bool:
+    """Whether each entry is 1: a matrix of ones, or a column of them times a row."""
+    if isinstance(matrix, sp.MatMul):
+        coefficient, factors = matrix.as_coeff_matrices()
+        single = all(factor.shape[1] == UNIT for factor in factors[:-1])
+        return coefficient == 1 and single and all(map(is_ones, factors))
+    return isinstance(matrix, Ones)
 
 
 def derivative(function: sp.Lambda) -> sp.Lambda:
@@ -81,8 +105,6 @@ def derivative(function: sp.Lambda) -> sp.Lambda:
 def loss_gradient(loss: sp.Expr, used: sp.MatrixSymbol) -> sp.MatrixExpr:
     """The gradient of a loss in its outputs: of sums of traces and of abstract losses of rows."""
     parts = list(slopes(loss, used))
-    if not parts:
-        return sp.ZeroMatrix(*used.shape)
     return parts[0] if len(parts) == 1 else sp.MatAdd(*parts).doit()
 
 

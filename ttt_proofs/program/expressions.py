@@ -8,6 +8,7 @@ from typing import Any
 
 import sympy as sp
 from sympy.core.symbol import Str
+from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from .functions import gelu_tanh, sigmoid, step
 from .operations import ACTIVATIONS, ROWWISE, check_name, named
@@ -70,7 +71,10 @@ def activate(name: str, matrix: sp.MatrixExpr) -> sp.MatrixExpr:
 def entrywise(function: Callable[[sp.Symbol], sp.Expr], matrix: sp.MatrixExpr) -> sp.MatrixExpr:
     """Apply a function to each entry; the same function gives the same expression."""
     x = sp.Symbol("x")
-    value = sp.sympify(function(x))
+    inner: sp.Expr = x
+    if isinstance(matrix, ElementwiseApplyFunction):
+        inner, matrix = matrix.function(x), matrix.expr
+    value = sp.sympify(function(inner))
     return matrix if value == x else matrix.applyfunc(sp.Lambda(x, value))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +29,20 @@ from .tracing import Node, Proxy, Source, Trace, run
 
 # Names that statements and generated code have for themselves.
 RESERVED = frozenset(
-    ("X", "F", "V", "Z", "dF", "dZ", "q", "k", "v", "o", "visible", "rows", "torch")
+    ("X", "F", "V", "Z", "dF", "dZ", "q", "k", "v", "o", "S", "t", "i", "rest", "visible", "rows")
 )
+HEADS = "GXMURNSABP"  # of what belongs to a weight: its gradient G_W, its buffer M_W, ...
+TAILS = ("0", "in", "seen", "next", "a", "b", "ab", "T")
 
 
 @dataclass(frozen=True)
 class Program:
-    """A net as SymPy has it; see `Net` for what each part means."""
+    """A net as SymPy has it; see `Net` for what each part means.
+
+    turned: whether the last layer's weight is the transpose of what the function takes, since the
+    function transposes it again; it is called `W_T` then. sizes: widths that the function has as
+    numbers.
+    """
 
     input: sp.MatrixSymbol
     weights: tuple[sp.MatrixSymbol, ...]
@@ -46,6 +54,8 @@ class Program:
     is_static: bool
     window: tuple[int, int, int] | None = None
     obstacle: str | None = field(default=None, compare=False)
+    turned: bool = False
+    sizes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass
@@ -68,7 +78,8 @@ class Lowering:
         """The next name of a library net, or else the letter and the next number that is free."""
         if self.names:
             return self.names.pop(0)
-        taken = RESERVED | set(self.symbols) | {f"d{name}" for name in self.symbols}
+        given = {symbol.name for symbol in self.symbols.values()} | set(self.symbols)
+        taken = RESERVED | given | {f"d{name}" for name in given}
         while True:
             self.counts[letter] = self.counts.get(letter, 0) + 1
             found = f"{letter}{self.counts[letter]}"
@@ -134,14 +145,17 @@ class Lowering:
 
     def share(self, does: Any, node: Node) -> sp.Expr:
         """What a sum over the row of a node is multiplied by: one over the width for a mean."""
-        return self.inverse(self.size(node.shape[1])) if does == "mean" else sp.Integer(1)
+        if does == "sum":
+            return sp.Integer(1)
+        size = self.size(node.shape[1])
+        return InverseWidth(size, *self.holder(size))
 
-    def inverse(self, size: sp.Symbol) -> sp.Expr:
-        """One over a width, with a tensor that has it."""
+    def holder(self, size: sp.Symbol) -> tuple[str, int]:
+        """The name of an argument that has this width, and on which axis."""
         for symbol in self.symbols.values():
             for axis in (-1, -2):
                 if symbol.shape[axis] == size:
-                    return InverseWidth(size, symbol.name, axis)
+                    return symbol.name, axis
         raise KeyError(size)
 
 
@@ -155,6 +169,24 @@ def stand_in(trace: Trace, does: str, name: str, rows: Dim, cols: Dim, rank: Any
     proxy = trace.node(does, (), (rows, cols), rank)
     proxy.node.source, proxy.node.label = Source(), name
     return proxy
+
+
+def parameter_names(subject: str, function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a function's tensors: its parameters, but for those that have a default.
+
+    Raises `ValueError` for parameters that have no name, or none by position.
+    """
+    found = []
+    for name, given in inspect.signature(function).parameters.items():
+        if given.default is not given.empty:
+            continue
+        if given.kind not in (given.POSITIONAL_ONLY, given.POSITIONAL_OR_KEYWORD):
+            raise ValueError(
+                f"`{subject}` must name each tensor that it takes by position; got {given}. "
+                "List them."
+            )
+        found.append(name)
+    return tuple(found)
 
 
 def read_net(
@@ -184,9 +216,11 @@ def read_net(
         rank = "row" if name in vectors else "matrix"
         given.append(stand_in(trace, "weight", name, row, Dim(), rank))
     out = run(trace, function, [x, *given])
-    check_output(trace, out)
     nodes = out.inside
     check_mixing(trace, nodes)
+    check_output(trace, out)
+    check_mixing(trace, nodes)  # again: the output has said which widths are tokens
+    check_tokens(trace, nodes)
     check_use(trace, nodes, [x.node, *(w.node for w in given)])
     name_widths(trace, [w.node for w in given], list(widths))
     lowering = Lowering(trace, {}, list(names))
@@ -201,12 +235,32 @@ def read_net(
 
 def check_names(weights: Sequence[str]) -> None:
     """Raise `ValueError` for a weight's name that statements or code have another meaning for."""
+    taken = RESERVED | {"torch", "eta", "alpha", "epsilon"}
     for name in weights:
-        taken = name in RESERVED or any(name == f"d{other}" for other in weights)
-        if taken or keyword.iskeyword(name) or weights.count(name) > 1:
+        taken |= {f"d{name}"} | {f"{head}_{name}" for head in HEADS}
+        taken |= {f"{name}_{tail}" for tail in TAILS}
+    for name in weights:
+        inverse = name.startswith("inverse_")
+        if name in taken or inverse or keyword.iskeyword(name) or weights.count(name) > 1:
             raise ValueError(
                 f"`net` must have weights with names of their own; got {name!r}, which "
                 "statements and code use for something else. Rename it."
+            )
+
+
+def check_tokens(trace: Trace, nodes: Sequence[Node]) -> None:
+    """Refuse what is made of weights alone: each line of a program holds a row for each token."""
+    reads = {id(node) for node in nodes if node.does == "input"}
+    for node in nodes:
+        if any(id(part) in reads for part in node.args):
+            reads.add(id(node))
+        leaf = node.does in ("input", "weight", "transpose")
+        if not leaf and id(node) not in reads and node.shape[0].root.name not in ("L", "1"):
+            trace.refuse(
+                "apply weights to tokens",
+                f"`{node.name}` of weights alone,",
+                "Multiply the tokens by each weight in turn.",
+                node.source,
             )
 
 
@@ -266,19 +320,20 @@ def depends(node: Node, on: Node) -> bool:
 
 @dataclass
 class Peeled:
-    """The product of the last layer, and what is done to it."""
+    """The product of the last layer, and what is done to it; `turned`: by its transposed weight."""
 
     product: Node
+    turned: bool
     gates: list[Node]
     factor: Fraction
 
 
 def peel(node: Node, weight: Node, gates: list[Node], factor: Fraction) -> Peeled | Node:
     """Follow entrywise factors down to the product with a weight; else what is in the way."""
-    if node.does == "matmul" and node.args[1] is weight and not depends(node.args[0], weight):
-        return Peeled(node, gates, factor)
+    if node.does == "matmul" and under(node)[1] is weight and not depends(node.args[0], weight):
+        return Peeled(node, node.args[1] is not weight, gates, factor)
     if isinstance(node.does, Depthwise) and node.args[1] is weight:
-        return Peeled(node, gates, factor) if node.args[0].does == "input" else node
+        return Peeled(node, False, gates, factor) if node.args[0].does == "input" else node
     if node.does == "scale":
         return peel(node.args[0], weight, gates, factor * node.factor)
     if node.does == "multiply":
@@ -308,6 +363,9 @@ def split(
     gate, obstacle = None, None
     symbol = lowering.symbols[weight.label]
     if isinstance(found, Peeled):
+        if found.turned:
+            symbol = sp.MatrixSymbol(f"{weight.label}_T", *reversed(symbol.shape))
+            lowering.symbols[weight.label] = symbol
         source = found.product.args[0]
         if found.factor != 1 and not isinstance(found.product.does, Depthwise):
             # a number in front of the last layer is one in front of its features
@@ -337,7 +395,24 @@ def split(
         is_static(nodes, weight) and obstacle is None,
         window_of(nodes),
         obstacle,
+        isinstance(found, Peeled) and found.turned,
+        fixed_sizes(lowering),
     )
+
+
+def fixed_sizes(lowering: Lowering) -> tuple[tuple[str, int], ...]:
+    """The widths that the code has as numbers, by name; another number for one is refused."""
+    found: dict[str, int] = {}
+    for dim, number in lowering.trace.fixed:
+        name = lowering.size(dim).name
+        if found.setdefault(name, number) != number:
+            lowering.trace.refuse(
+                "have one number for a width",
+                f"{found[name]} and {number} for {name}",
+                "Give each layer its size.",
+                Source(),
+            )
+    return tuple(found.items())
 
 
 def under(node: Node) -> list[Node]:
@@ -394,6 +469,8 @@ def read_loss(function: Callable[..., Any]) -> sp.Expr:
         got = f"a matrix from `{out.name}`"
         trace.refuse("return one number a token, [L]", got, "Write .sum(-1).", out.source)
     check_mixing(trace, out.inside)
+    if pair[0].node not in out.inside:
+        trace.refuse("depend on its outputs", "a function of the values alone", "Use f.", Source())
     symbols = {n: sp.MatrixSymbol(n, CHUNK, width("D_v")) for n in "FV"}
     lowering = Lowering(trace, symbols)
     for proxy, name in zip(pair, "FV", strict=True):

@@ -48,7 +48,7 @@ class Entrywise:
     """
 
     name: str
-    value: Callable[[Any], Any]
+    value: Any
     code: str
     slope: str = ""
     meant: tuple[str, ...] = ()
@@ -178,7 +178,7 @@ ENTRYWISE: dict[str, Entrywise] = {
             meant=("relu",),
             options=(INPLACE,),
         ),
-        Entrywise("sigmoid", functions.sigmoid, "torch.sigmoid({0})", meant=("sigmoid", "expit")),
+        Entrywise("sigmoid", functions.sigmoid, "torch.sigmoid({0})", meant=("sigmoid",)),
         Entrywise(
             "silu",
             lambda x: x * functions.sigmoid(x),
@@ -191,15 +191,15 @@ ENTRYWISE: dict[str, Entrywise] = {
             "gelu_tanh",
             functions.gelu_tanh,
             f"{F}.gelu({{0}}, approximate='tanh')",
-            "(0.5 * (1 + torch.tanh(0.7978845608028654 * ({0} + 0.044715 * {0} ** 3)))"
-            " + 0.3989422804014327 * {0} * (1 + 0.134145 * {0} ** 2)"
-            " * (1 - torch.tanh(0.7978845608028654 * ({0} + 0.044715 * {0} ** 3)) ** 2))",
+            "(0.5 * (1 + torch.tanh(0.7978845608028654 * (({0}) + 0.044715 * ({0}) ** 3)))"
+            " + 0.3989422804014327 * ({0}) * (1 + 0.134145 * ({0}) ** 2)"
+            " * (1 - torch.tanh(0.7978845608028654 * (({0}) + 0.044715 * ({0}) ** 3)) ** 2))",
         ),
         whole(
             functions.gelu,
             f"{F}.gelu({{0}})",
-            "(0.5 * (1 + torch.erf(0.7071067811865476 * {0}))"
-            " + 0.3989422804014327 * {0} * torch.exp(-0.5 * {0} ** 2))",
+            "(0.5 * (1 + torch.erf(0.7071067811865476 * ({0})))"
+            " + 0.3989422804014327 * ({0}) * torch.exp(-0.5 * ({0}) ** 2))",
             ("approximate", "none"),
         ),
         whole(functions.exp, "torch.exp({0})", "torch.exp({0})"),
@@ -214,7 +214,7 @@ ENTRYWISE: dict[str, Entrywise] = {
         whole(
             functions.elu,
             f"{F}.elu({{0}})",
-            "torch.exp({0}.clamp(max=0))",
+            "torch.exp(({0}).clamp(max=0))",
             ("alpha", 1),
             INPLACE,
         ),

@@ -309,7 +309,7 @@ def applied(operation: str, name: str, x: Any, varies: Varies) -> Any:
         return matrix(x, f"`{name}`").made(operation, value=Str(name), varies=varies)
     if operation != "operator" or name not in RUNNABLE:
         raise ValueError(
-            f"only a concrete operator can run; got the abstract `{name}`. "
-            f"Choose one of {', '.join(RUNNABLE)}."
+            f"`{name}` must be a concrete function for a loop to be run; got an abstract one. "
+            f"Put a function in its place, such as {', '.join(map(repr, RUNNABLE))}."
         )
     return RUNNABLE[name](x)

@@ -1,4 +1,4 @@
-"""Widths of what is traced: unknowns that equations make equal, and never a coincidence of sizes."""
+"""Widths of what is traced: unknowns made equal by equations, never by a coincidence of sizes."""
 
 from __future__ import annotations
 

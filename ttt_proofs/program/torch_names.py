@@ -56,8 +56,10 @@ def normed(name: str, default: float | None) -> Callable[..., Proxy]:
     ) -> Any:
         names = ("bias", "eps") if name == "layer_norm" else ("eps",)
         options = dict(zip(names, more, strict=False)) | kwargs
-        if not isinstance(normalized_shape, int) and len(tuple(normalized_shape)) != 1:
+        sizes = (normalized_shape,) if isinstance(normalized_shape, int) else normalized_shape
+        if len(tuple(sizes)) != 1:
             trace.refuse("normalise rows", f"`{name}` of {normalized_shape}", "Give one width.")
+        trace.fixed.append((node_of(trace, x).shape[1], int(*sizes)))
         if options.get("eps", default) != default:
             trace.refuse(f"call `{name}` with eps={default}", f"{options['eps']}", "Leave it out.")
         found = applied(trace, ROWWISE[name], node_of(trace, x))
@@ -113,9 +115,10 @@ def einsum(trace: Trace, equation: str, *operands: Any) -> Proxy:
     sides, _, out = equation.replace(" ", "").replace("...", "").partition("->")
     letters = sides.split(",")
     if len(operands) != 2 or [len(set(part)) for part in letters] != [2, 2] or not out:
-        trace.refuse("contract two matrices by `einsum`", repr(equation), "Write it with @ and *.")
+        return trace.refuse("contract two matrices by `einsum`", repr(equation), "Write it with @.")
     (first, second), (a, b) = letters, operands
-    node_of(trace, a), node_of(trace, b)
+    for operand in operands:
+        node_of(trace, operand)
     common = set(first) & set(second)
     if len(common) == 2 and set(out) <= common:
         both = multiplied(trace, a, b if first == second else transposed(b))
@@ -131,7 +134,7 @@ def einsum(trace: Trace, equation: str, *operands: Any) -> Proxy:
         right = b if second[0] == inner else transposed(b)
         found = product(trace, left, right)
         return found if out[0] in first else transposed(found)
-    trace.refuse("contract two matrices by `einsum`", repr(equation), "Write it with @ and *.")
+    return trace.refuse("contract two matrices by `einsum`", repr(equation), "Write it with @.")
 
 
 def split(trace: Trace, x: Any, *rest: Any, **options: Any) -> Any:

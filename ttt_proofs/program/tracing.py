@@ -57,7 +57,8 @@ class Node:
     @property
     def inside(self) -> list[Node]:
         """This node and all that it is made of, in the order of their recording."""
-        found, open_ = {id(self): self}, [self]
+        found: dict[int, Node] = {id(self): self}
+        open_: list[Node] = [self]
         while open_:
             for node in open_.pop().args:
                 if id(node) not in found:
@@ -73,6 +74,9 @@ class Trace:
     subject: str
     argument: str = "a weight of the net"  # what a tensor of its own should be
     widths: Widths = field(default_factory=Widths)
+    fixed: list[tuple[Dim, int]] = field(
+        default_factory=list
+    )  # widths that the code has as numbers
     recorded: int = 0
     grad: bool | None = None
 
@@ -249,6 +253,22 @@ def forbidden(sign: str, required: str, do: str) -> Callable[..., Any]:
     return method
 
 
+SIGNS = {
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "eq": "==",
+    "ne": "!=",
+    "bool": "if",
+    "getitem": "[...]",
+    "setitem": "[...] =",
+    "iadd": "+=",
+    "isub": "-=",
+    "imul": "*=",
+    "itruediv": "/=",
+    "rtruediv": "/",
+}
 DECISION = ("decide nothing by its data", "Write the function of each entry, such as relu.")
 WIDTH = ("keep each width whole", "Give each part a weight of its own.")
 PLACE = ("change nothing in place", "Assign the result to a name.")
@@ -260,7 +280,7 @@ for _signs, (_required, _do) in (
     ("rtruediv rpow mod floordiv abs", UNKNOWN),
 ):
     for _sign in _signs.split():
-        setattr(Proxy, f"__{_sign}__", forbidden(_sign, _required, _do))
+        setattr(Proxy, f"__{_sign}__", forbidden(SIGNS.get(_sign, _sign), _required, _do))
 
 
 def flat(value: Any) -> list[Any]:
@@ -283,7 +303,7 @@ def node_of(trace: Trace, value: Any) -> Node:
         return value.node
     if hasattr(type(value), "__torch_function__") or hasattr(value, "__array__"):
         captured(trace)
-    trace.refuse("be made of tensors and numbers", f"a {type(value).__name__}", "Give a tensor.")
+    return trace.refuse("be made of tensors and numbers", f"a {type(value).__name__}", "Give one.")
 
 
 def scaled(trace: Trace, x: Any, factor: Fraction) -> Any:
@@ -337,6 +357,9 @@ def product(trace: Trace, a: Any, b: Any) -> Proxy:
     if {left.rank, right.rank} != {"matrix"}:
         trace.refuse("multiply matrices by `@`", "a vector", "Write (a * b).sum(-1).")
     trace.unify(left.shape[1], right.shape[0], "`@` multiplies columns by rows")
+    tokens = trace.widths.rows
+    if right.shape[1].root is tokens and left.shape[0].root is not tokens:  # rows are tokens
+        return transposed(product(trace, transposed(b), transposed(a)))
     return trace.node("matmul", (left, right), (left.shape[0], right.shape[1]))
 
 
@@ -345,6 +368,8 @@ def transposed(a: Proxy) -> Proxy:
     node = a.node
     if node.rank != "matrix":
         a.trace.refuse("transpose matrices only", "a vector", "Leave it out.")
+    if node.does == "transpose":
+        return Proxy(a.trace, node.args[0])
     return a.trace.node("transpose", (node,), (node.shape[1], node.shape[0]))
 
 

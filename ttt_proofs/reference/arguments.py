@@ -97,8 +97,7 @@ def check_weights(
             f"`weights` must be named {', '.join(every)}; got "
             f"{', '.join(weights) or 'none'}. Rename them."
         )
-    window = loop.net.window
-    sizes = sizes | ({"D_w": window[0] ** 2} if window else {})
+    sizes = sizes | loop.net.fixed
     for name, widths in every.items():
         arrived = tuple(weights[name].shape)
         for width, size in zip(widths, arrived[-2:], strict=False):

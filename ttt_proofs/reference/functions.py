@@ -97,8 +97,8 @@ def of_shape(what: str, made: tuple[Tensor, ...], wanted: list[list[int]]) -> tu
 class _Loop:
     """The loop on n = B H sequences: tokens `[n, T, K or V]`, weights `[n, rows, cols]`.
 
-    coefficients: the update's at each step, `[N, n, *]`; weighing: by weight, `[n, T]`, what
-    weighs each token's loss.
+    coefficients: the update's at each step, `[N, n, *]`, or at each token, `[T, n, *]`, for those
+    in `single`; weighing: by weight, `[n, T]`, what weighs each token's loss.
     """
 
     given: Given
@@ -107,6 +107,7 @@ class _Loop:
     v: Tensor
     coefficients: dict[str, Tensor]
     weighing: Weights
+    single: tuple[str, ...] = ()
     net: Each = field(init=False)
     loss: Each = field(init=False)
     update: Each = field(init=False)
@@ -137,7 +138,7 @@ class _Loop:
         return losses.reshape(values.shape[:2]).to(torch.float64)
 
     def slopes(self, start: int, stop: int, count: int, weights: Weights) -> Weights:
-        """The gradient in each fast weight of the losses of the chunk's first `count` tokens."""
+        """The gradient in each fast weight of the losses of the first `count` tokens from start."""
         leaves = {
             name: w if w.requires_grad else w.detach().requires_grad_()
             for name, w in weights.items()
@@ -177,12 +178,15 @@ class _Loop:
         return {name: w.flatten(0, 1) for name, w in self.given.weights.items()}
 
     def step(
-        self, number: int, slopes: Weights, weights: Weights, buffers: Buffers
+        self, number: int, slopes: Weights, weights: Weights, buffers: Buffers, token: int = 0
     ) -> tuple[Weights, Buffers]:
-        """The weights and buffers after an update of the chunk with that number."""
+        """The weights and buffers after an update of the chunk with that number, or of a token."""
         weights, buffers = dict(weights), {name: dict(old) for name, old in buffers.items()}
         for name, slope in slopes.items():
-            numbers = {name: x[number] for name, x in self.coefficients.items()}
+            numbers = {
+                name: x[token if name in self.single else number]
+                for name, x in self.coefficients.items()
+            }
             if "W_0" in inspect.signature(self.update.function).parameters:
                 numbers["W_0"] = self.weights[name]
             old = [weights[name], *(each[name] for each in buffers.values())]
@@ -197,6 +201,7 @@ class _Loop:
 def prepared(given: Given) -> _Loop:
     """Sequences of all heads in a row, and the numbers of each step."""
     loop, length = given.loop, given.q.shape[2]
+    check(loop)
     q, k, v = (x.flatten(0, 1) for x in (given.q, given.k, given.v))
     weighing = {
         weight: given.coefficients[name].transpose(1, 2).flatten(0, 1)
@@ -206,8 +211,15 @@ def prepared(given: Given) -> _Loop:
     chunks = [
         slice(start, start + loop.schedule.chunk) for start in range(0, length, loop.schedule.chunk)
     ]
-    numbers = {name: torch.stack(of_steps(given, name, chunks)) for name in own if chunks}
-    return _Loop(given, q, k, v, numbers, weighing)
+    kinds, each = loop.coefficients, loop.schedule.update == "token"
+    single = [n for n in own if each and kinds[n].every == "token" and not kinds[n].mean]
+    tokens = [slice(token, token + 1) for token in range(length)]
+    numbers = {
+        name: torch.stack(of_steps(given, name, tokens if name in single else chunks))
+        for name in own
+        if chunks
+    }
+    return _Loop(given, q, k, v, numbers, weighing, tuple(single))
 
 
 def of_steps(given: Given, name: str, chunks: list[slice]) -> list[Tensor]:
@@ -220,7 +232,7 @@ def of_steps(given: Given, name: str, chunks: list[slice]) -> list[Tensor]:
             here = value[:, number]
         elif kind.every == "loop":
             here = value.expand(batch, heads, *value.shape[1:])
-        elif kind.mean:
+        elif kind.mean or given.loop.schedule.update == "token":
             here = value[:, chunk].mean(dim=1)
         else:
             raise ValueError(
@@ -244,6 +256,14 @@ def run(given: Given) -> tuple[Tensor, Weights]:
     for number, start in enumerate(range(0, length, schedule.chunk)):
         stop = min(start + schedule.chunk, length)
         asked, before = read_at[:, start:stop], (weights, buffers)
+        if schedule.update == "token":  # all gradients at the weights before the chunk
+            for token in range(start, stop):
+                slopes = loop.slopes(token, token + 1, 1, before[0])
+                held = weights
+                weights, buffers = loop.step(number, slopes, weights, buffers, token)
+                seen = {"before_update": held, "after_update": weights}[schedule.read]
+                outputs.append(loop.read(asked[:, token - start, None], seen))
+            continue
         for _ in range(schedule.steps):
             slopes = loop.slopes(start, stop, stop - start, weights)
             weights, buffers = loop.step(number, slopes, weights, buffers)

@@ -9,7 +9,6 @@ one place outside `loops` that knows what they mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,38 +22,25 @@ from .nets import ENTRYWISE, FORWARD, LOSS, forward, losses
 from .rule import CLIPS, NORMS, OPERATORS, column_norms, update
 
 
-def is_library(loop: InnerLoop) -> bool:
-    """Whether net, loss and update are of the library's classes, and not of others made of them."""
-    known = type(loop.net) in FORWARD and type(loop.loss) in LOSS
-    return known and type(loop.update) is GradientStep
-
-
 def fields(part: object) -> dict[str, Any]:
     """What describes a net or an update of the library: its fields by name."""
     return dict(vars(part))
 
 
-def check(loop: InnerLoop) -> None:
-    """Raise ValueError for what is abstract, or has a bias: there is nothing to run."""
+def covers(loop: InnerLoop) -> bool:
+    """Whether this oracle runs the loop: the library's own classes, all names known, no bias."""
+    known = type(loop.net) in FORWARD and type(loop.loss) in LOSS
+    by_chunk = loop.schedule.update == "chunk"
+    if not known or not by_chunk or type(loop.update) is not GradientStep:
+        return False
     net, rule = fields(loop.net), fields(loop.update)
-    for field in ("activation", "output_activation"):
-        _known(field, net.get(field, "identity"), {known: known for known in ENTRYWISE})
-    for field, table in (("clip", CLIPS), ("orthogonal", OPERATORS), ("weight_norm", NORMS)):
-        _known(field, rule[field], {None: "None", **{known: known for known in table}})
-    if net.get("bias", False):
-        raise ValueError(
-            "`bias` must be False for a loop to be run, for its weights name no bias; "
-            f"got {loop.net!r}. Drop the bias."
-        )
-
-
-def _known(field: str, name: object, table: Mapping[object, str]) -> None:
-    """Raise ValueError unless the name is one that can be run."""
-    if name not in table:
-        raise ValueError(
-            f"`{field}` must be one of {', '.join(table.values())} for a loop to be "
-            f"run; got {name!r}. Put one of these in its place."
-        )
+    activations = [net.get(field, "identity") for field in ("activation", "output_activation")]
+    tables = {"clip": CLIPS, "orthogonal": OPERATORS, "weight_norm": NORMS}
+    return (
+        all(name in ENTRYWISE for name in activations)
+        and all(rule[field] is None or rule[field] in table for field, table in tables.items())
+        and not net.get("bias", False)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The real inner loop, run in float64: `run_loop`, and the choice between its two oracles.
 
-Loops of the library have an oracle written apart (`library`); any loop is run by the functions
+Most loops of the library have an oracle written apart (`library`); any loop is run by the functions
 that it was made of (`functions`). Where a loop has both, they agree, and share no code that
 computes: not the schedule, nor the gradient, nor the update.
 """
@@ -50,8 +50,8 @@ def run_loop(
     inner gradients to every argument that requires them; the arguments are not changed. T = 0
     and B = 0 give empty results. NaN stays NaN.
 
-    Raises ValueError for what is abstract, lacks its function or has a bias, since there is
-    nothing to run, and for names and shapes that do not match.
+    Raises ValueError for what is abstract or lacks its function, since there is nothing to run,
+    and for names and shapes that do not match.
     Source: Section 3, Theorems 5.1 to 5.3, Appendices E to G of arXiv 2602.21204.
 
     By hand, Frobenius with k = 1, 2; v = 3, 1; W = 1; η = ½: W becomes 1 + 3/2, then 5/2 + 1.
@@ -63,8 +63,7 @@ def run_loop(
     >>> o.flatten().tolist(), final["W"].item()
     ([2.5, 3.5], 3.5)
     """
-    oracle = library if library.is_library(loop) else functions
-    return _run(oracle, loop, q, k, v, weights, coefficients)
+    return _run(of(loop), loop, q, k, v, weights, coefficients)
 
 
 def run_functions(
@@ -93,10 +92,13 @@ def first_gradient(
 
     Arguments and errors are those of `run_loop`; what weighs losses counts.
     """
-    oracle = library if library.is_library(loop) else functions
-    oracle.check(loop)
     with torch.enable_grad():
-        return oracle.first_gradient(given(loop, q, k, v, weights, coefficients))
+        return of(loop).first_gradient(given(loop, q, k, v, weights, coefficients))
+
+
+def of(loop: InnerLoop) -> ModuleType:
+    """The oracle of a loop: the one written apart where it covers the loop."""
+    return library if library.covers(loop) else functions
 
 
 def _run(
@@ -109,7 +111,6 @@ def _run(
     coefficients: Coefficients | None,
 ) -> tuple[Tensor, Weights]:
     """The outputs and final weights by one of the oracles."""
-    oracle.check(loop)
     arguments = given(loop, q, k, v, weights, coefficients)
     with torch.enable_grad():
         outputs, final = oracle.run(arguments)

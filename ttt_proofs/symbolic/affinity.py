@@ -1,6 +1,6 @@
 """Is one step of a loop affine in its state? Copies of the loop, started at sums of states.
 
-The state is the weights; accumulators start at 0, as at the first step.
+The state is the weights; buffers start at 0, as at the first step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import replace
 from ..checker.definitions import Define, Equation
 from ..checker.proof import Proof
 from ..checker.terms import Add, Atom, at
-from ..loops import InnerLoop
+from ..loops import InnerLoop, Weight
+from ..program.rules import W
 from . import theory
 from .bridge import place
 from .equality import Definitions, joined, tagged, unfolded
@@ -19,6 +20,13 @@ from .prover import Prover
 
 # The four corners of a parallelogram of states: S, S + A, S + B, S + A + B.
 CORNERS = {"": "S", "_a": "SA", "_b": "SB", "_ab": "SAB"}
+
+
+def part(loop: InnerLoop, letter: str, weight: Weight) -> str:
+    """What a part of a weight's start is called, `A_W`: numbered, where that is a buffer's name."""
+    return (
+        f"{letter}{'0' if letter in map(str, theory.targets(loop).defined) else ''}_{weight.name}"
+    )
 
 
 def corner(loop: InnerLoop, tail: str) -> Definitions:
@@ -30,7 +38,7 @@ def corner(loop: InnerLoop, tail: str) -> Definitions:
     starts = {
         w.name: Add(
             tuple(
-                Atom(f"{letter}_{w.name}", place(theory.cell(loop, w))) for letter in CORNERS[tail]
+                Atom(part(loop, letter, w), place(theory.cell(loop, w))) for letter in CORNERS[tail]
             )
         )
         for w in loop.fast_weights
@@ -58,7 +66,7 @@ def affine_claim(loop: InnerLoop) -> Equation:
 def additive_claim(loop: InnerLoop) -> Equation:
     """`F(S + A) = F(S) + A`: what a step adds does not depend on the state."""
     every = theory.cell(loop, loop.net.last)
-    added = Atom(f"A_{loop.net.last.name}", place(every))
+    added = Atom(part(loop, "A", loop.net.last), place(every))
     begun, moved = (after_one_step(loop, tail) for tail in ("", "_a"))
     return Equation(every, moved, Add((begun, added)))
 
@@ -69,7 +77,8 @@ def prove_corners(loop: InnerLoop, goal: Equation, tails: Sequence[str] = tuple(
     sources: list[int] = []
     for tail in tails:
         sources += unfolded(prover, loop, (loop.net.last,), tail)
-        starts = [theory.state(name, w) + tail for w in loop.fast_weights for name in "WM"]
+        states = (W.name, *(s.name for s in theory.targets(loop).states))
+        starts = [theory.state(name, w) + tail for w in loop.fast_weights for name in states]
         sources += [prover.definition(name, start=True) for name in starts if name in prover.known]
     number = prover.begin(goal.every, goal.left)
     return prover.claim(prover.use(number, *sources), goal, None, *sources)

@@ -38,8 +38,11 @@ INNER, LAST = ix(J), ix(K)
 
 
 def covered(loop: InnerLoop) -> bool:
-    """Whether the update is a plain step, the only one that is covered here."""
-    return len(loop.rule) == 1 and sp.expand(loop.rule[W]).coeff(W) == 1
+    """Whether the update is a plain step at a rate for all entries, the only one covered here."""
+    moved = sp.expand(loop.rule[W] - W)
+    scalars = all(c.shape == "scalar" for c in loop.coefficients.values())
+    plain = len(loop.rule) == 1 and sp.expand(moved - moved.coeff(G) * G) == 0
+    return scalars and plain and not moved.coeff(G).has(W, G)
 
 
 def outer(weight: Weight, time: Ix) -> Entry:

@@ -7,7 +7,7 @@ closed form of the update's recurrence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from ..checker.terms import (
     Term,
     Var,
     at,
+    free,
     ix,
     substitute,
     symbols,
@@ -35,13 +36,13 @@ from ..loops import InnerLoop
 from ..program.coefficients import t
 from ..program.rules import G, Line, W, following
 from . import theory
-from .bridge import Place, index, place, product, scalar, variables
+from .bridge import index, place, product, scalar, variables
 from .gates import applied
 from .prover import Prover
-from .recurrence import Closed, i, solve
+from .recurrence import Closed, Linear, NotCoveredError, i, linear, solve
 from .theory import NOW, T
 
-PAST, EARLIER = Var("i", TIME), Var("j", TIME)
+PAST = Var("i", TIME)
 
 
 @dataclass(frozen=True)
@@ -97,20 +98,21 @@ def last_step(loop: InnerLoop) -> sp.Expr:
 def sign(loop: InnerLoop) -> int:
     """-1 for descent, where v̂ is minus the gradient; +1 for ascent.
 
-    That is the sign with which a step's own gradient comes into the weight, or into what an
-    operator is applied to.
+    A step ascends where all terms with which its own gradient comes into the weight, or into what
+    an operator is applied to, are positive.
     """
     reached: dict[sp.Basic, sp.Expr] = {}
     for line in loop.rule.lines:
         if line.kind != "gate":
             body = line.expression.args[1] if line.kind == "operator" else line.expression
             reached[line.seen] = sp.expand(body.xreplace(reached)).coeff(G) * G
-    return -1 if reached[following(W)].could_extract_minus_sign() else 1
+    terms = sp.Add.make_args(sp.expand(reached[following(W)]))
+    return 1 if all(term.as_coeff_Mul()[0] > 0 for term in terms) else -1
 
 
-def written(loop: InnerLoop, expression: sp.Expr, col: Place) -> Term:
-    """A coefficient of the last layer's weight, in its column `col`, as a term."""
-    row = place(theory.ends(loop, loop.net.last)[0])
+def written(loop: InnerLoop, expression: sp.Expr, n: int = 0) -> Term:
+    """A coefficient of the last layer's weight, at its n-th row and column, as a term."""
+    row, col = (place(end) for end in theory.ends(loop, loop.net.last, n))
     return scalar(expression, theory.families(loop, loop.net.last, row, col))
 
 
@@ -123,9 +125,8 @@ def linear_attention(
     `scale`, an expression in i, is written into the values instead of the coefficient.
     """
     closed, last = closed_forms(loop), last_step(loop)
-    col = theory.ends(loop, loop.net.last)[1]
     read = t if loop.schedule.read == "causal" else last
-    operator = next(iter(loop.rule.of_kind("operator")), None)
+    operator = None if closed[W].input == G else loop.rule.line(closed[W].input)
     direction = 1 if operator else sign(loop)  # the operator's argument has the sign
     found = sp.expand(direction * closed[W].weight(i, read))
     weights = found if coefficient is None else sp.sympify(coefficient)
@@ -134,17 +135,15 @@ def linear_attention(
     newest = None
     if loop.schedule.read == "causal":
         seen = Atom("visible", (*place(theory.rows(loop)), *place(past_rows(loop))))
-        own = product([written(loop, weights, place(col)), of_tokens(loop, parts, seen)])
+        own = product([written(loop, weights), of_tokens(loop, parts, seen)])
         newest = substitute(own, {PAST: NOW})
     if operator:
         stored = operated(loop, stored, operator, closed)
     return Form(
         **parts,
         stored=stored,
-        coefficient=written(loop, weights, place(col)),
-        start=product(
-            [written(loop, closed[W].decay(last), place(col)), theory.start(loop, loop.net.last)]
-        ),
+        coefficient=written(loop, weights),
+        start=product([written(loop, closed[W].decay(read)), theory.start(loop, loop.net.last)]),
         last=index(last),
         newest=newest,
     )
@@ -153,18 +152,20 @@ def linear_attention(
 def single_step(loop: InnerLoop, scale: sp.Expr | int) -> Form:
     """One step, for updates without momentum: the state before it plays the part of the start.
 
-    The rate is in the `scale` of the values, the coefficient is the rest.
+    The rate, the coefficients that multiply the gradient as they are, is in the `scale` of the
+    values; the coefficient is the rest.
     """
-    weight, rule = loop.net.last, sp.expand(loop.rule[W])
-    rates = {c.symbol(name): sp.Integer(1) for name, c in loop.coefficients.items()}
-    cell, col = place(theory.cell(loop, weight)), place(theory.ends(loop, weight)[1])
-    before = Atom(weight.name, (NOW, *cell))
+    rule = sp.expand(loop.rule[W])
+    rates = [c.symbol(name) for name, c in loop.coefficients.items()]
+    factors = sp.Mul.make_args(sp.factor(rule.coeff(G)))
+    rest = sp.Mul(*(factor for factor in factors if factor not in rates))
+    before = Atom(loop.net.last.name, (NOW, *place(theory.cell(loop, loop.net.last))))
     parts = pieces(loop, NOW, scale)
     return Form(
         **parts,
         stored=of_tokens(loop, parts),
-        coefficient=written(loop, sign(loop) * rule.coeff(G).xreplace(rates), col),
-        start=product([written(loop, rule.coeff(W), col), before]),
+        coefficient=written(loop, sp.expand(sign(loop) * rest)),
+        start=product([written(loop, rule.coeff(W)), before]),
         last=None,
     )
 
@@ -200,23 +201,47 @@ def operated(
 ) -> Term:
     """What the operator makes of its state after step i, at `[h, c]`."""
     outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
-    col = place(theory.ends(loop, loop.net.last, 1)[1])
     there = dict(zip(outer, place(inner), strict=True))
     state = next(s for s in closed if following(s) == operator.expression.args[1])
-    if state not in loop.rule.buffers:  # it is the step's own gradient
-        own = sign(loop) * sp.expand(loop.rule[state]).coeff(G).subs(t, i)
-        held: Term = product([written(loop, own, col), substitute(stored, there)])
-    else:
-        found = sign(loop) * closed[state].weight(sp.Symbol(EARLIER.name, integer=True), i)
-        each = product([written(loop, found, col), substitute(stored, there | {PAST: ix(EARLIER)})])
-        held = Sum(EARLIER, at(0), ix(PAST), each)
-    return applied(operator.expression, place(outer), Lam(inner, held))
+    if closed[state].input != G:
+        raise NotCoveredError(
+            f"the theorems assume operators that are taken of gradients; {operator.target} is "
+            f"taken of {state}, which {closed[state].input} leads to. Use one operator."
+        )
+    buffers = {s: found for s, found in closed.items() if s in loop.rule.buffers}
+    line = loop.rule.line(state)
+    made = linear(line, loop.rule, buffers) if state not in buffers else None
+    direct = sp.Integer(0) if made is None else made.direct.get(G, sp.Integer(0))
+    own = written(loop, sign(loop) * direct.subs(t, i), 1)
+    held = [product([own, substitute(stored, there)])] if direct != 0 else []
+    for weight, last in earlier(state, made, buffers):
+        n = Var("j" if all(c.depth == 0 for c in buffers.values()) else "u", TIME)  # j is inside
+        found = sign(loop) * weight(sp.Symbol(n.name, integer=True))
+        each = product([written(loop, found, 1), substitute(stored, there | {PAST: ix(n)})])
+        held.append(Sum(n, at(0), ix(PAST, last), each))
+    whole = held[0] if len(held) == 1 else Add(tuple(held))
+    return applied(operator.expression, place(outer), Lam(inner, whole))
+
+
+def earlier(
+    state: sp.Symbol, made: Linear | None, buffers: dict[sp.Symbol, Closed]
+) -> Iterator[tuple[Callable[[sp.Expr], sp.Expr], int]]:
+    """How earlier steps come into what step i gives an operator, and how late the last is.
+
+    By the state itself, if it is a buffer, or else by those that it is made of.
+    """
+    if made is None:
+        yield lambda step: buffers[state].weight(step, i), 0
+        return
+    for (by, lag), factor in sorted(made.through.items(), key=lambda item: item[0][1]):
+        weight = buffers[by].weight
+        yield lambda step, f=factor, w=weight, n=lag: f.subs(t, i) * w(step, i - n), -lag
 
 
 def each_outer_product(loop: InnerLoop) -> Form:
     """The loop's form with the operator on every token's keyᵀ value, as Eq. (1) prints it."""
     (operator,) = loop.rule.of_kind("operator")
-    plain = linear_attention(replace(loop, update=replace(loop.update, orthogonal=None)))
+    plain = linear_attention(without(loop, operator))
     outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
     alone = Mul((plain.coefficient, plain.key, plain.value))
     there = substitute(alone, dict(zip(outer, place(inner), strict=True)))
@@ -224,6 +249,21 @@ def each_outer_product(loop: InnerLoop) -> Form:
         past_rows(loop), applied(operator.expression, place(outer), Lam(inner, there))
     )
     return replace(plain, stored=stored, coefficient=ONE)
+
+
+def without(loop: InnerLoop, operator: Line) -> InnerLoop:
+    """The loop with what the operator is taken of in the place of what it makes."""
+    rule, seen = loop.rule, operator.expression.args[1]
+    (state,) = (line for line in rule.of_kind("state") if line.seen == seen)
+    alone = state.target not in rule.buffers
+    taken = {operator.seen: state.expression if alone else seen}
+    kept = [
+        line for line in rule.lines if line not in ((operator, state) if alone else (operator,))
+    ]
+    lines = tuple(
+        replace(line, expression=sp.expand(line.expression.xreplace(taken))) for line in kept
+    )
+    return loop.under(replace(rule, lines=lines))
 
 
 def claim(form: Form) -> Equation:
@@ -234,9 +274,14 @@ def claim(form: Form) -> Equation:
 def scores(form: Form) -> Equation:
     """The claim with queries times keys first: `o = gate (q̂ S_0 + Σ_i C Σ_m (q̂ k̂ᵀ) v̂)`.
 
-    For forms without an operator, with a coefficient that is the same for all rows of the state.
-    Source: Section 6.2, Appendix H.
+    For forms without an operator, with a coefficient that is the same for all rows of the state;
+    `ValueError` for another. Source: Section 6.2, Appendix H.
     """
+    if free(form.coefficient) & set(form.hidden):
+        raise ValueError(
+            "queries can meet keys first where the coefficient is the same for all rows of the "
+            f"state; got {form.coefficient}. Leave `scores` out."
+        )
     meet = sum_over(form.hidden, Mul((form.query, form.key)))
     past: Term = product([form.coefficient, sum_over(form.tokens, Mul((meet, form.value)))])
     if form.last is not None:
@@ -252,27 +297,32 @@ def scores(form: Form) -> Equation:
 def predicate(loop: InnerLoop) -> tuple[Equation, ...]:
     """What holds after t steps: each state of the last layer, in terms of its inputs."""
     weight = loop.net.last
-    row, col = theory.ends(loop, weight)
-    entry = place(row + col)
+    every = theory.cell(loop, weight)
+    entry = place(every)
     parts = []
     for value, closed in closed_forms(loop).items():
         if value not in loop.rule.states:
             continue
         later = 0 if closed.input == G else 1  # what the operator makes in step i is U[i + 1]
         made = Atom(theory.state(closed.input.name, weight), (ix(PAST, later), *entry))
-        each = product([written(loop, closed.weight(i, t - 1), place(col)), made])
+        each = product([written(loop, closed.weight(i, t - 1)), made])
         right: Term = Sum(PAST, at(0), ix(T, -1), each)
         if value == W:
-            decay = written(loop, closed.decay(t - 1), place(col))
+            decay = written(loop, closed.decay(t - 1))
             right = Add((product([decay, theory.start(loop, weight)]), right))
         left = Atom(theory.state(value.name, weight), (NOW, *entry))
-        parts.append(Equation(row + col, left, right))
+        parts.append(Equation(every, left, right))
     return tuple(parts)
+
+
+def newest(loop: InnerLoop) -> Ix:
+    """Where ranges are cut: at t, or as much before it as old values come late."""
+    return ix(T, -max(closed.late for closed in closed_forms(loop).values()))
 
 
 def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], int]]:
     """Prove by induction what the last layer's states are after t steps, as `prove_states` does."""
-    return prove_states(prover, predicate(loop))
+    return prove_states(prover, predicate(loop), newest(loop))
 
 
 def prove_states(
@@ -324,4 +374,4 @@ def prove_claim(loop: InnerLoop, goal: Equation, *, unroll: bool = True) -> Proo
             number = prover.use(number, known.get(name, partial(prover.definition, name))())
     for gradient in gradients:
         number = prover.use(number, gradient)
-    return prover.claim(number, goal, NOW if causal else None)
+    return prover.claim(number, goal, newest(loop) if causal else None)

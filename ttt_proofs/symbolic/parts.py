@@ -24,10 +24,7 @@ from .linear_attention import (
 )
 from .linear_attention import scores as scored
 from .prover import Prover
-
-
-class NotCoveredError(ValueError):
-    """The theorems do not cover the loop; the message names the assumption that it breaks."""
+from .recurrence import NotCoveredError
 
 
 def one_step_a_chunk(*loops: InnerLoop) -> None:

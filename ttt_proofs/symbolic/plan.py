@@ -25,6 +25,7 @@ from .linear_attention import PAST, past_rows
 Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
 
 PARAMETERS = "the kernel's parameters are updated, so φ depends on the state"
+BY_TOKEN = "each token has an update of its own, with gradients at the chunk's start"
 NORM = "each column is divided by a norm of the state that it is part of"
 UNKNOWN = "the value is an unknown function of the state, perhaps not affine"
 DEGREE = "the value is not affine in the state"
@@ -85,6 +86,8 @@ def planned(loop: InnerLoop, stored: Term | None) -> Plan:
         return Plan("sequential", f"the theory assumes that {loop.net.obstacle}")
     if not loop.is_static:
         return Plan("sequential", PARAMETERS)
+    if loop.schedule.by_token:
+        return Plan("sequential", BY_TOKEN)
     names = {weight.name for weight in loop.fast_weights}
     degree = degree_in(stored, names | {f"{name}_in" for name in names})
     cyclic = on_a_cycle(rule, feedback=degree != 0)

@@ -1,8 +1,8 @@
 """Closed forms of linear recurrences, by variation of constants.
 
 A state follows `x ← a_t x + b_t`, where b_t is linear in inputs (the gradient G, what an operator
-made, a token's write) and in the states solved before x. Then after u + 1 steps
-`x = Σ_y d_y(u) y_0 + Σ_input Σ_{i=0..u} K_input(i, u) input_i`.
+made, a token's write) and in the states solved before x, their new values or their old ones. Then
+after u + 1 steps `x = Σ_y d_y(u) y_0 + Σ_input Σ_{i=0..u} K_input(i, u) input_i`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from ..program.rules import G, Line, Rule, following
 
 Kernel = Callable[[sp.Expr, sp.Expr], sp.Expr]
 i, s = (sp.Symbol(name, integer=True) for name in "is")
+
+
+class NotCoveredError(ValueError):
+    """The theorems do not cover the loop; the message names the assumption that it breaks."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,15 @@ class Linear:
 class Closed:
     """After step u, `starts[y](u)` multiplies y_0, `weights[input](i, u)` the input of step i.
 
-    depth: how many sums over times are nested in these.
+    depth: how many sums over times are nested in these; late: how many of the values that lead
+    from an input to the state, one after another, are old ones.
     """
 
     state: sp.Symbol
     starts: Mapping[sp.Symbol, Callable[[sp.Expr], sp.Expr]]
     weights: Mapping[sp.Symbol, Kernel]
     depth: int = 0
+    late: int = 0
 
     @property
     def decay(self) -> Callable[[sp.Expr], sp.Expr]:
@@ -62,7 +68,7 @@ class Closed:
 
 
 def solve(recurrence: Rule) -> dict[sp.Symbol, Closed]:
-    """The closed form of each state of an update, in order."""
+    """The closed form of each state, in order; `NotCoveredError` for a rule that is not linear."""
     solved: dict[sp.Symbol, Closed] = {}
     for line in recurrence.of_kind("state"):
         solved[line.target] = unrolled(linear(line, recurrence, solved), solved)
@@ -70,31 +76,43 @@ def solve(recurrence: Rule) -> dict[sp.Symbol, Closed]:
 
 
 def linear(line: Line, rule: Rule, solved: Mapping[sp.Symbol, Closed]) -> Linear:
-    """A line of an update as a linear map; `ValueError` where it is none of a single input."""
+    """A line of an update as a linear map; `NotCoveredError` where it is none of a single input."""
     state, expression = line.target, sp.expand(line.expression)
     inputs = [G, *(x.target for x in rule.of_kind("operator"))]
-    source = next((x for x in reversed(inputs) if expression.has(x)), G)
-    earlier = {s: following(s) for s in solved}
-    decay, direct = expression.coeff(state), expression.coeff(source)
-    through = {s: expression.coeff(seen) for s, seen in earlier.items()}
-    rest = expression - decay * state - direct * source
-    rest = sp.expand(rest - sum(through[s] * seen for s, seen in earlier.items()))
-    coefficients = sp.Tuple(decay, direct, *through.values())  # no sum: one could cancel another
-    others = [x.target for x in rule.of_kind("state")]
-    apart = [s for s, factor in through.items() if factor != 0 and solved[s].input != source]
-    if rest != 0 or apart or coefficients.has(*others, *inputs, *earlier.values()):
-        raise ValueError(
-            f"the update must be linear in its states and in one input, the gradient or what an "
-            f"operator makes; {state} becomes {expression}. Use a linear rule."
+    new = {s: expression.coeff(following(s)) for s in solved}
+    old = {s: expression.coeff(s) for s in solved}
+    direct = {x: expression.coeff(x) for x in inputs}
+    factors = {state: expression.coeff(state)} | direct | old
+    factors |= {following(s): factor for s, factor in new.items()}
+    later = [x.target for x in rule.of_kind("state") if x.target not in factors]
+    rest = expression - sum(factor * x for x, factor in factors.items())
+    every = sp.Tuple(*factors.values())  # no sum: one could cancel another
+    used = [solved[s].input for s in solved if (new[s], old[s]) != (0, 0)]
+    sources = list(dict.fromkeys([*(x for x in inputs if direct[x] != 0), *used])) or [G]
+    reason = None
+    if expression.has(*later):
+        reason = f"which depends on {next(filter(expression.has, later))}, a state after it"
+    elif sp.expand(rest) != 0 or every.has(*factors, *later):
+        reason = "which is not linear"
+    elif len(sources) > 1:
+        reason = f"which has several inputs, {' and '.join(x.name for x in sources)}"
+    if reason:
+        raise NotCoveredError(
+            f"the update must be linear in its states, one after another, and in one input, the "
+            f"gradient or what an operator makes; {state} becomes {expression}, {reason}. "
+            "Use a linear rule."
         )
-    kept = {(s, 0): factor for s, factor in through.items() if factor != 0}
-    return Linear(state, decay, {source: direct}, kept)
+    through = {}
+    for by in solved:
+        through |= {(by, lag): f for lag, f in ((0, new[by]), (1, old[by])) if f != 0}
+    return Linear(state, factors[state], {sources[0]: direct[sources[0]]}, through)
 
 
 def unrolled(line: Linear, solved: Mapping[sp.Symbol, Closed]) -> Closed:
     """The closed form of one state, given those of the states that it reads."""
     read = [solved[state] for state, _ in line.through]
     depth = max((closed.depth + 1 for closed in read), default=0)
+    late = max((solved[state].late + lag for state, lag in line.through), default=0)
     j = sp.Symbol("j" if depth < 2 else f"j{depth}", integer=True)
 
     def kept(first: sp.Expr, last: sp.Expr) -> sp.Expr:
@@ -136,4 +154,5 @@ def unrolled(line: Linear, solved: Mapping[sp.Symbol, Closed]) -> Closed:
         {origin: start(origin) for origin in origins},
         {source: weight(source) for source in sources},
         depth,
+        late,
     )

@@ -15,7 +15,7 @@ from ..checker.terms import TIME, Atom, Ix, Lam, Mul, Term, Var, ix
 from ..loops import InnerLoop, Weight
 from ..loops.losses import F
 from ..program.expressions import Windowed
-from ..program.rules import W_0, G, Kind, Line, W, following
+from ..program.rules import W_0, G, Line, W, following
 from .bridge import (
     Entry,
     Place,
@@ -30,6 +30,7 @@ from .bridge import (
 )
 from .gates import applied, columns
 from .gradients import adjoint, backward, forward, made
+from .recurrence import NotCoveredError
 
 T = Var("t", TIME)
 NOW, NEXT = ix(T), ix(T, 1)
@@ -51,6 +52,8 @@ def rows(loop: InnerLoop, sort: str = "L") -> tuple[Var, ...]:
 def ends(loop: InnerLoop, weight: Weight, n: int = 0) -> tuple[tuple[Var, ...], tuple[Var, ...]]:
     """The index variables of a weight's rows and of its columns."""
     row, col = (variables(size.name, loop.axes, n) for size in (weight.rows, weight.cols))
+    if weight.rows == weight.cols:  # a square one: its rows by names that nothing else has
+        row = tuple(Var(f"{v.name}r", v.sort) for v in row)
     return row, col
 
 
@@ -197,7 +200,15 @@ def indexed(name: str, times: Place | None, rest: Place, time: Ix) -> Atom:
 
 
 def weight_definitions(loop: InnerLoop) -> Block:
-    """How the trained weights move: accumulators, weights, gradients, at all times at once."""
+    """How the fast weights move: buffers, weights, gradients, at all times at once.
+
+    Raises `NotCoveredError` for updates by token, which need a second time within a chunk.
+    """
+    if loop.schedule.by_token:
+        raise NotCoveredError(
+            "the theorems are about one update for each chunk; got an update for each token, with "
+            f"gradients at the chunk's start, in {loop.schedule}. Run it, or update by chunk."
+        )
     moved: dict[sp.Symbol, list[Define | DefineGradient]] = {s: [] for s in targets(loop).defined}
     for weight in loop.fast_weights:
         for line in loop.rule.lines:
@@ -208,35 +219,33 @@ def weight_definitions(loop: InnerLoop) -> Block:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the lines of an update define, by part: states, operators, gates before and after.
+    """What the lines of an update define: `states` beside the weight, and all lines by time.
 
-    `after` are gates on the new weight, `before` all others.
+    `later` are those with new values, in order, the weight's the last; `before` are gates that
+    are made of old values and the gradient.
     """
 
     states: tuple[sp.Symbol, ...]
-    operators: tuple[sp.Symbol, ...]
+    later: tuple[sp.Symbol, ...]
     before: tuple[sp.Symbol, ...]
-    after: tuple[sp.Symbol, ...]
 
     @property
     def defined(self) -> tuple[sp.Symbol, ...]:
         """All, and the gradient, in the order in which definitions are written."""
-        return (*self.states, *self.operators, *self.after, W, G, *self.before)
+        return (*self.later, G, *self.before)
 
     @property
     def unfolding(self) -> tuple[sp.Symbol, ...]:
         """All, and the gradient, in the order in which a weight is traced back to it."""
-        return (W, *self.after, *self.operators, *reversed(self.states), *self.before, G)
+        return (*reversed(self.later), *reversed(self.before), G)
 
 
 def targets(loop: InnerLoop) -> Targets:
-    """What the loop's update defines; the weight, whose line is the last, is not among states."""
-
-    def of(kind: Kind, later: bool | None = None) -> tuple[sp.Symbol, ...]:
-        lines = loop.rule.of_kind(kind)
-        return tuple(x.target for x in lines if later in (None, x.start is not None))
-
-    return Targets(of("state")[:-1], of("operator"), of("gate", False), of("gate", True))
+    """What the loop's update defines."""
+    before = [x for x in loop.rule.of_kind("gate") if x.start is None]
+    later = (x.target for x in loop.rule.lines if x not in before)
+    states = (x.target for x in loop.rule.of_kind("state")[:-1])
+    return Targets(tuple(states), tuple(later), tuple(x.target for x in before))
 
 
 def definition(loop: InnerLoop, weight: Weight, line: Line) -> Define:

@@ -304,10 +304,10 @@ def rule_code(loop: InnerLoop) -> list[str]:
 def loop_code(loop: InnerLoop) -> str:
     """The loop's pieces as the text of a Python module.
 
-    `net(X, ...)` is the net; `features(X, ...)` is φ; `outputs(X, F, ...)` gates what the last layer makes of them, if the
-    net has a gate; `cotangent(F, V)` is the loss' gradient in the outputs, `values(X, dF, ...)`
-    the one before the gate; `gradients(X, dF, rows, ...)` has those of the fast weights, in
-    which row l, token l, counts `rows[name][..., l, 0]` times.
+    `net(X, ...)` is the net; `features(X, ...)` is φ; `outputs(X, F, ...)` gates what the last
+    layer makes of them, if the net has a gate; `cotangent(F, V)` is the loss' gradient in the
+    outputs, `values(X, dF, ...)` the one before the gate; `gradients(X, dF, rows, ...)` has those
+    of the fast weights, in which row l, token l, counts `rows[name][..., l, 0]` times.
     `update(G, W, buffers..., coefficients..., W_0)` is one step of the rule, to the tuple of the
     next weight and the next buffers. It calls a function for each line of the rule, `next_M` for
     the line of M, of what that line reads.

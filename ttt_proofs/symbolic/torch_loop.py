@@ -65,7 +65,7 @@ class TorchLoop:
     they do by an affine map; numbers: the coefficients of the update, all but those that weigh
     losses; fast: the weights that move; last: the last layer's, which is the state.
     steps: the lines of the update in order; buffers: the states that it has beside the weight.
-    stages: the same lines, by what depends on what; empty where the loop is sequential. folded:
+    stages: the same lines, by what depends on what, where data alone give the gradients. folded:
     the gates that multiply each gradient, and nothing else, so that values may have them instead.
     way: how the loop runs in parallel: "tiles", masked attention within tiles, or "states", a
     state for each step; None where `refusal` says why it does not.
@@ -215,6 +215,7 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
 
     steps = {line.target.name: step(line) for line in rule.lines}
     way, refusal = way_of(rule, plan)
+    of_data = way is not None and plan.word != "affine"
     functions = ("net", "features", "outputs", "cotangent", "values", "gradients", "update")
     return TorchLoop(
         loop,
@@ -233,7 +234,7 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
         fast=tuple(w.name for w in loop.fast_weights),
         last=loop.net.last.name,
         plan=plan,
-        stages=tuple(stage(g, rule, steps) for g in grouped(rule)) if way == "states" else (),
+        stages=tuple(stage(g, rule, steps) for g in grouped(rule)) if of_data else (),
         folded=(folded(rule) or ()) if way == "tiles" else (),
         way=way,
         refusal=refusal,

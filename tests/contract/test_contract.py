@@ -1,0 +1,186 @@
+"""The extension contract: what is not in the library, each in a file of its own, in every form.
+
+Each file of `foreign/` has `LOOPS`: nets, losses and updates as a stranger would write them. All of
+them run as a recurrence and are checked; what the theory covers is proved, what the plan allows
+runs in parallel, on a kernel, in shards, in pieces and in a layer; what is refused says why.
+"""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.kernels.conftest import quick_interpreter  # noqa: F401  Triton without a GPU
+from ttt_proofs import NotCoveredError, NotParallelError, TTTLayer, check, reduce
+from ttt_proofs.evidence.autograd import autograd_witness
+from ttt_proofs.evidence.sampling import random_inputs
+from ttt_proofs.kernels.run import Refusal, kernel_form, operator_for
+from ttt_proofs.parallel import forms
+from ttt_proofs.parallel.streaming import Stream, feed
+from ttt_proofs.reference import run_loop
+from ttt_proofs.symbolic.plan import plan_of
+
+FILES = sorted(path.stem for path in (Path(__file__).parent / "foreign").glob("*.py"))
+LOOPS = {
+    f"{file}.{name}": loop
+    for file in FILES
+    for name, loop in importlib.import_module(f"tests.contract.foreign.{file}").LOOPS.items()
+}
+
+# The word of each plan, the operator that runs it, and for what is not covered the cause.
+EXPECTED = {
+    "cubic.cubic": ("sequential", None, None),
+    "cubic.quartic": ("sequential", None, None),
+    "layer_norm.layer_norm": ("sequential", None, "`layer_norm` in line 10 of .* comes after"),
+    "module.all": ("sequential", None, None),
+    "module.last": ("affine", "delta", None),
+    "nesterov.frobenius": ("gated", None, None),
+    "nesterov.squared_error": ("affine", None, None),
+    "titans.by_chunk": ("affine", None, None),
+    "titans.by_token": ("sequential", None, "gradients at the chunk's start"),
+    "two_buffers.chunks": ("gated", None, None),
+    "two_buffers.tokens": ("gated", None, None),
+    "weight_decay.entry": ("gated", None, None),
+    "weight_decay.row": ("gated", None, None),
+    "weight_decay.scalar": ("gated", None, None),
+}
+COVERED = [name for name, (_, _, cause) in EXPECTED.items() if cause is None]
+PARALLEL = [name for name in COVERED if EXPECTED[name][0] != "sequential"]
+SIZES = {"B": 2, "T": 11, "H": 2}
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether they agree to float64's rounding."""
+    return bool((found - expected).abs().max() <= 1e-12 * max(1.0, expected.abs().max().item()))
+
+
+def test_every_file_is_asked():
+    assert set(LOOPS) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_it_is_proved_or_refused_with_the_cause(name):
+    word, _, cause = EXPECTED[name]
+    assert plan_of(LOOPS[name]).word == word
+    if cause is None:
+        reduction = reduce(LOOPS[name])
+        assert reduction.parallel == word and reduction.theorem.statement
+    else:
+        with pytest.raises(NotCoveredError, match=cause):
+            reduce(LOOPS[name])
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_forms_are_the_loop_that_autograd_runs(name):
+    """Outputs, final weights, and gradients in every input and coefficient, at 1e-12."""
+    seen = autograd_witness(reduce(LOOPS[name]), seed=0, trials=2)
+    assert seen.agrees and seen.tolerance <= 1e-12, seen
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_recurrence_runs_whatever_the_theory_lacks(name):
+    loop = LOOPS[name]
+    x = random_inputs(loop, 3, sizes=SIZES)
+    expected, weights = run_loop(loop, **vars(x))
+    found, state = forms.recurrent(loop, **vars(x))
+    assert close(found, expected)
+    assert all(close(state[key], weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_has_no_parallel_form_says_so(name):
+    if name in PARALLEL:
+        return
+    with pytest.raises(NotParallelError):
+        TTTLayer(LOOPS[name], 8, heads=2, mode="parallel")
+    if name in COVERED:
+        x = random_inputs(LOOPS[name], 3, sizes=SIZES)
+        with pytest.raises(NotParallelError):
+            reduce(LOOPS[name]).parallel_form(**vars(x))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_kernel_runs_it_or_says_why_not(name):
+    loop, wanted = LOOPS[name], EXPECTED[name][1]
+    found = operator_for(loop)
+    assert (None if isinstance(found, Refusal) else found) == wanted
+    if isinstance(found, Refusal):
+        assert len(found.reason.split()) > 3
+        return
+    x = random_inputs(loop, 5, sizes=SIZES)
+    made, state = kernel_form(loop, **vars(x))
+    expected, weights = run_loop(loop, **vars(x))
+    assert close(made, expected) and all(close(state[key], weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_stream_in_pieces_is_the_whole(name):
+    loop = LOOPS[name]
+    x = random_inputs(loop, 7, sizes=SIZES | {"T": 12})
+    whole, _ = run_loop(loop, **vars(x))
+    stream, outputs, chunk = Stream(), [], loop.schedule.chunk
+
+    def run(q, k, v, *, weights, coefficients, initial_state):
+        return forms.recurrent(loop, q, k, v, weights, coefficients, initial_state)
+
+    for start in range(0, 12, 4 * chunk if 12 % (4 * chunk) == 0 else chunk):
+        stop = min(start + (4 * chunk if 12 % (4 * chunk) == 0 else chunk), 12)
+        numbers = {
+            key: cut(value, loop.coefficients[key].every, start, stop, chunk)
+            for key, value in x.coefficients.items()
+        }
+        part = (y[:, start:stop] for y in (x.q, x.k, x.v))
+        made, stream = feed(loop, run, stream, *part, weights=x.weights, coefficients=numbers)
+        outputs.append(made)
+    assert close(torch.cat(outputs, dim=1), whole)
+
+
+def cut(value, every, start, stop, chunk):
+    """The part of a coefficient that goes with some tokens, whole chunks of them."""
+    if every == "loop":
+        return value
+    ends = (start, stop) if every == "token" else (start // chunk, -(-stop // chunk))
+    return value[:, slice(*ends)]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_layer_of_it_is_the_same_in_every_mode(name):
+    torch.manual_seed(0)
+    layer = TTTLayer(LOOPS[name], 8, heads=2, mode="recurrent").double()
+    x = torch.randn(2, 12, 8, dtype=torch.float64)
+    expected = layer(x)
+    expected.sum().backward()
+    assert all(p.grad is not None for p in layer.parameters())
+    for mode in ("auto", *(("parallel",) if name in PARALLEL else ())):
+        layer.mode = mode
+        assert close(layer(x), expected)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_check_tells_its_code_from_others(name):
+    loop = LOOPS[name]
+
+    def right(q, k, v, weights, coefficients):
+        return run_loop(loop, q, k, v, weights=weights, coefficients=coefficients)[0]
+
+    def late(q, k, v, weights, coefficients):  # reads each token with the weights of the last
+        if q.shape[1] < 2:
+            return right(q, k, v, weights, coefficients)
+        out = right(q, k, v, weights, coefficients)
+        return torch.cat([out[:, :1], out[:, :-1]], dim=1)
+
+    assert check(right, loop).kind == "exact"
+    assert check(late, loop).kind == "wrong"
+
+
+def test_another_rule_is_another_loop():
+    """Updates that differ in one place are not equal, and neither are what they compute."""
+    decay = LOOPS["weight_decay.scalar"]
+    plain = replace(
+        decay, update=replace(decay.update, code=lambda W, g, *, keep, eta: W - eta * g)
+    )
+    assert plain != decay
+    x = random_inputs(decay, 3, sizes=SIZES)
+    assert not close(run_loop(plain, **vars(x))[0], run_loop(decay, **vars(x))[0])
