@@ -105,6 +105,16 @@ def token_shift(S, n, q, k, v, *, alpha):
     return S, k, q @ S
 
 
+def last_key(S, n, q, k, v, *, alpha):
+    S = alpha * S + outer(k, v)
+    return S, k, q @ S + (q @ n) * v
+
+
+def spread(S, n, q, k, v, *, alpha):
+    n = alpha * n + v
+    return alpha * S + n, n, q @ S
+
+
 def overwritten(S, q, k, v):
     S = outer(k, v)
     return S, q @ S
@@ -149,11 +159,13 @@ PROVED = {
     "late momentum": (Recurrence(late_momentum, TWO, THREE), "gated"),
     "vector": (Recurrence(vector, {"n": ("V",)}, {"alpha": TOKEN}), "gated"),
     "shift register": (Recurrence(shift_register, {"n": ("V",), "m": ("V",)}), "gated"),
+    "last key": (Recurrence(last_key, WITH_VECTOR, {"alpha": TOKEN}), "gated"),
     "overwritten": (Recurrence(overwritten, MATRIX), "gated"),
     "kept": (Recurrence(kept, {**MATRIX, "n": ("V",)}), "additive"),
     "number": (Recurrence(number, {"c": ()}, {"alpha": TOKEN}), "gated"),
 }
 OPEN = {
+    "spread": (Recurrence(spread, {**MATRIX, "n": ("V",)}, {"alpha": TOKEN}), "composed"),
     "token shift": (Recurrence(token_shift, WITH_VECTOR, {"alpha": TOKEN}), "composed"),
     "gated delta": (Recurrence(gated_delta, MATRIX, {"alpha": TOKEN, "beta": TOKEN}), "affine"),
     "squashed": (Recurrence(squashed, MATRIX), "sequential"),

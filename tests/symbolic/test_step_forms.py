@@ -91,6 +91,7 @@ def test_reading_before_the_step_is_not_reading_after_it():
 
 
 CAUSES = {
+    "spread": r"S reads a state in another shape in line \d+ of \w+.py: its closed form is",
     "token shift": r"S reads a state in another shape in line \d+ of \w+.py: its closed form is",
     "gated delta": "the transition of S is a matrix made of k: its closed form is not written yet.",
     "squashed": r"S is made of `tanh` of a state in line \d+ of layers.py.",

@@ -292,7 +292,7 @@ def read_step(
     """The step that `function(states, data, coefficients)` makes, all by name, with their axes.
 
     It returns the new states, by name, and the output. home: where the user's code begins. Raises
-    `ValueError` in one sentence, with the line of the user's code, for what is no such step.
+    `ValueError` in one sentence, with the line of that code, for what is no such step.
     """
     trace = StepTrace("step", "a coefficient")
     groups = {"state": states, "data": data, "coefficient": coefficients}
