@@ -25,9 +25,9 @@ from ..parallel.calls import form
 from ..parallel.chunks import Outputs
 from ..parallel.inputs import Coefficients, Number, Weights, wide
 from ..parallel.state import State
-from ..parallel.tiles import TILE
 from ..program.expressions import ACTIVATIONS
 from ..program.rules import G, W
+from ..symbolic.plan import TILE
 from ..symbolic.torch_loop import Step, TorchLoop, torch_loop
 from .limits import DEVICES, DTYPES, MAX_WIDTH
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from ..loops.recurrence import Recurrence
 from ..program.operations import Abstract
 from ..program.steps import FUNCTIONS, SINGLE, Axes, Contraction, Operation, View
+from ..symbolic.plan import TILE, NotParallelError
 from ..symbolic.step_plan import Scanned, step_plan
 from .chunks import Outputs
-from .forms import NotParallelError
 from .inputs import (
     Coefficients,
     check_layout,
@@ -30,7 +30,6 @@ from .inputs import (
 from .maps import Along, fold
 from .state import State
 from .states import scan_entries
-from .tiles import TILE
 
 Known = dict[int, Tensor]
 States = Mapping[str, Tensor]
@@ -79,7 +78,7 @@ def parallel_form(
     coefficients: Coefficients | None = None,
     initial_state: States | None = None,
     tile: int = TILE,
-    along: Along = fold,
+    along: Along | None = None,
 ) -> Outputs:
     """The same outputs and final states by scans: a state for each token, each entry by itself.
 
@@ -99,8 +98,9 @@ def parallel_form(
     step, states = layer.program, {}
     places = {name: n for n, name in step.old.items()}
     lead = (len(q), q.shape[2], q.shape[1])
+    carry = along or fold
     for scan in plan.scans:
-        before, after = scanned(plan.operations, known, scan, start[scan.state], lead, tile, along)
+        before, after = scanned(plan.operations, known, scan, start[scan.state], lead, tile, carry)
         if scan.state in places:
             known[places[scan.state]] = before
         known |= {n: after for n, name in step.made.items() if name == scan.state}

@@ -18,9 +18,6 @@ from .chunks import Chunks, filled
 from .gates import Weighing, weighing
 from .inputs import Number
 
-TILE = 64  # tokens
-
-
 Features = Callable[..., Tensor]
 
 

@@ -22,6 +22,13 @@ from . import theory
 from .bridge import place
 from .linear_attention import PAST, past_rows
 
+TILE = 64  # tokens of a tile, where nothing else is asked for
+
+
+class NotParallelError(ValueError):
+    """The loop has no parallel form; the message names the obstruction."""
+
+
 Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
 
 PARAMETERS = "the kernel's parameters are updated, so φ depends on the state"
