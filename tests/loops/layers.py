@@ -125,6 +125,27 @@ def kept(S, n, q, k, v):
     return S, n, q @ S + n
 
 
+def delta_by_rows(C, q, k, v, *, beta):
+    C = C - beta * outer(C @ k - v, k)
+    return C, C @ q
+
+
+def reflected(n, S, q, k, v, *, beta):
+    n = n - 2 * beta * (n @ k) * k + q
+    S = S - beta * torch.einsum("k,l,lv->kv", k, k, S) + outer(n, v)
+    return n, S, q @ S
+
+
+def two_sided(S, q, k, v):
+    S = S - 0.1 * outer(k, v) * (k @ S @ v) + outer(k, v)
+    return S, q @ S
+
+
+def leaning(S, q, k, v):
+    S = S - 0.5 * outer(k, (k @ S) * v) + outer(k, v)
+    return S, q @ S
+
+
 TWO = {**MATRIX, "M": ("K", "V")}
 WITH_VECTOR = {**MATRIX, "n": ("K",)}
 THREE = dict.fromkeys(("eta", "theta", "alpha"), TOKEN)
@@ -165,6 +186,13 @@ PROVED = {
     "number": (Recurrence(number, {"c": ()}, {"alpha": TOKEN}), "gated"),
 }
 OPEN = {
+    "delta by rows": (Recurrence(delta_by_rows, {"C": ("V", "K")}, {"beta": TOKEN}), "affine"),
+    "reflected": (
+        Recurrence(reflected, {"n": ("K",), "S": ("K", "V")}, {"beta": TOKEN}),
+        "affine",
+    ),
+    "two-sided": (Recurrence(two_sided, MATRIX), "sequential"),
+    "leaning": (Recurrence(leaning, MATRIX), "sequential"),
     "spread": (Recurrence(spread, {**MATRIX, "n": ("V",)}, {"alpha": TOKEN}), "composed"),
     "token shift": (Recurrence(token_shift, WITH_VECTOR, {"alpha": TOKEN}), "composed"),
     "gated delta": (Recurrence(gated_delta, MATRIX, {"alpha": TOKEN, "beta": TOKEN}), "affine"),

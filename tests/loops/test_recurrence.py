@@ -93,8 +93,8 @@ def fixed(S, q, k, v):
 
 REFUSED = {
     cut: "must keep each width whole; got `[0]`",
-    decides: "must decide nothing by its data; got `gt`",
-    in_place: "must change nothing in place; got `iadd`",
+    decides: "must decide nothing by its data; got `>`",
+    in_place: "must change nothing in place; got `+=`",
     confused: "must have equal widths on both sides of `*`; got V and K",
     mixed: "must have equal widths on both sides of `+`; got K and V",
     wide: "must return `S` as [K, V]; got [V]",

@@ -13,7 +13,7 @@ from ttt_proofs.parallel.recurrences import parallel_form, recurrent
 from ttt_proofs.reference import run_recurrence
 
 SIZES = {"plain": (2, 13, 3, 4, 5), "narrow": (1, 7, 1, 1, 3), "square": (2, 5, 2, 3, 3)}
-PARALLEL = [name for name, (_, word) in LAYERS.items() if word not in ("affine", "sequential")]
+PARALLEL = [name for name, (_, word) in LAYERS.items() if word != "sequential"]
 ALONE = [name for name in LAYERS if name not in PARALLEL]
 
 

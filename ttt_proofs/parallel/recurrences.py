@@ -15,6 +15,7 @@ from ..loops.recurrence import Recurrence
 from ..program.operations import Abstract
 from ..program.steps import FUNCTIONS, SINGLE, Axes, Contraction, Operation, View
 from ..symbolic.plan import TILE, NotParallelError
+from ..symbolic.step_maps import Mapped
 from ..symbolic.step_plan import Scanned, step_plan
 from .chunks import Outputs
 from .inputs import (
@@ -28,6 +29,7 @@ from .inputs import (
     wide,
 )
 from .maps import Along, fold
+from .maps import scan as scan_maps
 from .state import State
 from .states import scan_entries
 
@@ -80,11 +82,12 @@ def parallel_form(
     tile: int = TILE,
     along: Along | None = None,
 ) -> Outputs:
-    """The same outputs and final states by scans: a state for each token, each entry by itself.
+    """The same outputs and final states by scans, with a state for each token.
 
-    Within about `tile` tokens states are products of matrices; from one tile to the next `along`
-    combines their affine maps. Raises `NotParallelError`, with the cause, where the plan has no
-    scans; otherwise as `recurrent`.
+    Where a state goes through no matrix, each entry is scanned by itself; otherwise maps of whole
+    columns (or rows) are, which takes K times the work. Within about `tile` tokens states are found
+    at once; from one tile to the next `along` combines affine maps. Raises `NotParallelError`, with
+    the cause, where the plan has no scans; otherwise as `recurrent`.
     """
     plan = step_plan(layer)
     if not plan.scans:
@@ -100,7 +103,8 @@ def parallel_form(
     lead = (len(q), q.shape[2], q.shape[1])
     carry = along or fold
     for scan in plan.scans:
-        before, after = scanned(plan.operations, known, scan, start[scan.state], lead, tile, carry)
+        work = scanned if isinstance(scan, Scanned) else mapped
+        before, after = work(plan.operations, known, scan, start[scan.state], lead, tile, carry)
         if scan.state in places:
             known[places[scan.state]] = before
         known |= {n: after for n, name in step.made.items() if name == scan.state}
@@ -135,6 +139,68 @@ def scanned(
     before, final = scan_entries(a[..., None, None], b, first, min(tile, lead[2]), along)
     after = torch.cat([before[:, :, 1:], final[:, :, None]], dim=2)
     return tuple(x.reshape(*lead, *start.shape[2:]) for x in (before, after))  # pyright: ignore
+
+
+def mapped(
+    operations: Sequence[Operation],
+    known: Known,
+    scan: Mapped,
+    start: Tensor,
+    lead: tuple[int, int, int],
+    tile: int,
+    along: Along,
+) -> tuple[Tensor, Tensor]:
+    """A state that goes through a matrix, before and after each token, `[B, H, T, *]`.
+
+    The matrix is what the linear part of the step makes of unit vectors.
+    """
+    sizes = start.shape[2:]
+    count = sizes[1 - scan.apart] if scan.apart is not None else sizes[0] if sizes else 1
+    units = torch.eye(count, dtype=start.dtype, device=start.device).view(1, 1, 1, count, count)
+    if scan.apart is not None:  # alike for all of its entries
+        units = units.unsqueeze(4 if scan.apart == 0 else 5).expand(1, 1, 1, count, *sizes)
+    elif not sizes:
+        units = units[..., 0]
+    several = {n: x.unsqueeze(3) for n, x in known.items()} | {scan.place: units}
+    a = value(operations, several, scan.linear, 4)
+    if scan.apart is not None:
+        a = a.select(4 + scan.apart, 0)
+    a = a.reshape(*a.shape[:3], count, count).mT.expand(*lead, count, count)
+    b = start.new_zeros(())
+    if scan.shift is not None:
+        b = value(operations, known, scan.shift, 3)
+        b = b[(slice(None),) * 3 + (None,) * (len(sizes) - len(operations[scan.shift].axes))]
+    b = b.expand(*lead, *sizes)
+    turned = scan.apart == 0
+
+    def columns(x: Tensor) -> Tensor:
+        return (
+            x.mT
+            if turned
+            else x
+            if len(sizes) == 2
+            else x.reshape(*x.shape[: x.ndim - len(sizes)], count, 1)
+        )
+
+    before, final = in_tiles(a, columns(b), columns(start), tile, along)
+    after = torch.cat([before[:, :, 1:], final[:, :, None]], dim=2)
+    back = (x.mT if turned else x.reshape(*lead, *sizes) for x in (before, after))
+    return tuple(back)  # pyright: ignore[reportReturnType]
+
+
+def in_tiles(a: Tensor, b: Tensor, start: Tensor, tile: int, along: Along) -> tuple[Tensor, Tensor]:
+    """The states before each map and after all: a parallel scan in each tile, `along` the tiles."""
+    count, rows = b.shape[-3:-1]
+    steps = min(tile, count)
+    missing = -count % steps  # maps that keep the state
+    one = torch.eye(rows, dtype=a.dtype, device=a.device)
+    a = torch.cat([a, one.expand(*a.shape[:-3], missing, rows, rows)], dim=-3)
+    b = torch.cat([b, b.new_zeros(*b.shape[:-3], missing, *b.shape[-2:])], dim=-3)
+    gates, shifts = scan_maps(*(x.unflatten(-3, (-1, steps)) for x in (a, b)))
+    first, final = along(gates[..., -1, :, :], shifts[..., -1, :, :], start)
+    after = gates @ first[..., None, :, :] + shifts
+    before = torch.cat([first[..., None, :, :], after[..., :-1, :, :]], dim=-3)
+    return before.flatten(-4, -3)[..., :count, :, :], final
 
 
 def before_states(operations: Sequence[Operation], roots: Sequence[int], given: Known) -> Known:

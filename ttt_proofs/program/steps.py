@@ -176,9 +176,9 @@ class Entangled(Exception):
     kind: "matrix", "shape", "product" or "function".
     """
 
-    def __init__(self, kind: str, number: int, made_of: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, number: int) -> None:
         super().__init__(kind)
-        self.kind, self.number, self.made_of = kind, number, made_of
+        self.kind, self.number = kind, number
 
 
 @dataclass
@@ -222,9 +222,7 @@ class Splitter:
             if len(moving) > 1:
                 raise Entangled("product", k)
             self.split(moving[0], False)
-            others = [a for a in operation.args if a not in moving]
-            made_of = {x for a in others for x in self.leaves(a)}
-            raise Entangled("matrix", k, tuple(sorted(made_of)))
+            raise Entangled("matrix", k)
         raise Entangled("function", k)
 
     def joined(self, operation: Operation, parts: list[Affine]) -> Affine:
@@ -250,7 +248,12 @@ class Splitter:
         write = None if moving.write is None else make.together("multiply", moving.write, by)
         return Affine(factors, write)
 
-    def leaves(self, k: int) -> set[str]:
-        """The names of tokens' data that a value is made of."""
-        inside = reads(self.operations.list, k)
-        return {op.label for op in map(self.operations.list.__getitem__, inside) if op.label}
+    def made_of(self, k: int) -> tuple[str, ...]:
+        """The names of the tokens' data that what is carried is multiplied by on its way into k."""
+        operations, found = self.operations.list, set()
+        for operation in (operations[n] for n in reads(operations, k) if self.depends(n)):
+            if operation.does == "multiply" or isinstance(operation.does, Contraction):
+                fixed = (a for a in operation.args if not self.depends(a))
+                inside = (operations[n] for a in fixed for n in reads(operations, a))
+                found |= {x.label for x in inside if x.does == "data"}
+        return tuple(sorted(found))

@@ -30,7 +30,8 @@ from .step_plan import carried, cause, coupled, in_order, split
 from .step_terms import Terms, definitions, every, output_term, places, start
 from .theory import NOW, T
 
-RUNS = "It runs token by token: ttt_proofs.parallel.recurrences.recurrent."
+LATER = "closed form is not written yet"
+RUNS = "It runs all the same: ttt_proofs.parallel.recurrences.recurrent."
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,15 @@ def step_form(layer: Recurrence) -> StepForm:
     """
     step, order = layer.program, in_order(layer)
     if order is None:
-        raise NotCoveredError(f"{coupled(layer)}: their closed form is not written yet. {RUNS}")
+        raise NotCoveredError(f"{coupled(layer)}: their {LATER}. {RUNS}")
     operations, forms = Operations(step.operations), {}
     for name in order:
         try:
             forms[name] = split(layer, operations, name, carried(layer))
         except Entangled as found:
-            raise NotCoveredError(f"{cause(step.operations, name, found)}. {RUNS}") from None
+            why = cause(layer, name, found, carried(layer))
+            later = f": its {LATER}" if found.kind in ("matrix", "shape") else ""
+            raise NotCoveredError(f"{why}{later}. {RUNS}") from None
     solved: dict[sp.Symbol, Closed] = {}
     for name in order:
         closed = unrolled(linear(name, forms[name], operations), solved)

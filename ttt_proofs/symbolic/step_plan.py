@@ -1,8 +1,9 @@
 """The plan of a recurrence: whether and how it runs in parallel over time, read off its step.
 
 A state that is a multiple of itself, entry by entry, plus what data and states before it give, is
-scanned; its factors may be of rows, columns or entries. States that read each other, and functions
-and matrices that a state is put through from token to token, run step by step.
+scanned; its factors may be of rows, columns or entries. So is one that goes through a matrix, alike
+in all columns or rows, by whole columns or rows. States that read each other, and functions and
+products of states, run step by step.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from ..program.steps import (
     reads,
 )
 from .plan import ADDITIVE, DECAY, Parallel, Plan, Scan
+from .step_maps import Mapped, mapped
 
 COUPLED = "states are coupled, each with those before it; writes depend on none of them"
 MAPPED = "scans, one after the other, with functions of a state between them"
-LATER = "its closed form is not written yet"
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,14 @@ class Scanned:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """A plan with its scans in order, and the operations that their numbers count.
+    """A plan with its scans in order, of entries or of whole columns, and what their numbers count.
 
     A plan without scans is one for which running in parallel is refused; its reason is the cause.
     """
 
     plan: Plan
     operations: tuple[Operation, ...]
-    scans: tuple[Scanned, ...]
+    scans: tuple[Scanned | Mapped, ...]
 
 
 def in_order(layer: Recurrence) -> tuple[str, ...] | None:
@@ -104,21 +105,30 @@ def step_plan(layer: Recurrence) -> StepPlan:
     if order is None:
         return StepPlan(Plan("sequential", coupled(layer)), step.operations, ())
     operations, scans = Operations(step.operations), []
+    made_of: set[str] = set()
     for name in order:
         own = {k: (name, 1) for k, old in step.old.items() if old == name}
         try:
             form = split(layer, operations, name, own)
         except Entangled as found:
             number = dict(step.states)[name]
-            linear = degree(step.operations, number, own) == 1
-            word: Parallel = "affine" if linear and found.kind == "matrix" else "sequential"
-            reason = cause(step.operations, name, found)
-            return StepPlan(Plan(word, reason), step.operations, ())
+            whole = None
+            if degree(step.operations, number, own) == 1:
+                whole = mapped(operations, name, layer.states[name], next(iter(own)), number)
+            if whole is None:
+                reason = cause(layer, name, found, own)
+                return StepPlan(Plan("sequential", reason), step.operations, ())
+            scans.append(whole)
+            made_of |= set(Splitter(operations, own).made_of(number))
+            continue
         factor = form.factors.get((name, 1), operations.number(0))
         scans.append(Scanned(name, factor, form.write))
     parts = tuple(Scan((sp.Symbol(scan.state),)) for scan in scans)
-    word, reason = described(layer, operations, scans)
-    axes = [operations.list[scan.factor].axes for scan in scans]
+    entries = [scan for scan in scans if isinstance(scan, Scanned)]
+    word, reason = described(layer, operations, entries)
+    if len(entries) < len(scans):
+        word, reason = "affine", f"S ← A S + B, A a matrix made of {' and '.join(sorted(made_of))}"
+    axes = [operations.list[scan.factor].axes for scan in entries]
     return StepPlan(Plan(word, reason, parts, finest(axes)), tuple(operations.list), tuple(scans))
 
 
@@ -176,15 +186,16 @@ def degree(operations: Sequence[Operation], k: int, among: Mapping[int, Any]) ->
     return of(k)
 
 
-def cause(operations: Sequence[Operation], name: str, found: Entangled) -> str:
-    """Why a state is not affine in states entry by entry, with the user's line."""
-    operation = operations[found.number]
+def cause(layer: Recurrence, name: str, found: Entangled, among: Mapping[int, Carried]) -> str:
+    """Why a state is not affine in what is carried entry by entry, with the user's line."""
+    step = layer.program
+    operation = step.operations[found.number]
     line = str(operation.source)
     if found.kind == "matrix":
-        made = " and ".join(found.made_of) or "numbers"
-        return f"the transition of {name} is a matrix made of {made}: {LATER}"
+        data = Splitter(Operations(step.operations), among).made_of(dict(step.states)[name])
+        return f"the transition of {name} is a matrix made of {' and '.join(data) or 'numbers'}"
     if found.kind == "shape":
-        return f"{name} reads a state in another shape{line}: {LATER}"
+        return f"{name} reads a state in another shape{line}"
     if found.kind == "product":
         return f"{name} is made of a product of two states{line}"
     return f"{name} is made of `{operation.name}` of a state{line}"
