@@ -67,7 +67,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=str)
+@pytest.mark.parametrize("change", CHANGES, ids=", ".join)
 def test_each_part_tells_updates_apart(change):
     mine = update("titans")
     assert replace(mine, **change) != mine
