@@ -9,12 +9,14 @@ from ttt_proofs.loops import (
     Frobenius,
     GradientStep,
     Linear,
+    Recurrence,
     Schedule,
     SquaredError,
     SwiGLU,
     Update,
     lact,
     ladder,
+    outer,
     zeros_like,
 )
 
@@ -60,3 +62,13 @@ def rule(W, g, M, *, alpha, eta, decay):
 numbers = {name: Coefficient("step") for name in ("alpha", "eta", "decay")}
 update = Update(rule, {"M": zeros_like}, numbers, trained="last")
 own = InnerLoop(net, loss, update, Schedule(chunk=4))
+
+
+# A layer known only by its recurrence: gated linear attention, with a gate for each key channel.
+def gated(S, q, k, v, *, alpha):
+    """The state [K, V] after a token, and the output [V]."""
+    S = alpha * S + outer(k, v)
+    return S, q @ S
+
+
+gla = Recurrence(gated, {"S": ("K", "V")}, {"alpha": Coefficient("token", "row")})

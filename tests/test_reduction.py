@@ -211,9 +211,12 @@ def test_loops_outside_the_theorems_name_the_assumption(net, told):
     reduce(InnerLoop(replace(net, bias=False, output_activation="identity"), Frobenius(), LAST))
 
 
+SENTENCE = r"^`loop` must be an InnerLoop or a Recurrence; got \w+\. Build one\.$"
+
+
 @pytest.mark.parametrize("wrong", [None, Linear(), "loop", InnerLoop])
 def test_what_is_no_loop_is_one_sentence(wrong):
-    with pytest.raises(TypeError, match=r"^`loop` must be an InnerLoop; got \w+\. Build one\.$"):
+    with pytest.raises(TypeError, match=SENTENCE):
         reduce(wrong)
 
 

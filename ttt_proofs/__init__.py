@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .evidence.report import prove, refute, verify
     from .evidence.types import Evidence, Observation, Refutation, Verdict
     from .layer import TTTLayer
-    from .loops import InnerLoop
+    from .loops import InnerLoop, Recurrence
     from .reduction import Reduction, reduce
 
 __version__ = "0.1.0"
@@ -23,8 +23,9 @@ _HOME = {
     "Evidence": "evidence.types",
     "InnerLoop": "loops",
     "NotCoveredError": "symbolic.recurrence",
-    "NotParallelError": "parallel.forms",
+    "NotParallelError": "symbolic.plan",
     "Observation": "evidence.types",
+    "Recurrence": "loops",
     "Reduction": "reduction",
     "Refutation": "evidence.types",
     "TTTLayer": "layer",
@@ -43,6 +44,7 @@ __all__ = [
     "NotCoveredError",
     "NotParallelError",
     "Observation",
+    "Recurrence",
     "Reduction",
     "Refutation",
     "TTTLayer",

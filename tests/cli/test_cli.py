@@ -260,6 +260,34 @@ def test_a_loop_outside_the_theorems_is_refused_by_name(call, tmp_path):
     assert "must be an InnerLoop" in err
 
 
+RECURRENCES = """
+from ttt_proofs import Recurrence
+from ttt_proofs.loops import outer
+from ttt_proofs.program.operations import Abstract
+phi = Abstract("phi")
+def delta(S, q, k, v):
+    S = S + outer(k, v - k @ S)
+    return S, q @ S
+def unknown(S, q, k, v):
+    S = S + outer(phi(k), v)
+    return S, q @ S
+delta, unknown = (Recurrence(step, {"S": ("K", "V")}) for step in (delta, unknown))
+"""
+
+
+def test_reduce_takes_recurrences(call, tmp_path):
+    code, out, _ = call("reduce", f"{ROOT / 'examples' / 'loops.py'}:gla")
+    assert code == 0
+    assert "o[t] = Σ_a q[t,a] · ((Π_{s=0}^{t} α[s,a]) · S_0[a,c]" in out
+    assert "code, called token by token: exact" in out
+    (tmp_path / "mine.py").write_text(RECURRENCES)
+    code, out, err = call("reduce", f"{tmp_path / 'mine.py'}:delta")
+    assert (code, out) == (2, "")
+    assert "the transition of S is a matrix made of k" in err
+    code, out, _ = call("reduce", f"{tmp_path / 'mine.py'}:unknown")
+    assert code == 0 and "φ(k[i,a])" in out and "has unknown functions" in out
+
+
 def test_names_are_sorted_and_private_files_left_out(tmp_path):
     for name in ("b", "a", "_hidden", "__init__"):
         write(tmp_path, name)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.evidence.updates import MUON, UPDATES, loop_of
+from ttt_proofs import NotParallelError
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.conditioning import draw_steady, moved, relative_error
 from ttt_proofs.evidence.sampling import random_inputs, random_loop
@@ -452,6 +453,26 @@ def test_what_the_reduction_raises_is_passed_on():
 
     with pytest.raises(ValueError, match="no"):
         autograd_witness(Fake(LOOPS["deep"], before={"parallel_form": refuse}), seed=0)
+
+
+def test_a_form_may_refuse_a_loop_and_no_draw():
+    calls = []
+
+    def refuse(given):
+        calls.append(1)
+        if len(calls) > once:
+            raise NotParallelError("there is none")
+        return given
+
+    once = 0
+    seen = autograd_witness(Fake(LOOPS["linear"], before={"parallel_form": refuse}), seed=0)
+    assert seen.agrees and not any("parallel_form" in what for what in seen.what)
+    assert len(calls) == 1
+    once = 1
+    for form in BOTH_FORMS:
+        calls.clear()
+        with pytest.raises(NotParallelError):
+            autograd_witness(Fake(LOOPS["linear"], before={form: refuse}), seed=0)
 
 
 @pytest.mark.parametrize("trials", [0, -1, 1.0, True])

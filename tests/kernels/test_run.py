@@ -218,6 +218,10 @@ def gated_error(f, v):
     return ((f - v).square() + (f * v).square()).sum(-1) / 2
 
 
+def mean_error(f, v):
+    return (f - v).square().mean(-1)
+
+
 def ruled(rule: Any, every: str = "step", shape: str = "scalar", **rest: Any) -> InnerLoop:
     """A loop with a rule of one's own."""
     arguments = getfullargspec(rule)
@@ -240,6 +244,7 @@ OWN = [
     ("momentum", ruled(heavy, "loop", read="before_update")),
     ("delta", ruled(plain, loss=ERROR)),
     ("delta", ruled(plain, loss=scaled_error)),
+    ("delta", ruled(plain, loss=mean_error)),
 ]
 
 

@@ -25,6 +25,7 @@ from ttt_proofs.loops import (
 )
 from ttt_proofs.loops.code import TracedLoss, TracedNet
 from ttt_proofs.loops.losses import F, V
+from ttt_proofs.program.expressions import VALUE, InverseWidth
 from ttt_proofs.program.operations import exp, layer_norm, sigmoid, silu, sin, softplus
 from ttt_proofs.symbolic.parts import attention_form, gradient_part
 from ttt_proofs.symbolic.records import digest
@@ -46,8 +47,8 @@ def quartic(f, v):
     return ((f - v) ** 4).sum(-1)
 
 
-@pytest.mark.parametrize("losses", [(inner, Frobenius()), (square, SquaredError())], ids=str)
-@pytest.mark.parametrize("nets", [(net, MLP()), (lambda x, W: x @ W, Linear())], ids=str)
+@pytest.mark.parametrize("losses", [(inner, Frobenius()), (square, SquaredError())])
+@pytest.mark.parametrize("nets", [(net, MLP()), (lambda x, W: x @ W, Linear())])
 def test_code_has_the_proofs_of_the_library(nets, losses):
     for read in ("after_update", "before_update"):
         loops = [
@@ -111,6 +112,8 @@ def test_the_checker_verifies_the_gradient_of_a_loss(name):
         (square, 1),
         (lambda f, v: (f - v).square().sum(-1) + (f * v).sum(-1), 2),
         (lambda f, v: 0.5 * f.sum(-1), 0),
+        (LOSSES["mean"], 2 * InverseWidth(VALUE, "F", -1)),
+        (lambda f, v: ((f - v) * (f - v) * 3).sum(-1), 6),
         (LOSSES["margin"], None),
         (LOSSES["quartic"], None),
         (lambda f, v: (f * f * v).sum(-1), None),
@@ -121,6 +124,28 @@ def test_the_checker_verifies_the_gradient_of_a_loss(name):
 def test_in_which_losses_the_gradient_is_in_proportion_to_the_outputs(loss, proportion):
     assert TracedLoss(loss).proportion == proportion
     assert Frobenius().proportion == 0 and SquaredError().proportion == 1
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_channels_of_a_convolution_do_not_meet_in_the_loss(name):
+    """Checked on the gradient itself: another column moves it, or none does."""
+    loss = TracedLoss(LOSSES[name])
+    f, v = random(4, (2, 3), (2, 3))
+    moved = [x + torch.tensor([0.0, 0.3, 0.0], dtype=torch.float64) for x in (f, v)]
+    slopes = []
+    for outputs, values in ((f, v), moved):
+        outputs = outputs.clone().requires_grad_()
+        slopes += torch.autograd.grad(loss.function(outputs, values).sum(), outputs)
+    apart = torch.equal(slopes[0][:, ::2], slopes[1][:, ::2]) and name != "mean"  # over a width
+    assert loss.is_entrywise == apart
+    if apart:
+        assert InnerLoop(DepthwiseConv(), LOSSES[name], schedule=Schedule(4)).loss == loss
+    else:
+        with pytest.raises(
+            ValueError, match=r"`loss` must compare entry by entry .*; got Tr.*\. S"
+        ):
+            InnerLoop(DepthwiseConv(), LOSSES[name], schedule=Schedule(4))
+    InnerLoop(DepthwiseConv(), AbstractLoss(), schedule=Schedule(4))  # proved, not run
 
 
 def random(seed, *shapes):

@@ -67,7 +67,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=str)
+@pytest.mark.parametrize("change", CHANGES, ids=", ".join)
 def test_each_part_tells_updates_apart(change):
     mine = update("titans")
     assert replace(mine, **change) != mine
@@ -104,8 +104,9 @@ def test_some_weights_by_name():
     assert moving(Features(), ("W",)) == (["W"], True)
 
 
-def row(shape="row"):
-    return {"eta": Coefficient("step", shape)}
+def row():
+    """A rate for each row."""
+    return {"eta": Coefficient("step", "row")}
 
 
 def named_as(name):
@@ -116,6 +117,10 @@ def named_as(name):
 
 
 TOGETHER = [
+    (
+        lambda: InnerLoop(Linear(), Frobenius(), Update(plain, {}, {"eta": Coefficient("token")})),
+        "a coefficient of each token must be `mean=True` or a loss weight",
+    ),
     (lambda: InnerLoop(MLP(2), Frobenius(), Update(plain, {}, row())), "of one fast weight"),
     (lambda: InnerLoop(MLP(2), Frobenius(), update_of(("W1",))), "`trained` must name weights"),
     (lambda: InnerLoop(MLP(2), Frobenius(), update_of(("W2", "A"))), "`trained` must name weights"),

@@ -68,7 +68,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("read", ["before_update", "after_update"])
-@pytest.mark.parametrize("pair", PAIRS, ids=str)
+@pytest.mark.parametrize("pair", PAIRS)
 def test_code_runs_as_the_library_does(pair, read):
     net, loss, *library = pair
     ours = InnerLoop(net, loss, EACH, Schedule(3, read))

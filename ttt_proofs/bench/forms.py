@@ -18,6 +18,7 @@ from .peak import peak_bytes
 from .timing import Clock, Row, Times, Way, host_clock, interleaved
 
 HEADS, WIDTH, TILE = 4, 64, 64
+NUMBERS = ("eta", "alpha")  # the rate and the momentum
 
 Form = Callable[..., tuple[Tensor, object]]
 
@@ -37,15 +38,14 @@ def gated_inputs(tokens: int, heads: int = HEADS, width: int = WIDTH, seed: int 
 
 def tensors_of(x: Inputs) -> list[Tensor]:
     """q, k, v, W, the rate and the momentum."""
-    numbers = [torch.as_tensor(x.coefficients[name]) for name in ("eta", "alpha")]
+    numbers = [torch.as_tensor(x.coefficients[name]) for name in NUMBERS]
     return [x.q, x.k, x.v, x.weights["W"], *numbers]
 
 
-def outputs(
-    form: Form, q: Tensor, k: Tensor, v: Tensor, w: Tensor, rate: Tensor, momentum: Tensor
-) -> Tensor:
+def outputs(form: Form, q: Tensor, k: Tensor, v: Tensor, w: Tensor, *numbers: Tensor) -> Tensor:
     """What a form makes of these tensors, without its final state."""
-    return form(q, k, v, weights={"W": w}, coefficients={"eta": rate, "alpha": momentum})[0]
+    given = dict(zip(NUMBERS, numbers, strict=True))
+    return form(q, k, v, weights={"W": w}, coefficients=given)[0]
 
 
 def forms_of(reduction: Reduction) -> dict[str, Callable[..., Tensor]]:

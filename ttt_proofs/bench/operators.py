@@ -207,7 +207,7 @@ def by_loop(name: str, form: Literal["parallel", "recurrent"]) -> Function:
         else:
             weights = {"W": v.new_zeros(k.shape[2], k.shape[3], v.shape[3])}
             given = tuple(x.to(q.dtype) for x in rest)
-        numbers: dict[str, Tensor] = dict(zip(("eta", "alpha"), given, strict=False))
+        numbers = dict(zip(reduction.loop.coefficients, given, strict=True))
         if form == "recurrent":
             return reduction.recurrent(q, k, v, weights=weights, coefficients=numbers)[0]
         plain = in_own_precision(forms.parallel(reduction.loop))

@@ -16,7 +16,7 @@ def reduce(
     target: Annotated[str, typer.Argument(metavar="FILE.py:OBJECT")],
     seed: Annotated[int, typer.Option(help="Seed of the check.")] = 0,
 ) -> None:
-    """Reduce an InnerLoop to linear attention: form, parallel class, evidence."""
+    """Reduce an InnerLoop or a Recurrence to linear attention: form, parallel class, evidence."""
     path, _, name = target.rpartition(":")
     if not path:
         raise RequestError(f"FILE.py:OBJECT is required; got {target!r}. Add a colon and a loop.")
@@ -35,16 +35,17 @@ def reduce(
 def found_loop(file: Path, name: str) -> Any:
     """The loop of that name in the file, which sees its neighbours as under `python FILE.py`."""
     from ..evidence import autograd  # noqa: F401  # before a neighbour may be taken for its imports
-    from ..loops import InnerLoop
+    from ..loops import InnerLoop, Recurrence
 
+    kinds = (InnerLoop, Recurrence)
     sys.path.insert(0, str(file.parent.absolute()))
     found = vars(load_file(file))
     loop = found.get(name)
-    if not isinstance(loop, InnerLoop):
-        loops = [key for key, value in found.items() if isinstance(value, InnerLoop)]
+    if not isinstance(loop, kinds):
+        loops = [key for key, value in found.items() if isinstance(value, kinds)]
         got = type(loop).__name__ if name in found else "nothing of that name"
         raise RequestError(
-            f"`{name}` in {file} must be an InnerLoop; got {got}. "
+            f"`{name}` in {file} must be an InnerLoop or a Recurrence; got {got}. "
             f"Loops there: {', '.join(loops) or 'none'}."
         )
     return loop
@@ -53,6 +54,7 @@ def found_loop(file: Path, name: str) -> Any:
 def reduced(loop: Any, seed: int) -> tuple[list[str], bool]:
     """The lines to print, and whether autograd agrees or has nothing to say."""
     from ..checker.terms import CheckerError
+    from ..loops import Recurrence
     from ..reduction import NotCoveredError
     from ..reduction import reduce as run
 
@@ -61,6 +63,9 @@ def reduced(loop: Any, seed: int) -> tuple[list[str], bool]:
     except (NotCoveredError, CheckerError) as error:
         raise RequestError(str(error)) from error
     lines = [str(reduction)]
+    if isinstance(loop, Recurrence):
+        told, agrees = beside_code(loop, seed)
+        return [*lines, told], agrees
     if reduction.parallel == "sequential" and loop.schedule.steps == 1:
         lines.append(not_affine(loop, seed))
     if any_abstract(loop):
@@ -73,6 +78,22 @@ def reduced(loop: Any, seed: int) -> tuple[list[str], bool]:
         f"{seen.max_relative_error:.1e} over {seen.trials} random inputs"
     )
     return lines, seen.agrees
+
+
+def beside_code(layer: Any, seed: int) -> tuple[str, bool]:
+    """Whether what was read off a recurrence's code computes what the code does."""
+    from ..evidence.check import check
+    from ..parallel.recurrences import recurrent
+    from ..program.operations import Abstract
+
+    if any(isinstance(x.does, Abstract) for x in layer.program.operations):
+        return "code: not applicable, the step has unknown functions", True
+
+    def run(q: Any, k: Any, v: Any, coefficients: Any) -> Any:
+        return recurrent(layer, q, k, v, coefficients=coefficients)
+
+    verdict = check(run, layer, seed=seed)
+    return f"code, called token by token: {verdict}", bool(verdict)
 
 
 def not_affine(loop: Any, seed: int) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ttt_proofs.loops import InnerLoop
 from ttt_proofs.reference import run_loop
 
-from ..symbolic.torch_loop import torch_loop
+from ..symbolic.plan import NotParallelError
 from .conditioning import Drawn, amplified, draw_steady, relative_errors
 from .sampling import Inputs, ragged, square
 from .tolerances import allowance
@@ -50,7 +50,8 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     """Whether a reduction computes what its inner loop computes, to rounding, in float64.
 
     Each trial draws sizes and inputs and runs three programs on copies of them: the loop itself
-    (`reference.run_loop`), `recurrent` and, where the loop has one, `parallel_form`.
+    (`reference.run_loop`), `recurrent` and, unless the class is sequential, `parallel_form`; one
+    that refuses the first trial with `NotParallelError` is not compared.
     Compared are the outputs `[B, T, H, V]`, each final weight `[B, H, rows, cols]`, and the
     gradients of
 
@@ -78,7 +79,7 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
         )
     loop, rng = reduction.loop, random.Random(seed)
     forms: dict[str, Run] = {"recurrent": reduction.recurrent}
-    if reduction.parallel != "sequential" and torch_loop(loop).way is not None:
+    if reduction.parallel != "sequential":
         forms["parallel_form"] = reduction.parallel_form
     smallest = allowance(loop, 1).scale
     errors: dict[str, float] = {}
@@ -92,8 +93,14 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
         drawn.append(draw_steady(loop, start, reference, sizes=sizes))
         inputs, expected, _ = drawn[-1]
         longest = max(longest, inputs.q.shape[1])
-        for form, run in forms.items():
-            found = measured(run, draw, inputs)
+        for form, run in [*forms.items()]:
+            try:
+                found = measured(run, draw, inputs)
+            except NotParallelError:
+                if trial or form == "recurrent":
+                    raise
+                del forms[form]  # from the start: the loop has none
+                continue
             for name, error in relative_errors(found, expected, smallest).items():
                 what = f"{form}: {name}"
                 errors[what] = max(errors.get(what, 0.0), error)

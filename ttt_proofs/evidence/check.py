@@ -6,21 +6,39 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..loops import InnerLoop
+from ..loops import InnerLoop, Recurrence
 from ..reference.oracle import run_loop
+from . import recurrences
 from .conditioning import DRAWS, Drawn, draw_steady
 from .sampling import Inputs, ragged, square, widths
 from .signature import call
-from .tolerances import LOST, SURE, allowance
+from .tolerances import LOST, PLAIN, SURE, Allowance, allowance
 from .types import Draw, Verdict
 
 LONG = 64  # tokens; a fault that shows only late must still show
 SQUARE = 1  # the trial at which all weights are square
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What code is compared with: `draw(seed, trial)`, the names of sizes, and what passes."""
+
+    draw: Callable[[int, int], Drawn]
+    sizes: Callable[[Inputs], tuple[tuple[str, int], ...]]
+    allowed: Allowance
+
+
+def subject(loop: InnerLoop | Recurrence) -> Subject:
+    """A loop or a recurrence as what code is compared with."""
+    if isinstance(loop, Recurrence):
+        return Subject(partial(recurrences.draw, loop), recurrences.sizes, PLAIN)
+    return Subject(partial(draw, loop), partial(sizes, loop), allowance(loop, 1))
 
 
 @dataclass(frozen=True)
@@ -32,9 +50,13 @@ class Found:
 
 
 def check(
-    candidate: Callable[..., Tensor | tuple], loop: InnerLoop, *, seed: int = 0, trials: int = 5
+    candidate: Callable[..., Tensor | tuple],
+    loop: InnerLoop | Recurrence,
+    *,
+    seed: int = 0,
+    trials: int = 5,
 ) -> Verdict:
-    """Whether a callable or `nn.Module` computes the loop's outputs: a `Verdict`, with the reason.
+    """Whether a callable or `nn.Module` computes a loop's outputs: a `Verdict`, with the reason.
 
     The candidate gets, of these inputs, those that its parameters name (`signature.call`): q, k
     `[B, T, H, K]`, v `[B, T, H, V]`, `weights` (a dict of initial weights `[H, rows, cols]`,
@@ -56,6 +78,10 @@ def check(
     LaCT with chunks of one token (Muon of gradients of rank one) so become others altogether after
     some tokens (`Reduction.amplification`); there the verdict is "undecided", unless an error is
     far beyond rounding.
+
+    A `Recurrence` is compared likewise, from states of zeros: it has no weights, its coefficients
+    are of the loop or of each token, and the reference is its own function, called token by token
+    (`reference.run_recurrence`), at the sizes that `recurrences.edges` lists.
     Raises `TypeError` or `ValueError` if the candidate is not callable, requires an argument of
     another name, takes a `rate` or `momentum`, or returns no tensor, or if the loop has abstract
     parts or has lost its functions.
@@ -65,19 +91,21 @@ def check(
             f"`candidate` must be callable; got {type(candidate).__name__}. "
             "Pass a function or an nn.Module."
         )
-    if not isinstance(loop, InnerLoop):
-        raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
+    if not isinstance(loop, InnerLoop | Recurrence):
+        got = type(loop).__name__
+        raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use 5.")
     seen: list[Found] = []
+    real = subject(loop)
     for trial in range(trials):
         with torch.inference_mode(False), torch.enable_grad():
-            drawn = draw(loop, seed + trial, trial)
+            drawn = real.draw(seed + trial, trial)
             got = outputs_of(candidate, drawn)
-            seen.append(compare(loop, drawn, got, seed + trial, coarse=trial == SQUARE))
+            seen.append(compare(real, drawn, got, seed + trial, coarse=trial == SQUARE))
         if seen[-1].departure:
             break
-    return verdict(seen, allowance(loop, 1).error)
+    return verdict(seen, real.allowed.error)
 
 
 def draw(loop: InnerLoop, seed: int, trial: int) -> Drawn:
@@ -133,22 +161,22 @@ def outputs_of(candidate: Callable[..., Tensor | tuple], drawn: Drawn) -> Tensor
     return result.detach().as_subclass(Tensor).double()
 
 
-def compare(loop: InnerLoop, drawn: Drawn, got: Tensor, seed: int, *, coarse: bool) -> Found:
+def compare(real: Subject, drawn: Drawn, got: Tensor, seed: int, *, coarse: bool) -> Found:
     """The error of the outputs, and the first token at which it is more than rounding explains.
 
     Where the draw is not steady, an error is one if it is SURE times what rounding makes; that it
     is smaller says nothing, unless `coarse` and less than LOST is lost.
     """
-    expected, allowed = drawn.expected["outputs"], allowance(loop, 1)
+    expected, allowed = drawn.expected["outputs"], real.allowed
     amplified = drawn.amplification
     if amplified is None or not expected.isfinite().all():
-        return Found(Draw(seed, sizes(loop, drawn.inputs), None, None, math.inf), None)
+        return Found(Draw(seed, real.sizes(drawn.inputs), None, None, math.inf), None)
     scale = expected.abs().max().clamp_min(allowed.scale)
     errors = ((got - expected).abs() / scale).nan_to_num(nan=math.inf, posinf=math.inf).amax(dim=-1)
     limit = allowed.error if drawn.steady else max(allowed.error, SURE * (drawn.rounding or 0))
     told = drawn.steady or (coarse and amplified < LOST)
     here = Draw(
-        seed, sizes(loop, drawn.inputs), errors.max().item(), limit if told else None, amplified
+        seed, real.sizes(drawn.inputs), errors.max().item(), limit if told else None, amplified
     )
     bad = (errors > limit).transpose(0, 1).nonzero()  # earliest token first
     if not len(bad):

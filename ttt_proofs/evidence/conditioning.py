@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -95,14 +96,29 @@ def draw_steady(
     loop, seed, sizes: as for `random_inputs`. reference: from inputs to tensors by name.
     draws: the most draws, in place of these numbers; then the loop is measured in any case.
     """
-    rng = random.Random(seed)
-    smallest = allowance(loop, 1).scale
-    best, least = None, math.inf
-    for _ in range(draws or DRAWS):
+    if draws is None and not is_normalised(loop):
         inputs = random_inputs(loop, seed, sizes=sizes)
+        return Drawn(inputs, reference(inputs), None)
+    draw = partial(random_inputs, loop, sizes=sizes)
+    return steadiest(draw, seed, reference, allowance(loop, 1).scale, draws or DRAWS)
+
+
+def steadiest(
+    draw: Callable[[int], Inputs],
+    seed: int,
+    reference: Callable[[Inputs], Tensors],
+    smallest: float,
+    draws: int,
+) -> Drawn:
+    """The first inputs of `draw(seed)` that are steady, or else the best of that many draws.
+
+    smallest: the least scale that errors are relative to.
+    """
+    rng = random.Random(seed)
+    best, least = None, math.inf
+    for _ in range(draws):
+        inputs = draw(seed)
         expected = reference(inputs)
-        if draws is None and not is_normalised(loop):
-            return Drawn(inputs, expected, None)
         again = reference(moved(inputs, rng.getrandbits(63)))
         error = max(relative_errors(again, expected, smallest).values(), default=0.0)
         drawn = Drawn(inputs, expected, error)

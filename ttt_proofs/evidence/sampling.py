@@ -136,7 +136,7 @@ def random_inputs(
     for images that are not whole.
     """
     rng = random.Random(seed)
-    draw = _Tensors(rng.getrandbits(63), dtype, device)
+    draw = Tensors(rng.getrandbits(63), dtype, device)
     size = _sizes(loop, rng, sizes or {})
     batch, length, heads = size["B"], size["T"], size["H"]
     share = max(loop.schedule.summed, length / LONGEST) * loop.schedule.steps
@@ -171,7 +171,7 @@ def _shape(loop: InnerLoop, name: str, size: Mapping[str, int]) -> tuple[int, ..
     return (size["B"], {"step": chunks, "token": size["T"]}[coefficient.every], size["H"], *apart)
 
 
-class _Tensors:
+class Tensors:
     """Draws tensors in float64, and converts them."""
 
     def __init__(self, seed: int, dtype: torch.dtype, device: torch.device | str) -> None:

@@ -24,9 +24,9 @@ from ..parallel.calls import form
 from ..parallel.chunks import Outputs
 from ..parallel.inputs import Coefficients, Number, Weights, wide
 from ..parallel.state import State
-from ..parallel.tiles import TILE
 from ..program.expressions import ACTIVATIONS
 from ..program.rules import G, W
+from ..symbolic.plan import TILE
 from ..symbolic.torch_loop import Step, TorchLoop, torch_loop
 from .limits import DEVICES, DTYPES, MAX_WIDTH
 
@@ -240,9 +240,9 @@ def by_token(
     elif operator == "delta":
         from . import delta_rule
 
-        one = torch.ones_like(y[..., :1])
+        one = torch.ones_like(y)  # as wide as it is, for a loss may divide by the width
         slope = code.cotangent(one, one * 0) - code.cotangent(one * 0, one * 0)
-        slope = slope.transpose(1, 2)  # a constant of the loss, 1 for the squared error
+        slope = slope.transpose(1, 2)[..., :1]  # a constant of the loss, 1 for the squared error
         found = delta_rule(
             fused(code, q, weights),
             fused(code, k, weights),

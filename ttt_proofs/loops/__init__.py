@@ -1,12 +1,14 @@
-"""What is studied: `InnerLoop` = net + loss + update rule + schedule. SymPy, no torch."""
+"""What is studied: `InnerLoop` = net + loss + update rule + schedule; `Recurrence`. No torch."""
 
 from ..program.coefficients import Coefficient
 from ..program.expressions import ACTIVATIONS
 from ..program.rule_tracing import column_norm, operator, unknown_gate, zeros_like
+from ..program.step_tracing import outer
 from .ladder import lact, ladder
 from .loop import InnerLoop, Schedule
 from .losses import AbstractLoss, Frobenius, Loss, SquaredError
 from .nets import MLP, AnyNet, Features, Linear, Net, Weight
+from .recurrence import Recurrence
 from .rule import Update
 from .systems import GLU, DepthwiseConv, SwiGLU
 from .update import GradientStep
@@ -26,6 +28,7 @@ __all__ = [
     "Linear",
     "Loss",
     "Net",
+    "Recurrence",
     "Schedule",
     "SquaredError",
     "SwiGLU",
@@ -35,6 +38,7 @@ __all__ = [
     "lact",
     "ladder",
     "operator",
+    "outer",
     "unknown_gate",
     "zeros_like",
 ]

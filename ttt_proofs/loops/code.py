@@ -15,7 +15,9 @@ from typing import Any
 
 import sympy as sp
 
-from ..program.lowering import Program, parameter_names, read_loss, read_net
+from ..program.checks import parameter_names
+from ..program.expressions import RowLoss
+from ..program.lowering import Program, read_loss, read_net
 from ..program.tracing import Proxy
 from .losses import Loss
 from .nets import Net
@@ -244,7 +246,22 @@ def from_code(net: Any, loss: Any, state: str | None) -> dict[str, Net | Loss]:
         )
     if is_code(loss):
         found["loss"] = TracedLoss(loss)
+    check_channels(found.get("net", net), found.get("loss", loss))
     return found
+
+
+def check_channels(net: Any, loss: Any) -> None:
+    """Raise `ValueError` for a convolution with a loss that mixes its channels, which run apart.
+
+    An abstract loss, which does not run, may be any.
+    """
+    if not isinstance(net, Net) or not isinstance(loss, Loss) or loss.expression.has(RowLoss):
+        return
+    if net.window and not loss.is_entrywise:
+        raise ValueError(
+            "`loss` must compare entry by entry for a convolution, whose channels are apart; "
+            f"got {loss}. Sum a function of each entry."
+        )
 
 
 def is_code(part: Any) -> bool:

@@ -188,8 +188,9 @@ class InnerLoop:
 
     def under(self, rule: Rule) -> InnerLoop:
         """The loop with the lines of another rule; weights, losses and coefficients stay."""
-        names = tuple(weight.name for weight in self.fast_weights)
-        update = Update(rule, {}, self.update.coefficients, names, self.loss_weights)
+        # `trained` as it is: of an abstract φ, all weights moving is more than W alone.
+        own = self.update
+        update = Update(rule, {}, own.coefficients, own.trained, self.loss_weights)
         return replace(self, update=update)
 
     @property

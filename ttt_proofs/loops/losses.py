@@ -5,7 +5,7 @@ Each is one function of a token's two rows; its expression for a chunk is read o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -13,10 +13,19 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from ..program.differentials import loss_gradient
-from ..program.expressions import CHUNK, VALUE, shown
+from ..program.expressions import (
+    CHUNK,
+    VALUE,
+    InverseWidth,
+    RowFunction,
+    RowFunctionPullback,
+    RowLossGradient,
+    shown,
+)
 from ..program.lowering import read_loss
 from ..program.operations import Abstract
 
+ONE = sp.Integer(1)
 F, V = (sp.MatrixSymbol(name, CHUNK, VALUE) for name in "FV")
 
 
@@ -54,13 +63,33 @@ class Loss:
         the gradient of `(f·v - 1)²` is affine in F, and mixes its columns.
         """
         found = sp.Integer(0)
-        for term in sp.MatAdd.make_args(self.gradient):
-            factor, matrix = term.as_coeff_mmul()
-            if matrix in (F, sp.MatMul(F)):
+        for factor, matrix in summands(self.gradient):
+            if matrix == F:
                 found += factor
             elif F in matrix.atoms(sp.MatrixSymbol):
                 return None
         return found
+
+    @property
+    def is_entrywise(self) -> bool:
+        """Whether the gradient at an entry reads that entry of F and V, and no other column."""
+        mixing = (RowFunction, RowFunctionPullback, RowLossGradient, InverseWidth)
+        products = [m.as_coeff_matrices()[1] for m in self.gradient.atoms(sp.MatMul)]
+        return not self.gradient.has(*mixing) and all(len(each) < 2 for each in products)
+
+
+def summands(
+    matrix: sp.MatrixExpr, factor: sp.Expr = ONE
+) -> Iterator[tuple[sp.Expr, sp.MatrixExpr]]:
+    """The terms of a sum with their numbers, also of a number times a sum."""
+    if isinstance(matrix, sp.MatAdd):
+        for part in matrix.args:
+            yield from summands(part, factor)
+    elif isinstance(matrix, sp.MatMul) and len(matrix.as_coeff_matrices()[1]) == 1:
+        number, (inner,) = matrix.as_coeff_matrices()
+        yield from summands(inner, factor * number)
+    else:
+        yield factor, matrix
 
 
 @cache

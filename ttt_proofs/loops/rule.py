@@ -23,7 +23,7 @@ Trained = Literal["all", "last"] | tuple[str, ...]
 # Names that mean something in an update's lines, and in statements, where buffers are `M_W`.
 IN_LINES = {INITIAL, "epsilon", "torch", *(symbol.name for symbol in (W, G, W_0))}
 TAKEN = IN_LINES | {"q", "k", "v", "o", "t", "i", "j", "s", "u", "X", "V", "F", "rows", "visible"}
-TAILS = ("", "_0", "_next", "_seen", "_in", "_b")
+TAILS = ("", "_0", "_next", "_seen", "_in", "_a", "_b", "_ab")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -231,6 +231,12 @@ def check_update(loop: InnerLoop) -> None:
                 f"`trained` must name weights of the net, {loop.net.last.name} among them, which "
                 f"is applied last; got {update.trained}. Choose from {', '.join(weights)}."
             )
+    moving = [weight.name for weight in loop.fast_weights]
+    if isinstance(update, Update) and (idle := set(update.loss_weights) - set(moving)):
+        raise ValueError(
+            f"`loss_weights` must name weights that move; got {', '.join(sorted(idle))}. "
+            f"Choose from {', '.join(moving)}."
+        )
     by_chunk = loop.schedule.update == "chunk"
     for name, c in update.coefficients.items():
         weighs = name in loop.loss_weights.values()
@@ -240,12 +246,6 @@ def check_update(loop: InnerLoop) -> None:
                 f"loss weight; got {c} for `{name}`. Take its mean, let it weigh the loss, or "
                 "update by token."
             )
-    moving = [weight.name for weight in loop.fast_weights]
-    if isinstance(update, Update) and (idle := set(update.loss_weights) - set(moving)):
-        raise ValueError(
-            f"`loss_weights` must name weights that move; got {', '.join(sorted(idle))}. "
-            f"Choose from {', '.join(moving)}."
-        )
     shaped = [name for name, c in update.coefficients.items() if c.shape != "scalar"]
     if shaped and len(moving) > 1:
         raise ValueError(
@@ -254,7 +254,9 @@ def check_update(loop: InnerLoop) -> None:
         )
     made = [line.target.name for line in update.rule.lines if line.target != W]
     own = [f"{name}_{w}" for w in moving for name in (*made, "G", "X")] + weights
-    names = Counter([*loop.coefficients, *(name + tail for name in own for tail in TAILS)])
+    parts = {f"{letter}{n}_{w}" for w in moving for letter in "SAB" for n in ("", 0)} - set(own)
+    tailed = [name + tail for name in (*own, *parts) for tail in TAILS]
+    names = Counter([*loop.coefficients, *tailed])
     if double := [name for name, many in names.items() if many > 1]:
         raise ValueError(
             f"weights, buffers and coefficients must have names of their own; got `{double[0]}` "

@@ -52,6 +52,17 @@ def check_inputs(
     tensors = {"q": q, "k": k, "v": v, **{f"weights[{n!r}]": w for n, w in weights.items()}}
     for name, x in tensors.items():
         check_tensor(name, x, q)
+    check_layout(q, k, v)
+    if loop.net.window:
+        check_images(loop.net, k, v)
+    check_weights(loop, k, v, weights)
+    check_coefficients(loop, coefficients, k, weights)
+    if initial_state is not None:
+        check_state(loop, initial_state, q, weights)
+
+
+def check_layout(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Tokens of one batch, time and heads, with widths."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.ndim != 4:
             raise ValueError(
@@ -73,12 +84,6 @@ def check_inputs(
             f"`v` must have k's batch, time and heads {tuple(k.shape[:3])}; got "
             f"{tuple(v.shape[:3])}. Match the leading dimensions."
         )
-    if loop.net.window:
-        check_images(loop.net, k, v)
-    check_weights(loop, k, v, weights)
-    check_coefficients(loop, coefficients, k, weights)
-    if initial_state is not None:
-        check_state(loop, initial_state, q, weights)
 
 
 def check_images(net: Net, k: Tensor, v: Tensor) -> None:

@@ -60,7 +60,6 @@ def scan(
         torch.as_tensor(each(known), dtype=like.dtype, device=like.device) for each in stage.shift
     ]
     b = torch.stack(torch.broadcast_tensors(*shift), dim=3)
-    batch, heads, count, _, rows, cols = b.shape
     factors = [
         torch.as_tensor(each(known), dtype=like.dtype, device=like.device)
         for row in stage.transition
@@ -68,6 +67,18 @@ def scan(
     ]
     factors = [x if x.ndim else x.expand(1, 1, 1, 1, 1) for x in factors]
     a = torch.stack(torch.broadcast_tensors(*factors), dim=-1).unflatten(-1, (m, m))
+    return scan_entries(a, b, start, steps, along)
+
+
+def scan_entries(
+    a: Tensor, b: Tensor, start: Tensor, steps: int, along: Along
+) -> tuple[Tensor, Tensor]:
+    """The states before each step, `[B, H, N, m, rows, cols]`, and after all, of m×m maps a.
+
+    a `[B or 1, H or 1, N or 1, rows or 1, cols or 1, m, m]`, b `[B, H, N, m, rows, cols]`, start
+    `[B, H, m, rows, cols]`.
+    """
+    batch, heads, count, m, rows, cols = b.shape
     tall, broad = (1 if a.shape[n] == 1 else size for n, size in ((3, rows), (4, cols)))
     a = a.expand(batch, heads, count, tall, broad, m, m).movedim(
         2, 4

@@ -9,7 +9,7 @@ with its line. PyTorch calls `__torch_function__`; it is not imported here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -69,9 +69,10 @@ class Node:
 
 @dataclass(eq=False)
 class Trace:
-    """What is being read: `subject` is "net" or "loss", as errors call it."""
+    """What is being read: `subject` is "net", "loss" or "step", as errors call it."""
 
     subject: str
+    argument: str = "a weight of the net"  # what a tensor of its own should be
     widths: Widths = field(default_factory=Widths)
     fixed: list[tuple[Dim, int]] = field(
         default_factory=list
@@ -106,6 +107,33 @@ class Trace:
             self.widths.unify(a, b)
         except ShapeError as error:
             self.refuse(f"have equal widths where {why}", str(error), "Transpose or change one.")
+
+    def together(self, sign: str, a: Node, b: Node) -> tuple[Shape, Rank]:
+        """The shape of an entrywise operation on two tensors."""
+        ranks = {a.rank, b.rank}
+        if "token" in ranks and len(ranks) > 1:
+            self.refuse(
+                "keep the last axis of a sum that it combines with whole rows",
+                f"`{sign}` of one number a token and a matrix",
+                "Write keepdim=True.",
+            )
+        shape: list[Dim] = []
+        for one, other, what in zip(a.shape, b.shape, ("rows", "columns"), strict=True):
+            try:
+                shape.append(self.widths.broadcast(one, other))
+            except ShapeError as error:
+                self.refuse(
+                    f"have as many {what} on both sides of `{sign}`", str(error), "Check it."
+                )
+        rank: Rank = a.rank if len(ranks) == 1 else "matrix"
+        return tuple(shape), rank
+
+    @property
+    def handlers(self) -> Mapping[str, Callable[..., Any]]:
+        """What PyTorch's functions and methods are, by name."""
+        from .torch_names import HANDLERS
+
+        return HANDLERS
 
 
 def grad_mode() -> bool | None:
@@ -265,7 +293,7 @@ def flat(value: Any) -> list[Any]:
 def captured(trace: Trace) -> NoReturn:
     """Refuse a tensor that is not an argument."""
     trace.refuse(
-        "get every tensor as an argument", "a tensor of its own", "Make it a weight of the net."
+        "get every tensor as an argument", "a tensor of its own", f"Make it {trace.argument}."
     )
 
 
@@ -286,25 +314,6 @@ def scaled(trace: Trace, x: Any, factor: Fraction) -> Any:
     return trace.node("scale", (node,), node.shape, node.rank, factor)
 
 
-def together(trace: Trace, sign: str, a: Node, b: Node) -> tuple[Shape, Rank]:
-    """The shape of an entrywise operation on two tensors."""
-    ranks = {a.rank, b.rank}
-    if "token" in ranks and len(ranks) > 1:
-        trace.refuse(
-            "keep the last axis of a sum that it combines with whole rows",
-            f"`{sign}` of one number a token and a matrix",
-            "Write keepdim=True.",
-        )
-    shape: list[Dim] = []
-    for one, other, what in zip(a.shape, b.shape, ("rows", "columns"), strict=True):
-        try:
-            shape.append(trace.widths.broadcast(one, other))
-        except ShapeError as error:
-            trace.refuse(f"have as many {what} on both sides of `{sign}`", str(error), "Check it.")
-    rank: Rank = a.rank if len(ranks) == 1 else "matrix"
-    return (shape[0], shape[1]), rank
-
-
 def added(trace: Trace, a: Any, b: Any) -> Proxy:
     """`a + b`, of tensors or a tensor and a number."""
     for x, other in ((a, b), (b, a)):
@@ -312,7 +321,7 @@ def added(trace: Trace, a: Any, b: Any) -> Proxy:
             node = node_of(trace, x)
             return trace.node("shift", (node,), node.shape, node.rank, constant)
     pair = node_of(trace, a), node_of(trace, b)
-    return trace.node("add", pair, *together(trace, "+", *pair))
+    return trace.node("add", pair, *trace.together("+", *pair))
 
 
 def multiplied(trace: Trace, a: Any, b: Any) -> Proxy:
@@ -321,7 +330,7 @@ def multiplied(trace: Trace, a: Any, b: Any) -> Proxy:
         if (constant := number(trace, other)) is not None:
             return scaled(trace, x, constant)
     pair = node_of(trace, a), node_of(trace, b)
-    return trace.node("multiply", pair, *together(trace, "*", *pair))
+    return trace.node("multiply", pair, *trace.together("*", *pair))
 
 
 def divided(trace: Trace, a: Any, b: Any) -> Proxy:
@@ -408,14 +417,12 @@ def method(trace: Trace, name: str, *args: Any, **kwargs: Any) -> Any:
 
 def called(trace: Trace, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
     """A function or a method of PyTorch, by its name."""
-    from .torch_names import HANDLERS
-
     if name.endswith("_") and not name.startswith("__"):
         trace.refuse(PLACE[0], f"`{name}`", PLACE[1])
-    if name not in HANDLERS:
+    if name not in trace.handlers:
         trace.refuse(UNKNOWN[0], f"`{name}`", UNKNOWN[1])
     try:
-        return HANDLERS[name](trace, *args, **kwargs)
+        return trace.handlers[name](trace, *args, **kwargs)
     except TypeError as error:
         if "argument" not in str(error):
             raise

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ..checker.definitions import Define, Equation
 from ..checker.proof import Proof
 from ..checker.terms import Add, Atom, at
-from ..loops import InnerLoop
+from ..loops import InnerLoop, Weight
 from ..program.rules import W
 from . import theory
 from .bridge import place
@@ -20,6 +20,13 @@ from .prover import Prover
 
 # The four corners of a parallelogram of states: S, S + A, S + B, S + A + B.
 CORNERS = {"": "S", "_a": "SA", "_b": "SB", "_ab": "SAB"}
+
+
+def part(loop: InnerLoop, letter: str, weight: Weight) -> str:
+    """What a part of a weight's start is called, `A_W`: numbered, where that is a buffer's name."""
+    return (
+        f"{letter}{'0' if letter in map(str, theory.targets(loop).defined) else ''}_{weight.name}"
+    )
 
 
 def corner(loop: InnerLoop, tail: str) -> Definitions:
@@ -31,7 +38,7 @@ def corner(loop: InnerLoop, tail: str) -> Definitions:
     starts = {
         w.name: Add(
             tuple(
-                Atom(f"{letter}_{w.name}", place(theory.cell(loop, w))) for letter in CORNERS[tail]
+                Atom(part(loop, letter, w), place(theory.cell(loop, w))) for letter in CORNERS[tail]
             )
         )
         for w in loop.fast_weights
@@ -59,7 +66,7 @@ def affine_claim(loop: InnerLoop) -> Equation:
 def additive_claim(loop: InnerLoop) -> Equation:
     """`F(S + A) = F(S) + A`: what a step adds does not depend on the state."""
     every = theory.cell(loop, loop.net.last)
-    added = Atom(f"A_{loop.net.last.name}", place(every))
+    added = Atom(part(loop, "A", loop.net.last), place(every))
     begun, moved = (after_one_step(loop, tail) for tail in ("", "_a"))
     return Equation(every, moved, Add((begun, added)))
 

@@ -39,7 +39,7 @@ from . import theory
 from .bridge import index, place, product, scalar, variables
 from .gates import applied
 from .prover import Prover
-from .recurrence import Affine, Closed, NotCoveredError, affine, i, solve
+from .recurrence import Closed, Linear, NotCoveredError, i, linear, solve
 from .theory import NOW, T
 
 PAST = Var("i", TIME)
@@ -210,9 +210,10 @@ def operated(
         )
     buffers = {s: found for s, found in closed.items() if s in loop.rule.buffers}
     line = loop.rule.line(state)
-    made = affine(line, loop.rule, buffers) if state not in buffers else None
-    own = written(loop, sign(loop) * (made.direct if made else sp.Integer(0)).subs(t, i), 1)
-    held = [product([own, substitute(stored, there)])] if made and made.direct != 0 else []
+    made = linear(line, loop.rule, buffers) if state not in buffers else None
+    direct = sp.Integer(0) if made is None else made.direct.get(G, sp.Integer(0))
+    own = written(loop, sign(loop) * direct.subs(t, i), 1)
+    held = [product([own, substitute(stored, there)])] if direct != 0 else []
     for weight, last in earlier(state, made, buffers):
         n = Var("j" if all(c.depth == 0 for c in buffers.values()) else "u", TIME)  # j is inside
         found = sign(loop) * weight(sp.Symbol(n.name, integer=True))
@@ -223,7 +224,7 @@ def operated(
 
 
 def earlier(
-    state: sp.Symbol, made: Affine | None, buffers: dict[sp.Symbol, Closed]
+    state: sp.Symbol, made: Linear | None, buffers: dict[sp.Symbol, Closed]
 ) -> Iterator[tuple[Callable[[sp.Expr], sp.Expr], int]]:
     """How earlier steps come into what step i gives an operator, and how late the last is.
 
@@ -232,11 +233,9 @@ def earlier(
     if made is None:
         yield lambda step: buffers[state].weight(step, i), 0
         return
-    for factors, late in ((made.new, 0), (made.old, -1)):
-        for by, factor in factors.items():
-            if factor != 0:
-                weight = buffers[by].weight
-                yield lambda step, f=factor, w=weight, n=late: f.subs(t, i) * w(step, i + n), late
+    for (by, lag), factor in sorted(made.through.items(), key=lambda item: item[0][1]):
+        weight = buffers[by].weight
+        yield lambda step, f=factor, w=weight, n=lag: f.subs(t, i) * w(step, i - n), -lag
 
 
 def each_outer_product(loop: InnerLoop) -> Form:
@@ -322,11 +321,18 @@ def newest(loop: InnerLoop) -> Ix:
 
 
 def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], int]]:
-    """Prove by induction what the last layer's states are after t steps.
+    """Prove by induction what the last layer's states are after t steps, as `prove_states` does."""
+    return prove_states(prover, predicate(loop), newest(loop))
 
-    Returns for each state's name the function that takes the induction's last step for it.
+
+def prove_states(
+    prover: Prover, parts: tuple[Equation, ...], peel: Ix = NOW
+) -> dict[str, Callable[[], int]]:
+    """Prove by induction what sequences are at t, each part `name[t, ...] = ...` of one of them.
+
+    peel: where ranges of times are cut as t becomes t + 1.
+    Returns for each sequence's name the function that takes the induction's last step for it.
     """
-    parts = predicate(loop)
     bases, steps, assumed = [], [], [prover.assume(part) for part in parts]
     names = [part.left.name for part in parts if isinstance(part.left, Atom)]
     for part, name in zip(parts, names, strict=True):
@@ -338,7 +344,7 @@ def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], in
         for source in [*steps, *assumed]:  # new values first: they bring in the old ones
             if prover.applies(number, source):
                 number = prover.use(number, source)
-        steps.append(prover.rearrange(number, goal.right, newest(loop)))
+        steps.append(prover.rearrange(number, goal.right, peel))
     return {
         name: partial(prover.induct, T, parts, bases, steps, pick)
         for pick, name in enumerate(names)

@@ -1,14 +1,14 @@
 """Closed forms of linear recurrences, by variation of constants.
 
-A state follows `x ← a_t x + b_t`, where b_t is linear in an input (the gradient G, or what an
-operator made, U) and in the states computed before x, their new values or their old ones. Then
-after u + 1 steps `x = (Π a) x_0 + Σ_{i=0..u} K(i, u) input_i`.
+A state follows `x ← a_t x + b_t`, where b_t is linear in inputs (the gradient G, what an operator
+made, a token's write) and in the states solved before x, their new values or their old ones. Then
+after u + 1 steps `x = Σ_y d_y(u) y_0 + Σ_input Σ_{i=0..u} K_input(i, u) input_i`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import sympy as sp
 
@@ -24,60 +24,75 @@ class NotCoveredError(ValueError):
 
 
 @dataclass(frozen=True)
-class Closed:
-    """`decay(u)` multiplies the start, `weight(i, u)` the `input` of step i, after step u.
+class Linear:
+    """`state ← own · state + Σ direct[input] · input + Σ through[y, lag] · y`, at step t.
 
-    depth: how many sums there are within one another in the weight; late: how many of the values
-    that lead from an input to the state, one after another, are old ones.
+    y are states solved before; lag 0 reads the value after its step, lag 1 that before it.
     """
 
-    decay: Callable[[sp.Expr], sp.Expr]
-    weight: Kernel
-    input: sp.Symbol = G
+    state: sp.Symbol
+    own: sp.Expr
+    direct: Mapping[sp.Symbol, sp.Expr]
+    through: Mapping[tuple[sp.Symbol, int], sp.Expr] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """After step u, `starts[y](u)` multiplies y_0, `weights[input](i, u)` the input of step i.
+
+    depth: how many sums over times are nested in these; late: how many of the values that lead
+    from an input to the state, one after another, are old ones.
+    """
+
+    state: sp.Symbol
+    starts: Mapping[sp.Symbol, Callable[[sp.Expr], sp.Expr]]
+    weights: Mapping[sp.Symbol, Kernel]
     depth: int = 0
     late: int = 0
+
+    @property
+    def decay(self) -> Callable[[sp.Expr], sp.Expr]:
+        """What multiplies the state's own start."""
+        return self.starts[self.state]
+
+    @property
+    def input(self) -> sp.Symbol:
+        """The only input."""
+        (found,) = self.weights
+        return found
+
+    @property
+    def weight(self) -> Kernel:
+        """What the only input weighs."""
+        return self.weights[self.input]
 
 
 def solve(recurrence: Rule) -> dict[sp.Symbol, Closed]:
     """The closed form of each state, in order; `NotCoveredError` for a rule that is not linear."""
     solved: dict[sp.Symbol, Closed] = {}
     for line in recurrence.of_kind("state"):
-        solved[line.target] = solve_one(line, recurrence, solved)
+        solved[line.target] = unrolled(linear(line, recurrence, solved), solved)
     return solved
 
 
-@dataclass(frozen=True)
-class Affine:
-    """A line as `decay · state + direct · source + Σ factor · earlier state`.
-
-    new, old: the factors of earlier states' values after the step and before it.
-    """
-
-    decay: sp.Expr
-    direct: sp.Expr
-    source: sp.Symbol
-    new: dict[sp.Symbol, sp.Expr]
-    old: dict[sp.Symbol, sp.Expr]
-
-
-def affine(line: Line, rule: Rule, solved: dict[sp.Symbol, Closed]) -> Affine:
-    """The factors of a line; `NotCoveredError` unless it is linear in states and one input."""
+def linear(line: Line, rule: Rule, solved: Mapping[sp.Symbol, Closed]) -> Linear:
+    """A line of an update as a linear map; `NotCoveredError` where it is none of a single input."""
     state, expression = line.target, sp.expand(line.expression)
     inputs = [G, *(x.target for x in rule.of_kind("operator"))]
     new = {s: expression.coeff(following(s)) for s in solved}
     old = {s: expression.coeff(s) for s in solved}
     direct = {x: expression.coeff(x) for x in inputs}
-    linear = {state: expression.coeff(state)} | direct | old
-    linear |= {following(s): factor for s, factor in new.items()}
-    later = [x.target for x in rule.of_kind("state") if x.target not in linear]
-    rest = expression - sum(factor * x for x, factor in linear.items())
-    factors = sp.Tuple(*linear.values())  # no sum: one could cancel another
+    factors = {state: expression.coeff(state)} | direct | old
+    factors |= {following(s): factor for s, factor in new.items()}
+    later = [x.target for x in rule.of_kind("state") if x.target not in factors]
+    rest = expression - sum(factor * x for x, factor in factors.items())
+    every = sp.Tuple(*factors.values())  # no sum: one could cancel another
     used = [solved[s].input for s in solved if (new[s], old[s]) != (0, 0)]
     sources = list(dict.fromkeys([*(x for x in inputs if direct[x] != 0), *used])) or [G]
     reason = None
     if expression.has(*later):
         reason = f"which depends on {next(filter(expression.has, later))}, a state after it"
-    elif sp.expand(rest) != 0 or factors.has(*linear, *later):
+    elif sp.expand(rest) != 0 or every.has(*factors, *later):
         reason = "which is not linear"
     elif len(sources) > 1:
         reason = f"which has several inputs, {' and '.join(x.name for x in sources)}"
@@ -87,34 +102,57 @@ def affine(line: Line, rule: Rule, solved: dict[sp.Symbol, Closed]) -> Affine:
             f"gradient or what an operator makes; {state} becomes {expression}, {reason}. "
             "Use a linear rule."
         )
-    (source,) = sources
-    return Affine(linear[state], direct[source], source, new, old)
+    through = {}
+    for by in solved:
+        through |= {(by, lag): f for lag, f in ((0, new[by]), (1, old[by])) if f != 0}
+    return Linear(state, factors[state], {sources[0]: direct[sources[0]]}, through)
 
 
-def solve_one(line: Line, rule: Rule, solved: dict[sp.Symbol, Closed]) -> Closed:
-    """The closed form of one state, given those computed before it."""
-    found = affine(line, rule, solved)
-    through = [s for s in solved if (found.new[s], found.old[s]) != (0, 0)]
-    depth = 1 + max(solved[s].depth for s in through) if through else 0
+def unrolled(line: Linear, solved: Mapping[sp.Symbol, Closed]) -> Closed:
+    """The closed form of one state, given those of the states that it reads."""
+    read = [solved[state] for state, _ in line.through]
+    depth = max((closed.depth + 1 for closed in read), default=0)
+    late = max((solved[state].late + lag for state, lag in line.through), default=0)
     j = sp.Symbol("j" if depth < 2 else f"j{depth}", integer=True)
 
     def kept(first: sp.Expr, last: sp.Expr) -> sp.Expr:
         """`Π_{s=first..last} a_s`."""
-        decay = found.decay
-        return sp.Integer(1) if decay == 1 else sp.Product(decay.subs(t, s), (s, first, last))
+        own = line.own
+        return sp.Integer(1) if own == 1 else sp.Product(own.subs(t, s), (s, first, last))
 
-    def passed(step: sp.Expr, last: sp.Expr) -> Iterator[sp.Expr]:
-        """What comes by way of each earlier state: by its new value at j, or its old one."""
-        for by in through:
-            for factors, late in ((found.new, 0), (found.old, 1)):
-                if factors[by] != 0:
-                    then = factors[by].subs(t, j) * solved[by].weight(step, j - late)
-                    yield sp.Sum(then * kept(j + 1, last), (j, step + late, last))
+    def passed(lag: int, factor: sp.Expr, held: sp.Expr, first: sp.Expr, last: sp.Expr) -> sp.Expr:
+        """What is left after step `last` of what comes in, from `first` on, through a state."""
+        return sp.Sum(factor.subs(t, j) * held * kept(j + 1, last), (j, first + lag, last))
 
-    def weight(step: sp.Expr, last: sp.Expr) -> sp.Expr:
-        """What the input of `step` still weighs after step `last`."""
-        own = found.direct.subs(t, step) * kept(step + 1, last)
-        return sp.Add(own, *passed(step, last))
+    def start(origin: sp.Symbol) -> Callable[[sp.Expr], sp.Expr]:
+        def found(last: sp.Expr) -> sp.Expr:
+            total = kept(sp.Integer(0), last) if origin == line.state else sp.Integer(0)
+            for (state, lag), factor in line.through.items():
+                if origin in solved[state].starts:
+                    held = solved[state].starts[origin](j - lag)
+                    total += passed(0, factor, held, sp.Integer(0), last)
+            return total
 
-    late = max((solved[by].late + (found.old[by] != 0) for by in through), default=0)
-    return Closed(lambda last: kept(sp.Integer(0), last), weight, found.source, depth, late)
+        return found
+
+    def weight(source: sp.Symbol) -> Kernel:
+        def found(step: sp.Expr, last: sp.Expr) -> sp.Expr:
+            direct = line.direct.get(source, sp.Integer(0))
+            total = direct.subs(t, step) * kept(step + 1, last)
+            for (state, lag), factor in line.through.items():
+                if source in solved[state].weights:
+                    held = solved[state].weights[source](step, j - lag)
+                    total += passed(lag, factor, held, step, last)
+            return total
+
+        return found
+
+    origins = dict.fromkeys([line.state, *(y for closed in read for y in closed.starts)])
+    sources = dict.fromkeys([*line.direct, *(x for closed in read for x in closed.weights)])
+    return Closed(
+        line.state,
+        {origin: start(origin) for origin in origins},
+        {source: weight(source) for source in sources},
+        depth,
+        late,
+    )

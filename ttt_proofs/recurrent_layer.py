@@ -1,0 +1,137 @@
+"""What `reduce` makes of a recurrence: its form as linear attention, proved, and ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from .checker.proof import Theorem
+from .checker.terms import Term
+from .loops import Recurrence
+from .program.coefficients import t
+from .render import latex, text
+from .symbolic.assumptions import assumptions
+from .symbolic.plan import TILE, Parallel
+from .symbolic.records import digest
+from .symbolic.step_forms import StepForm, claim, prove_claim, step_form
+from .symbolic.step_plan import step_plan
+from .symbolic.step_terms import places
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .parallel.chunks import Outputs
+    from .parallel.inputs import Coefficients
+    from .parallel.maps import Along
+    from .parallel.recurrences import States
+
+
+@dataclass(frozen=True)
+class RecurrentReduction:
+    """A recurrence by what its states are after t tokens, and what is read of them.
+
+    `output` is the output at t, as a checker term in the starts `S_0` of the states and in what
+    each token i writes; `state(name)` is one state after token t. `theorem` says that the output
+    is that, for every t and every width; `parallel` is the parallel class and `reason` says why it
+    is that. A pickle holds the layer: when it is loaded, all of this is derived and proved anew.
+    """
+
+    layer: Recurrence
+    form: StepForm
+    theorem: Theorem
+    parallel: Parallel
+    reason: str
+
+    @property
+    def output(self) -> Term:
+        """The output at time t, `[c]`."""
+        return claim(self.form).right
+
+    def state(self, name: str) -> Term:
+        """A state after token t, in its own indices; `KeyError` for a name that is none."""
+        return self.form.after(self.form.terms(), name, places(self.layer.states[name]), t)
+
+    @cached_property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the theorem assumes, in sentences."""
+        return assumptions(self.theorem.proof)
+
+    def __reduce__(self) -> tuple[Callable[..., RecurrentReduction], tuple[Recurrence]]:
+        return reduce_recurrence, (self.layer,)
+
+    def __copy__(self) -> RecurrentReduction:
+        return self  # nothing in it changes
+
+    def __deepcopy__(self, memo: object) -> RecurrentReduction:
+        return self
+
+    def recurrent(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        coefficients: Coefficients | None = None,
+        initial_state: States | None = None,
+    ) -> Outputs:
+        """Outputs `[B, T, H, V]` and the final states; see `parallel.recurrences.recurrent`."""
+        given = {"coefficients": coefficients, "initial_state": initial_state}
+        return runs().recurrent(self.layer, q, k, v, **given)
+
+    def parallel_form(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        coefficients: Coefficients | None = None,
+        initial_state: States | None = None,
+        tile: int = TILE,
+        along: Along | None = None,
+    ) -> Outputs:
+        """The same by scans over time; see `parallel.recurrences.parallel_form`."""
+        given = {"coefficients": coefficients, "initial_state": initial_state}
+        return runs().parallel_form(self.layer, q, k, v, **given, tile=tile, along=along)
+
+    def latex(self) -> str:
+        """The output and the states as an `aligned` block of LaTeX, without dollar signs."""
+        lines = [f"o_t &= {latex(self.output)}"]
+        lines += [f"{name}_{{t+1}} &= {latex(self.state(name))}" for name in self.layer.states]
+        return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks, which typeset what stands between dollar signs."""
+        return f"<p>{escape(self.summary())}</p>\n$$\n{self.latex()}\n$$\n"
+
+    def summary(self) -> str:
+        """Parallel class and proof in one line."""
+        told = " ".join(self.assumptions) or "nothing but the definitions."
+        proof = self.theorem.proof
+        return (
+            f"parallel {self.parallel}: {self.reason} | proved in {len(proof.steps)} steps, digest "
+            f"{digest(proof)[:12]} | assuming {told[0].lower()}{told[1:]}"
+        )
+
+    def __str__(self) -> str:
+        lines = [f"o[t] = {text(self.output)}"]
+        lines += [f"  {f'{name}[t+1]':<12}{text(self.state(name))}" for name in self.layer.states]
+        return "\n".join([*lines, *self.summary().split(" | ")])
+
+    __repr__ = summary
+
+
+def runs() -> Any:
+    """What runs a recurrence on tensors; PyTorch is imported here and not before."""
+    from .parallel import recurrences
+
+    return recurrences
+
+
+def reduce_recurrence(layer: Recurrence) -> RecurrentReduction:
+    """The form of a recurrence, with its theorem; `NotCoveredError`, with the cause, for others."""
+    form, plan = step_form(layer), step_plan(layer).plan
+    theorem = Theorem(prove_claim(form, claim(form)))
+    return RecurrentReduction(layer, form, theorem, plan.word, plan.reason)

@@ -1,0 +1,181 @@
+"""The linear-attention form of a recurrence: what it claims, and the steps that prove it.
+
+A state that follows `S ← a_t ∘ S + b_t`, a_t and b_t from data alone, is after token t
+
+    S = (Π_{s=0..t} a_s) ∘ S_0 + Σ_{i=0..t} (Π_{s=i+1..t} a_s) ∘ b_i,
+
+and through states that it reads likewise; the output is what the step reads of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import sympy as sp
+
+from ..checker.definitions import Equation
+from ..checker.proof import Proof
+from ..checker.terms import Add, Atom, Ix, Sum, Term, at, ix, substitute, symbols
+from ..loops.recurrence import OUTPUT, Recurrence
+from ..program.coefficients import t
+from ..program.steps import Affine, Entangled, Operations
+from .bridge import product, scalar
+from .linear_attention import PAST, prove_states
+from .parts import NotCoveredError
+from .prover import Prover
+from .recurrence import Closed, Linear, i, unrolled
+from .step_plan import carried, cause, coupled, in_order, split
+from .step_terms import Terms, definitions, every, output_term, places, start
+from .theory import NOW, T
+
+LATER = "closed form is not written yet"
+RUNS = "It runs all the same: ttt_proofs.parallel.recurrences.recurrent."
+
+
+@dataclass(frozen=True)
+class StepForm:
+    """The closed forms of a recurrence's states; `operations` are what their numbers count."""
+
+    layer: Recurrence
+    operations: Operations
+    forms: Mapping[str, Affine]
+    closed: Mapping[str, Closed]
+
+    @property
+    def peel(self) -> Ix:
+        """Where the induction cuts ranges: a step earlier where past values are passed on."""
+        lagging = any(
+            lag and other != name
+            for name, form in self.forms.items()
+            for other, lag in form.factors
+        )
+        return ix(T, -1) if lagging else NOW
+
+    def after(self, terms: Terms, name: str, entry: tuple[Ix, ...], last: sp.Expr) -> Term:
+        """A state after token `last` (t, or t - 1), at an entry."""
+        closed, read = self.closed[name], partial(self.scalar, terms, entry)
+        parts = [
+            product([read(found(last)), start(str(origin), entry)])
+            for origin, found in closed.starts.items()
+        ]
+        for source, weight in closed.weights.items():
+            write = self.write(terms, str(source), entry, ix(PAST))
+            each = product([read(weight(i, last)), write])
+            parts.append(Sum(PAST, at(0), index_of(last), each))
+        return parts[0] if len(parts) == 1 else Add(tuple(parts))
+
+    def write(self, terms: Terms, name: str, entry: tuple[Ix, ...], time: Ix) -> Term:
+        """What a token writes into a state, at an entry."""
+        number = self.forms[name].write
+        if number is None:
+            raise ValueError(f"`{name}` must be a state that is written to; got one that is not.")
+        root = self.layer.program.made.get(number) == name
+        return terms.term(number, terms.aligned(entry, number), time, root)
+
+    def scalar(self, terms: Terms, entry: tuple[Ix, ...], expression: sp.Expr) -> Term:
+        """An expression in the factors `a_number[t]` at an entry."""
+        env = {}
+        for base in expression.atoms(sp.IndexedBase):
+            number = int(base.label.name.removeprefix("a_"))
+            place = terms.aligned(entry, number)
+            env[base] = partial(self.at, terms.term(number, place, NOW))
+        return scalar(expression, env)
+
+    @staticmethod
+    def at(term: Term, time: Ix) -> Term:
+        """A factor at another time."""
+        return substitute(term, {T: time})
+
+    def terms(self, last: sp.Expr | None = None) -> Terms:
+        """Writes terms of the step; with closed forms for states where `last` is the newest."""
+        made = tuple(self.operations.list)
+        if last is None:
+            return Terms(self.layer, made)
+
+        def held(name: str, entry: tuple[Ix, ...], time: Ix) -> Term:
+            return self.after(terms, name, entry, last if time == ix(T, 1) else last - 1)
+
+        terms = Terms(self.layer, made, held)
+        return terms
+
+
+def index_of(last: sp.Expr) -> Ix:
+    """The time t, or t - 1."""
+    return ix(T, int(last - t))
+
+
+def step_form(layer: Recurrence) -> StepForm:
+    """The form of a recurrence.
+
+    Raises `NotCoveredError`, with the cause, where states are not affine in each other entry by
+    entry, with factors and writes that data alone give. The output may be any function of them.
+    """
+    step, order = layer.program, in_order(layer)
+    if order is None:
+        raise NotCoveredError(f"{coupled(layer)}: their {LATER}. {RUNS}")
+    operations, forms = Operations(step.operations), {}
+    for name in order:
+        try:
+            forms[name] = split(layer, operations, name, carried(layer))
+        except Entangled as found:
+            why = cause(layer, name, found, carried(layer))
+            later = f": its {LATER}" if found.kind in ("matrix", "shape") else ""
+            raise NotCoveredError(f"{why}{later}. {RUNS}") from None
+    solved: dict[sp.Symbol, Closed] = {}
+    for name in order:
+        closed = unrolled(linear(name, forms[name], operations), solved)
+        solved[closed.state] = closed
+    return StepForm(layer, operations, forms, {str(x): closed for x, closed in solved.items()})
+
+
+def linear(name: str, form: Affine, operations: Operations) -> Linear:
+    """A state's line, with a family `a_number[t]` for each factor."""
+
+    def factor(number: int) -> sp.Expr:
+        value = operations.constant(number)
+        if value is not None:
+            return sp.Rational(value.numerator, value.denominator)
+        return sp.IndexedBase(f"a_{number}")[t]
+
+    state = sp.Symbol(name)
+    own = form.factors.get((name, 1))
+    through = {
+        (sp.Symbol(other), lag): factor(number)
+        for (other, lag), number in form.factors.items()
+        if (other, lag) != (name, 1)
+    }
+    direct = {} if form.write is None else {state: sp.Integer(1)}
+    return Linear(state, sp.Integer(0) if own is None else factor(own), direct, through)
+
+
+def predicate(form: StepForm) -> tuple[Equation, ...]:
+    """What holds after t tokens: each state, by its start and what was written."""
+    parts = []
+    for name, _ in form.layer.program.states:
+        axes = form.layer.states[name]
+        left = Atom(name, (NOW, *places(axes)))
+        right = form.after(form.terms(), name, places(axes), t - 1)
+        parts.append(Equation(every(axes), left, right))
+    return tuple(parts)
+
+
+def claim(form: StepForm) -> Equation:
+    """`o[t, c] = ` what the step reads of the states' closed forms, for every t and c."""
+    indices = (T, *every(OUTPUT))
+    return Equation(indices, Atom("o", (NOW, *places(OUTPUT))), output_term(form.terms(t)))
+
+
+def prove_claim(form: StepForm, goal: Equation) -> Proof:
+    """The steps from the recurrence's definitions to `goal`, a statement about its output.
+
+    Whether the steps lead there is for the checker to say: make a `Theorem` of the result.
+    """
+    prover = Prover(definitions(form.layer))
+    known = prove_states(prover, predicate(form), form.peel)
+    number = prover.definition("o")
+    for name in form.layer.states:
+        if name in symbols(prover.right(number)):
+            number = prover.use(number, known[name]())
+    return prover.claim(number, goal)
