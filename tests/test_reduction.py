@@ -246,7 +246,7 @@ def test_values_that_depend_on_the_state_have_no_attention_matrix():
 def test_an_abstract_loop_reduces_and_does_not_run():
     loop = InnerLoop(Features(), AbstractLoss())
     found, x = reduce(loop), random_inputs(loop, 0)
-    for run in (found.code, lambda: found.recurrent(x.q, x.k, x.v, weights=x.weights, rate=0.1)):
+    for run in (found.code, lambda: found.recurrent(**vars(x))):
         with pytest.raises(ValueError, match="only a loop with a concrete net and loss can run"):
             run()
 

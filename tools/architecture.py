@@ -289,13 +289,11 @@ def programs(root: Path) -> Iterator[str]:
         for node in ast.walk(module.tree):
             if isinstance(node, ast.Attribute) and node.attr in OPTIONS:
                 yield module.at(node, f"reads the option `{node.attr}`; read the program")
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
-                "isinstance",
-                "type",
-            ):
-                for name in ast.walk(node):
-                    if getattr(name, "id", getattr(name, "attr", "")) in KINDS:
-                        yield module.at(node, "asks for a kind of loop; read the program")
+            asked = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance"
+            if asked or isinstance(node, ast.Compare):
+                names = (getattr(n, "id", getattr(n, "attr", "")) for n in ast.walk(node))
+                if any(name in KINDS for name in names):
+                    yield module.at(node, "asks for a kind of loop; read the program")
 
 
 CHECKS = (

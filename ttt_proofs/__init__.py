@@ -23,7 +23,7 @@ _HOME = {
     "Evidence": "evidence.types",
     "InnerLoop": "loops",
     "NotCoveredError": "symbolic.recurrence",
-    "NotParallelError": "parallel.forms",
+    "NotParallelError": "symbolic.plan",
     "Observation": "evidence.types",
     "Recurrence": "loops",
     "Reduction": "reduction",

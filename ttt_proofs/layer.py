@@ -22,6 +22,7 @@ from .program.coefficients import Coefficient
 from .program.expressions import KEY, UNIT, VALUE
 from .reduction import NotCoveredError, NotParallelError, Reduction, reduce
 from .symbolic.gains import summed_by
+from .symbolic.plan import TILE
 from .symbolic.torch_loop import torch_loop
 
 Form = Literal["recurrent", "parallel", "kernel"]
@@ -69,7 +70,7 @@ class TTTLayer(nn.Module):
         value_width: int | None = None,
         hidden_width: int | None = None,
         mode: Mode = "auto",
-        tile: int = forms.TILE,
+        tile: int = TILE,
     ) -> None:
         super().__init__()
         check_sizes(

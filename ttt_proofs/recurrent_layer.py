@@ -6,26 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from .checker.proof import Theorem
 from .checker.terms import Term
 from .loops import Recurrence
-from .parallel import recurrences
-from .parallel.chunks import Outputs
-from .parallel.inputs import Coefficients
-from .parallel.maps import Along, fold
-from .parallel.recurrences import States
-from .parallel.tiles import TILE
 from .program.coefficients import t
 from .render import latex, text
 from .symbolic.assumptions import assumptions
-from .symbolic.plan import Parallel
+from .symbolic.plan import TILE, Parallel
 from .symbolic.records import digest
 from .symbolic.step_forms import StepForm, claim, prove_claim, step_form
 from .symbolic.step_plan import step_plan
 from .symbolic.step_terms import places
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .parallel.chunks import Outputs
+    from .parallel.inputs import Coefficients
+    from .parallel.maps import Along
+    from .parallel.recurrences import States
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class RecurrentReduction:
     ) -> Outputs:
         """Outputs `[B, T, H, V]` and the final states; see `parallel.recurrences.recurrent`."""
         given = {"coefficients": coefficients, "initial_state": initial_state}
-        return recurrences.recurrent(self.layer, q, k, v, **given)
+        return runs().recurrent(self.layer, q, k, v, **given)
 
     def parallel_form(
         self,
@@ -89,11 +90,11 @@ class RecurrentReduction:
         coefficients: Coefficients | None = None,
         initial_state: States | None = None,
         tile: int = TILE,
-        along: Along = fold,
+        along: Along | None = None,
     ) -> Outputs:
         """The same by scans over time; see `parallel.recurrences.parallel_form`."""
         given = {"coefficients": coefficients, "initial_state": initial_state}
-        return recurrences.parallel_form(self.layer, q, k, v, **given, tile=tile, along=along)
+        return runs().parallel_form(self.layer, q, k, v, **given, tile=tile, along=along)
 
     def latex(self) -> str:
         """The output and the states as an `aligned` block of LaTeX, without dollar signs."""
@@ -120,6 +121,13 @@ class RecurrentReduction:
         return "\n".join([*lines, *self.summary().split(" | ")])
 
     __repr__ = summary
+
+
+def runs() -> Any:
+    """What runs a recurrence on tensors; PyTorch is imported here and not before."""
+    from .parallel import recurrences
+
+    return recurrences
 
 
 def reduce_recurrence(layer: Recurrence) -> RecurrentReduction:

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from html import escape
 from types import MappingProxyType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import sympy as sp
-from torch import Tensor
 
 from .checker.definitions import ONE, sum_over
 from .checker.proof import Theorem
 from .checker.terms import Mul, Term
 from .loops import InnerLoop, Recurrence, Schedule
-from .parallel import forms
-from .parallel.chunks import Outputs
-from .parallel.forms import NotParallelError as NotParallelError
-from .parallel.inputs import Coefficients, Weights, check_inputs
-from .parallel.maps import Along, fold
-from .parallel.rounding import amplification
-from .parallel.sharding import Given, Group, across, agreed, alike
-from .parallel.state import State
-from .parallel.tiles import TILE
 from .recurrent_layer import RecurrentReduction, reduce_recurrence
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
 from .symbolic.linear_attention import Form
 from .symbolic.parts import NotCoveredError, attention_form, gradient_part
-from .symbolic.plan import Parallel, plan_of, transition
+from .symbolic.plan import TILE, Parallel, plan_of, transition
+from .symbolic.plan import NotParallelError as NotParallelError
 from .symbolic.records import digest
-from .symbolic.torch_code import loop_code
-from .symbolic.torch_loop import torch_loop
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .parallel.chunks import Outputs
+    from .parallel.inputs import Coefficients, Weights
+    from .parallel.maps import Along
+    from .parallel.sharding import Group
+    from .parallel.state import State
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,7 @@ class Reduction:
         `weights`, the next tokens go on from there, at the start of a chunk. Raises `ValueError` or
         `TypeError` in one sentence if shapes, dtypes or numbers are off. Source: Section 3.
         """
-        check_inputs(self.loop, q, k, v, weights, coefficients, initial_state)
-        return forms.recurrent(self.loop, q, k, v, weights, coefficients, initial_state)
+        return runs().recurrent(self.loop, q, k, v, weights, coefficients, initial_state)
 
     def amplification(
         self,
@@ -154,16 +151,8 @@ class Reduction:
         where outputs overflow. Inputs as for `recurrent`, on which it runs, and it raises the same;
         `ValueError` too unless `directions` is a positive integer.
         """
-        if not isinstance(directions, int) or isinstance(directions, bool) or directions < 1:
-            raise ValueError(f"`directions` must be a positive integer; got {directions!r}. Use 4.")
-        check_inputs(self.loop, q, k, v, weights, coefficients, initial_state)
-        given = {"q": q, "k": k, "v": v, "weights": weights, "coefficients": coefficients}
-        given["initial_state"] = initial_state
-
-        def run(**inputs: Any) -> Tensor:
-            return forms.recurrent(self.loop, **inputs)[0]
-
-        return amplification(run, given, directions)
+        given = (q, k, v, weights, coefficients, initial_state)
+        return runs().amplified(self.loop, *given, directions=directions)
 
     def parallel_form(
         self,
@@ -175,46 +164,20 @@ class Reduction:
         coefficients: Coefficients | None = None,
         initial_state: State | None = None,
         tile: int = TILE,
-        along: Along = fold,
+        along: Along | None = None,
     ) -> Outputs:
         """The same outputs and final state, without a loop over time in the heavy part.
 
         Tiles of about `tile` tokens: masked attention within each (Section 6.2, Appendix H), and
-        affine maps of the state from one to the next, combined by `along`; in the composed class,
-        and where coefficients tell rows, columns or entries apart, scans of a state for each step,
-        and operators between them. Time and memory grow linearly with T.
+        affine maps of the state from one to the next, combined by `along` (of `parallel.maps`; one
+        after the other by default); in the composed class, and where coefficients tell rows,
+        columns or entries apart, scans of a state for each step, and operators between them.
+        Time and memory grow linearly with T.
         Raises `NotParallelError`, with the obstruction, for a sequential loop; otherwise as
         `recurrent`.
         """
-        self.check(q, k, v, weights, coefficients, initial_state, tile)
-        return self.tiled(q, k, v, weights, coefficients, initial_state, tile=tile, along=along)
-
-    @property
-    def tiled(self) -> Callable[..., Outputs]:
-        """The parallel form of the class, on inputs that have been checked."""
-        code = torch_loop(self.loop)
-        return partial(forms.parallel(code), code)
-
-    def check(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        weights: Weights,
-        coefficients: Coefficients | None,
-        initial_state: State | None,
-        tile: int,
-    ) -> int:
-        """How many tokens there are; raises as `parallel_form` does."""
-        self.must_be_parallel()
-        if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
-            raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")
-        check_inputs(self.loop, q, k, v, weights, coefficients, initial_state)
-        return q.shape[1]
-
-    def must_be_parallel(self) -> None:
-        """Raise `NotParallelError`, with the obstruction, for a sequential loop."""
-        forms.parallel(self.loop)
+        given = (q, k, v, weights, coefficients, initial_state)
+        return runs().parallel_form(self.loop, *given, tile=tile, along=along)
 
     def sharded(
         self,
@@ -238,19 +201,8 @@ class Reduction:
         derivative raises `RuntimeError`. Needs `torch.distributed` to be initialised, and ends with
         its error when a rank dies or the group's time-out is over.
         """
-
-        def given() -> Given:
-            tokens = self.check(q, k, v, weights, coefficients, initial_state, tile)
-            sizes = {"batch": len(q), "heads": q.shape[2], "K": q.shape[3], "V": v.shape[3]}
-            of = {"loop": str(self.loop), "dtype": q.dtype, "device": q.device.type, "tile": tile}
-            return Given(
-                tokens, of | sizes | alike(self.loop, weights, coefficients or {}, initial_state)
-            )
-
-        agreed(given, self.loop.schedule.chunk, group)
-        return self.tiled(
-            q, k, v, weights, coefficients, initial_state, tile=tile, along=across(group)
-        )
+        given = (q, k, v, weights, coefficients, initial_state)
+        return runs().sharded(self.loop, *given, tile=tile, group=group)
 
     def attention(
         self,
@@ -269,15 +221,12 @@ class Reduction:
         values do not depend on the state (additive or gated); raises `NotParallelError` for the
         others, and as `recurrent` for wrong inputs. Source: Section 6.2, Appendix H.
         """
-        forms.must_be_attention(torch_loop(self.loop))
-        last = weights.get(self.loop.net.last.name) if isinstance(weights, Mapping) else None
-        wide = last.shape[-1] if isinstance(last, Tensor) and last.ndim else 1
-        v = k[..., :1].expand(*k.shape[:-1], wide) if isinstance(k, Tensor) and k.ndim else k
-        check_inputs(self.loop, q, k, v, weights, coefficients)
-        return forms.attention(self.loop, q, k, weights, coefficients)
+        return runs().attention(self.loop, q, k, weights, coefficients)
 
     def code(self) -> str:
         """The PyTorch text of the loop's pieces, written from the proved expressions."""
+        from .symbolic.torch_code import loop_code
+
         return loop_code(self.loop)
 
     @property
@@ -348,6 +297,13 @@ class Reduction:
         return "\n".join([form, *pieces, *self.summary().split(" | ")])
 
     __repr__ = summary
+
+
+def runs() -> Any:
+    """What runs a loop on tensors; PyTorch is imported here and not before."""
+    from .parallel import checked
+
+    return checked
 
 
 @overload

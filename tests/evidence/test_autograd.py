@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.evidence.updates import MUON, UPDATES, loop_of
+from ttt_proofs import NotParallelError
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.conditioning import draw_steady, moved, relative_error
 from ttt_proofs.evidence.sampling import random_inputs, random_loop
@@ -26,7 +27,6 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 from ttt_proofs.parallel import forms
-from ttt_proofs.parallel.forms import NotParallelError
 from ttt_proofs.reduction import reduce
 from ttt_proofs.reference import run_loop
 from ttt_proofs.symbolic.torch_loop import compiled, torch_loop

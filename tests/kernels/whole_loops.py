@@ -1,6 +1,6 @@
 """Loops on kernels and the real loop, on the same inputs: outputs, final weights, gradients."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 

@@ -119,7 +119,7 @@ def named_as(name):
 TOGETHER = [
     (
         lambda: InnerLoop(Linear(), Frobenius(), Update(plain, {}, {"eta": Coefficient("token")})),
-        "within an update of chunks a coefficient of each token must be `mean=True` or a loss weight",
+        "a coefficient of each token must be `mean=True` or a loss weight",
     ),
     (lambda: InnerLoop(MLP(2), Frobenius(), Update(plain, {}, row())), "of one fast weight"),
     (lambda: InnerLoop(MLP(2), Frobenius(), update_of(("W1",))), "`trained` must name weights"),

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from tests.loops.layers import LAYERS, MATRIX
-from ttt_proofs import Recurrence, reduce
+from ttt_proofs import NotParallelError, Recurrence, reduce
 from ttt_proofs.loops import outer
-from ttt_proofs.parallel.forms import NotParallelError
 from ttt_proofs.parallel.maps import scanned
 from ttt_proofs.parallel.recurrences import parallel_form, recurrent
 from ttt_proofs.reference import run_recurrence

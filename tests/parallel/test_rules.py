@@ -222,3 +222,55 @@ def test_every_form_is_the_function(loop):
             assert all(
                 torch.allclose(found[n], y, rtol=1e-9, atol=1e-10) for n, y in wanted.items()
             )
+
+
+def mixing(f, v):
+    """Affine in f, and each column's gradient reads all of them."""
+    return ((f * v).sum(-1) - 1) ** 2
+
+
+def apart(f, v):
+    """Affine in f, another slope for each column."""
+    return ((f - v).square() + (f * v).square()).sum(-1) / 2
+
+
+def quartic(f, v):
+    return ((f - v) ** 4).sum(-1) / 4
+
+
+def scaled(f, v):
+    """In proportion to f: three times, and minus the product besides."""
+    return 3 * (f - v).square().sum(-1) - (f * v).sum(-1)
+
+
+@pytest.mark.parametrize("loss", [mixing, apart, quartic])
+def test_values_that_are_no_multiple_of_the_outputs_run_step_by_step(loss):
+    """They are refused by every parallel entry, and never taken for the delta rule."""
+    of_code = InnerLoop(Linear(), loss, update(titans), Schedule(3))
+    x = inputs(of_code)
+    o, _ = forms.recurrent(of_code, **vars(x))
+    LOSSES[of_code.loss] = loss
+    assert torch.allclose(o, real(of_code, x)[0], rtol=1e-9, atol=1e-10)
+    for form in (forms.chunked, forms.composed, lambda loop, **y: forms.parallel(loop)(loop, **y)):
+        with pytest.raises(forms.NotParallelError, match=r"is required; .*Use \.recurrent"):
+            form(of_code, **vars(x))
+
+
+@pytest.mark.parametrize("schedule", [*CHUNKS, CAUSAL], ids=str)
+def test_a_loss_in_proportion_to_the_outputs_runs_in_tiles(schedule):
+    of_code = InnerLoop(Linear(), scaled, update(titans), schedule)
+    LOSSES[of_code.loss] = scaled
+    x = inputs(of_code)
+    expected, _ = real(of_code, x)
+    found = [form(of_code, *vars(x).values())[0] for form in ways(of_code)]
+    assert len(found) > 2
+    assert all(torch.allclose(o, expected, rtol=1e-9, atol=1e-10) for o in found)
+
+
+@pytest.mark.parametrize("shape", ["row", "column", "entry"])
+def test_values_of_the_state_with_numbers_for_entries_run_step_by_step(shape):
+    delta = loop(decayed, Schedule(3), loss=SquaredError(), alpha=shape)
+    x = inputs(delta)
+    assert torch.allclose(forms.recurrent(delta, **vars(x))[0], real(delta, x)[0], rtol=1e-9)
+    with pytest.raises(forms.NotParallelError, match=f"numbers for each {shape}"):
+        forms.parallel(delta)

@@ -213,7 +213,7 @@ def test_what_is_declared_must_be_what_the_code_takes(make, told):
 def test_abstract_operators_and_gates_do_not_run():
     x = torch.zeros(2, 2)
     for function in (operator("o"), unknown_gate("muon")):
-        with pytest.raises(ValueError, match="only a concrete operator can run"):
+        with pytest.raises(ValueError, match="must be a concrete function for a loop to be run"):
             function(x)
 
 

@@ -93,8 +93,8 @@ def test_reading_before_the_step_is_not_reading_after_it():
 CAUSES = {
     "delta by rows": "the transition of C is a matrix made of k: its closed form is not written",
     "reflected": "the transition of n is a matrix made of k: its closed form is not written yet.",
-    "two-sided": "the transition of S is a matrix made of k and v: its closed form is not written yet.",
-    "leaning": "the transition of S is a matrix made of k and v: its closed form is not written yet.",
+    "two-sided": "the transition of S is a matrix made of k and v: its closed form is not",
+    "leaning": "the transition of S is a matrix made of k and v: its closed form is not",
     "spread": r"S reads a state in another shape in line \d+ of \w+.py: its closed form is",
     "token shift": r"S reads a state in another shape in line \d+ of \w+.py: its closed form is",
     "gated delta": "the transition of S is a matrix made of k: its closed form is not written yet.",

@@ -23,8 +23,9 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.symbolic.torch_code import compiled, loop_code, matrix_code, scalar_code, torch_loop
+from ttt_proofs.symbolic.torch_code import loop_code, matrix_code, scalar_code
 from ttt_proofs.symbolic.torch_functions import FUNCTIONS
+from ttt_proofs.symbolic.torch_loop import compiled, torch_loop
 
 NETS = [Linear(), MLP(1), *(MLP(d, a) for d in (2, 3) for a in TORCH), *map(SwiGLU, TORCH)]
 LOSSES = {

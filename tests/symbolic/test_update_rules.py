@@ -84,7 +84,7 @@ def test_the_form_is_proved_where_coefficients_have_rows_and_columns(name, shape
 COEFFICIENTS = {
     "decay": "η[i] · Π_{s=i+1}^{t} (1 − α[s])",
     "titans": "Σ_{j=i}^{t} θ[i] · (Π_{s=j+1}^{t} (1 − α[s])) · Π_{s=i+1}^{j} η[s]",
-    "nesterov": "−lr[i] − Σ_{j=i}^{t} lr[j] · μ[j] · Π_{s=i+1}^{j} μ[s]",
+    "nesterov": "lr[i] + Σ_{j=i}^{t} lr[j] · μ[j] · Π_{s=i+1}^{j} μ[s]",
     "two buffers": (
         "Σ_{j=i}^{t} η[j] · Σ_{j′=i}^{j} (Π_{s=i+1}^{j′} b1[s]) · Π_{s=j′+1}^{j} b2[s]"
     ),

@@ -13,7 +13,7 @@ from torch import Tensor
 from ttt_proofs.loops import InnerLoop
 from ttt_proofs.reference import run_loop
 
-from ..parallel.forms import NotParallelError
+from ..symbolic.plan import NotParallelError
 from .conditioning import Drawn, amplified, draw_steady, relative_errors
 from .sampling import Inputs, ragged, square
 from .tolerances import allowance

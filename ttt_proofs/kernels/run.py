@@ -19,15 +19,14 @@ from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 from torch import Tensor
 
 from ..loops import InnerLoop, Net
-from ..loops.losses import F
 from ..parallel import forms
 from ..parallel.calls import form
 from ..parallel.chunks import Outputs
 from ..parallel.inputs import Coefficients, Number, Weights, wide
 from ..parallel.state import State
-from ..parallel.tiles import TILE
 from ..program.expressions import ACTIVATIONS
 from ..program.rules import G, W
+from ..symbolic.plan import TILE
 from ..symbolic.torch_loop import Step, TorchLoop, torch_loop
 from .limits import DEVICES, DTYPES, MAX_WIDTH
 
@@ -76,7 +75,7 @@ def operator_by_token(code: TorchLoop) -> Operator | Refusal:
         return Refusal(plain)
     if any(c.shape != "scalar" for c in numbers):
         return Refusal("kernels take numbers for whole matrices")
-    if code.affine and (code.buffers or loop.net.gate is not None or slope(loop) is None):
+    if code.affine and (code.buffers or code.gated):
         return Refusal("the delta rule's kernel has neither momentum nor an output gate")
     if moves_by(loop, G):
         return "delta" if code.affine else "additive"
@@ -92,21 +91,7 @@ def operator_by_token(code: TorchLoop) -> Operator | Refusal:
 def moves_by(loop: InnerLoop, source: sp.Expr) -> bool:
     """Whether the weight's line is the weight plus a number times the source, and no more."""
     line = sp.expand(loop.rule[W])
-    factor = line.coeff(source)
-    known = {source, W, *loop.rule.states, *(x.seen for x in loop.rule.lines)}
-    return sp.expand(line - W - factor * source) == 0 and not factor.has(*known)
-
-
-def slope(loop: InnerLoop) -> sp.Expr | None:
-    """The number a where the loss' gradient is a F plus what does not read F; None elsewhere."""
-    total = sp.Integer(0)
-    for term in sp.MatAdd.make_args(loop.loss.gradient.doit()):
-        factor, matrix = term.as_coeff_mmul()
-        if matrix == F or matrix == sp.MatMul(F):
-            total += factor
-        elif matrix.has(F):
-            return None
-    return total if total.is_number and total != 0 else None
+    return sp.expand(line - W - line.coeff(source) * source) == 0
 
 
 def gate_and_up(net: Net) -> tuple[str, str] | None:

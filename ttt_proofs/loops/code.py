@@ -15,8 +15,9 @@ from typing import Any
 
 import sympy as sp
 
+from ..program.checks import parameter_names
 from ..program.expressions import RowLoss
-from ..program.lowering import Program, parameter_names, read_loss, read_net
+from ..program.lowering import Program, read_loss, read_net
 from ..program.tracing import Proxy
 from .losses import Loss
 from .nets import Net

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
+from ..program.checks import parameter_names
 from ..program.expressions import CHUNK, UNIT, WINDOW, shown
-from ..program.lowering import Program, parameter_names, read_net
+from ..program.lowering import Program, read_net
 from ..program.operations import Abstract, check_name, named
 
 
@@ -55,13 +56,13 @@ class Net:
     @property
     def parameters(self) -> tuple[str, ...]:
         """The names of the weights, in the order in which `function` takes them."""
-        if not hasattr(self, "function"):
-            raise NotImplementedError
         return parameter_names("net", self.function)[1:]
 
     @property
     def traced(self) -> Program:
         """The net's program, as it is read off its function once."""
+        if not hasattr(self, "function"):
+            raise NotImplementedError
         return of_library(self)
 
     @property

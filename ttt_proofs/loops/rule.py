@@ -231,6 +231,12 @@ def check_update(loop: InnerLoop) -> None:
                 f"`trained` must name weights of the net, {loop.net.last.name} among them, which "
                 f"is applied last; got {update.trained}. Choose from {', '.join(weights)}."
             )
+    moving = [weight.name for weight in loop.fast_weights]
+    if isinstance(update, Update) and (idle := set(update.loss_weights) - set(moving)):
+        raise ValueError(
+            f"`loss_weights` must name weights that move; got {', '.join(sorted(idle))}. "
+            f"Choose from {', '.join(moving)}."
+        )
     by_chunk = loop.schedule.update == "chunk"
     for name, c in update.coefficients.items():
         weighs = name in loop.loss_weights.values()
@@ -240,12 +246,6 @@ def check_update(loop: InnerLoop) -> None:
                 f"loss weight; got {c} for `{name}`. Take its mean, let it weigh the loss, or "
                 "update by token."
             )
-    moving = [weight.name for weight in loop.fast_weights]
-    if isinstance(update, Update) and (idle := set(update.loss_weights) - set(moving)):
-        raise ValueError(
-            f"`loss_weights` must name weights that move; got {', '.join(sorted(idle))}. "
-            f"Choose from {', '.join(moving)}."
-        )
     shaped = [name for name, c in update.coefficients.items() if c.shape != "scalar"]
     if shaped and len(moving) > 1:
         raise ValueError(

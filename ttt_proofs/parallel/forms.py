@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..loops import InnerLoop
 from ..symbolic.linear_attention import sign
+from ..symbolic.plan import TILE, NotParallelError
 from ..symbolic.torch_loop import TorchLoop, torch_loop
 from .calls import form
 from .chunks import Chunks, Outputs, at, chunks
@@ -28,14 +29,10 @@ from .maps import Along, fold
 from .pieces import Piece
 from .state import State
 from .states import states
-from .tiles import TILE, Features, numbers, seen, tiles, weighed
+from .tiles import Features, numbers, seen, tiles, weighed
 from .tiles import features as featured
 
 Loop = InnerLoop | TorchLoop
-
-
-class NotParallelError(ValueError):
-    """The loop has no parallel form; the message names the obstruction."""
 
 
 CACHED = 2**19  # numbers of a tensor in a segment: 2 MiB in float32, which allocators keep

@@ -14,10 +14,10 @@ from torch import Tensor
 from ..loops.recurrence import Recurrence
 from ..program.operations import Abstract
 from ..program.steps import FUNCTIONS, SINGLE, Axes, Contraction, Operation, View
+from ..symbolic.plan import TILE, NotParallelError
 from ..symbolic.step_maps import Mapped
 from ..symbolic.step_plan import Scanned, step_plan
 from .chunks import Outputs
-from .forms import NotParallelError
 from .inputs import (
     Coefficients,
     check_layout,
@@ -32,7 +32,6 @@ from .maps import Along, fold
 from .maps import scan as scan_maps
 from .state import State
 from .states import scan_entries
-from .tiles import TILE
 
 Known = dict[int, Tensor]
 States = Mapping[str, Tensor]
@@ -81,7 +80,7 @@ def parallel_form(
     coefficients: Coefficients | None = None,
     initial_state: States | None = None,
     tile: int = TILE,
-    along: Along = fold,
+    along: Along | None = None,
 ) -> Outputs:
     """The same outputs and final states by scans, with a state for each token.
 
@@ -102,8 +101,9 @@ def parallel_form(
     step, states = layer.program, {}
     places = {name: n for n, name in step.old.items()}
     lead = (len(q), q.shape[2], q.shape[1])
+    carry = along or fold
     for scan in plan.scans:
-        given = (start[scan.state], lead, tile, along)
+        given = (start[scan.state], lead, tile, carry)
         if isinstance(scan, Scanned):
             before, after = scanned(plan.operations, known, scan, *given)
         else:

@@ -18,9 +18,6 @@ from .chunks import Chunks, filled
 from .gates import Weighing, weighing
 from .inputs import Number
 
-TILE = 64  # tokens
-
-
 Features = Callable[..., Tensor]
 
 
@@ -57,13 +54,13 @@ def gated(code: TorchLoop, x: Chunks, keys: Tensor, values: Tensor) -> Tensor:
 
 def slopes(code: TorchLoop, x: Chunks) -> Tensor:
     """How those gradients grow with what the last layer makes, `[B, H, N, L, 1]`, if affine."""
-    zero = torch.zeros_like(x.v[..., :1])
+    zero = torch.zeros_like(x.v)  # as wide as it is, for a loss may divide by the width
 
     def values(made: Tensor) -> Tensor:
         outputs = x.each(code.outputs, x.k, made)
         return x.each(code.values, x.k, code.cotangent(outputs, zero))
 
-    return values(zero + 1) - values(zero)
+    return (values(zero + 1) - values(zero))[..., :1]  # all columns alike
 
 
 def tiled(x: Tensor, steps: int) -> Tensor:

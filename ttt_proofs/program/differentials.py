@@ -57,8 +57,7 @@ def pulled(
             whole = sp.MatMul(coefficient, *left, cotangent, *right).doit()
             yield from pulled(part, whole, used)
     elif isinstance(value, ElementwiseApplyFunction):
-        slope = value.expr.applyfunc(derivative(value.function))
-        yield from pulled(value.expr, hadamard(slope, cotangent), used)
+        yield from pulled(value.expr, times_slope(value, cotangent), used)
     elif isinstance(value, RowFunction):
         yield from pulled(value.rows_of, RowFunctionPullback(value, cotangent), used)
         for parameters in value.parameters:
@@ -96,10 +95,15 @@ def is_ones(matrix: sp.MatrixExpr) -> bool:
     return isinstance(matrix, Ones)
 
 
-def derivative(function: sp.Lambda) -> sp.Lambda:
-    """The derivative of a function of one number."""
-    (x,) = function.variables
-    return sp.Lambda(x, function.expr.diff(x))
+def times_slope(value: ElementwiseApplyFunction, cotangent: sp.MatrixExpr) -> sp.MatrixExpr:
+    """The derivative of a function of each entry, times the cotangent; a number is put in front."""
+    (x,) = value.function.variables
+    number, slope = value.function.expr.diff(x).as_coeff_Mul()
+    if slope == 1:
+        return sp.MatMul(number, cotangent).doit(deep=False)
+    if slope == x:
+        return sp.MatMul(number, hadamard(value.expr, cotangent)).doit(deep=False)
+    return hadamard(value.expr.applyfunc(sp.Lambda(x, number * slope)), cotangent)
 
 
 def loss_gradient(loss: sp.Expr, used: sp.MatrixSymbol) -> sp.MatrixExpr:

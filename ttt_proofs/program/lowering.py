@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import keyword
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -11,6 +9,7 @@ from typing import Any
 
 import sympy as sp
 
+from .checks import RESERVED, check_mixing, check_names, check_output, check_tokens, check_use
 from .differentials import hadamard
 from .expressions import (
     CHUNK,
@@ -26,13 +25,6 @@ from .expressions import (
 from .operations import Abstract, Depthwise, Entrywise, Rowwise
 from .shapes import Dim
 from .tracing import Node, Proxy, Source, Trace, run
-
-# Names that statements and generated code have for themselves.
-RESERVED = frozenset(
-    ("X", "F", "V", "Z", "dF", "dZ", "q", "k", "v", "o", "S", "t", "i", "rest", "visible", "rows")
-)
-HEADS = "GXMURNSABP"  # of what belongs to a weight: its gradient G_W, its buffer M_W, ...
-TAILS = ("0", "in", "seen", "next", "a", "b", "ab", "T")
 
 
 @dataclass(frozen=True)
@@ -171,24 +163,6 @@ def stand_in(trace: Trace, does: str, name: str, rows: Dim, cols: Dim, rank: Any
     return proxy
 
 
-def parameter_names(subject: str, function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a function's tensors: its parameters, but for those that have a default.
-
-    Raises `ValueError` for parameters that have no name, or none by position.
-    """
-    found = []
-    for name, given in inspect.signature(function).parameters.items():
-        if given.default is not given.empty:
-            continue
-        if given.kind not in (given.POSITIONAL_ONLY, given.POSITIONAL_OR_KEYWORD):
-            raise ValueError(
-                f"`{subject}` must name each tensor that it takes by position; got {given}. "
-                "List them."
-            )
-        found.append(name)
-    return tuple(found)
-
-
 def read_net(
     function: Callable[..., Any],
     weights: Sequence[str],
@@ -231,77 +205,6 @@ def read_net(
         lowering.symbols[name] = symbol
         lowering.done[id(proxy.node)] = Ones(CHUNK, UNIT) * symbol if vector else symbol
     return split(lowering, out, nodes, [w.node for w in given], state)
-
-
-def check_names(weights: Sequence[str]) -> None:
-    """Raise `ValueError` for a weight's name that statements or code have another meaning for."""
-    taken = RESERVED | {"torch", "eta", "alpha", "epsilon"}
-    for name in weights:
-        taken |= {f"d{name}"} | {f"{head}_{name}" for head in HEADS}
-        taken |= {f"{name}_{tail}" for tail in TAILS}
-    for name in weights:
-        inverse = name.startswith("inverse_")
-        if name in taken or inverse or keyword.iskeyword(name) or weights.count(name) > 1:
-            raise ValueError(
-                f"`net` must have weights with names of their own; got {name!r}, which "
-                "statements and code use for something else. Rename it."
-            )
-
-
-def check_tokens(trace: Trace, nodes: Sequence[Node]) -> None:
-    """Refuse what is made of weights alone: each line of a program holds a row for each token."""
-    reads = {id(node) for node in nodes if node.does == "input"}
-    for node in nodes:
-        if any(id(part) in reads for part in node.args):
-            reads.add(id(node))
-        leaf = node.does in ("input", "weight", "transpose")
-        if not leaf and id(node) not in reads and node.shape[0].root.name not in ("L", "1"):
-            trace.refuse(
-                "apply weights to tokens",
-                f"`{node.name}` of weights alone,",
-                "Multiply the tokens by each weight in turn.",
-                node.source,
-            )
-
-
-def check_output(trace: Trace, out: Node) -> None:
-    """Refuse a result that is not `[L, D_v]`."""
-    if out.rank != "matrix":
-        trace.refuse("return rows [L, D_v]", f"`{out.name}`", "Keep the last axis.", out.source)
-    trace.unify(out.shape[0], trace.widths.rows, "outputs have a row for each token")
-    trace.unify(out.shape[1], trace.widths.values, "outputs are compared with values")
-
-
-def check_mixing(trace: Trace, nodes: Sequence[Node]) -> None:
-    """Refuse a sum over tokens: a contraction, or a function of a row that holds tokens."""
-    tokens = trace.widths.rows
-    for node in nodes:
-        folds = node.does in ("matmul", "sum", "mean") or (
-            isinstance(node.does, Rowwise | Abstract) and getattr(node.does, "kind", "row") == "row"
-        )
-        if folds and node.args[0].shape[1].root is tokens:
-            trace.refuse(
-                "read each token alone",
-                f"a sum over tokens, `{node.name}`,",
-                "Leave mixing to the inner loop.",
-                node.source,
-            )
-        if node.does == "weight" and node.shape[1].root is tokens:
-            trace.refuse(
-                "have weights of fixed widths",
-                f"`{node.label}` with a column for each token",
-                "Transpose it.",
-                Source(),
-            )
-
-
-def check_use(trace: Trace, nodes: Sequence[Node], given: Sequence[Node]) -> None:
-    """Refuse an argument that the result does not depend on."""
-    used = set(map(id, nodes))
-    for node in given:
-        if id(node) not in used:
-            name = "x" if node.does == "input" else node.label
-            trace.refuse("depend on every argument", f"`{name}` unused", "Drop it.", Source())
 
 
 def name_widths(trace: Trace, weights: Sequence[Node], widths: list[str]) -> None:
@@ -485,10 +388,10 @@ def summed(lowering: Lowering, node: Node) -> sp.Expr:
     if node.does == "scale":
         (inner,) = node.args
         if node.factor == -1 and inner.does == "sum":
-            return folded(lowering, inner, -1)
+            return folded(lowering, inner.args[0], -1)
         return rational(node.factor) * summed(lowering, inner)
     if node.does in ("sum", "mean"):
-        return lowering.share(node.does, node.args[0]) * folded(lowering, node, 1)
+        return lowering.share(node.does, node.args[0]) * folded(lowering, node.args[0], 1)
     if isinstance(node.does, Abstract) and node.does.kind == "loss":
         outputs, values = (lowering.of(x) for x in node.args)
         if any(s.name == "F" for s in values.atoms(sp.MatrixSymbol)):
@@ -509,9 +412,12 @@ def summed(lowering: Lowering, node: Node) -> sp.Expr:
     return sp.Trace(lowering.of(node) * Ones(UNIT, CHUNK))
 
 
-def folded(lowering: Lowering, node: Node, sign: int) -> sp.Expr:
-    """The sum of all entries of what a sum over rows is of: a trace, as short as it can be."""
-    (inner,) = node.args
+def folded(lowering: Lowering, inner: Node, sign: int) -> sp.Expr:
+    """The sum of all entries of a matrix: a trace, as short as it can be."""
+    if inner.does == "scale":
+        if inner.factor == -1:
+            return folded(lowering, inner.args[0], -sign)
+        return rational(inner.factor) * folded(lowering, inner.args[0], sign)
     if inner.does == "multiply":
         left, right = (lowering.wide(x, inner) for x in inner.args)
         return sp.Trace(sign * left * right.T)

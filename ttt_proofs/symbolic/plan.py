@@ -22,6 +22,13 @@ from . import theory
 from .bridge import place
 from .linear_attention import PAST, past_rows
 
+TILE = 64  # tokens of a tile, where nothing else is asked for
+
+
+class NotParallelError(ValueError):
+    """The loop has no parallel form; the message names the obstruction."""
+
+
 Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
 
 PARAMETERS = "the kernel's parameters are updated, so φ depends on the state"
@@ -30,6 +37,7 @@ NORM = "each column is divided by a norm of the state that it is part of"
 UNKNOWN = "the value is an unknown function of the state, perhaps not affine"
 DEGREE = "the value is not affine in the state"
 NONLINEAR = "a nonlinear function is taken of a gradient that depends on the state"
+MIXED = "the value is affine in the state and mixes its columns: no S ← A S + B"
 AFFINE = "the value is affine in the state: S ← A S + B"
 COMPOSED = "a scan of the accumulator, an operator on each step, then a sum"
 ADDITIVE = "neither features nor values depend on the state: S ← S + U"
@@ -104,6 +112,8 @@ def planned(loop: InnerLoop, stored: Term | None) -> Plan:
     if any(line.kind != "state" for line in cyclic):
         return Plan("sequential", NONLINEAR)
     scans, shape = in_order(rule), finest(loop)
+    if degree == 1 and loop.loss.proportion is None:
+        return Plan("sequential", MIXED)
     if degree == 1:
         return Plan("affine", AFFINE, scans, shape)
     if rule.of_kind("operator"):

@@ -235,11 +235,14 @@ def net_code(loop: InnerLoop) -> list[str]:
     def function(name: str, given: list[str], lines: list[Assignment], result: str) -> str:
         return function_code(name, ["X", *given, *weights], lines, result, sizes)
 
+    cotangent = matrix_code(loss, pair)
+    if not loss.atoms(sp.MatrixSymbol):  # a constant, of all sequences
+        cotangent += f".expand_as({F.name})"
     return [
         function("net", [], live(through, {F}), F.name),
         function("features", [], live(program, {net.features}), net.features.name),
         function("outputs", [layer.name], gated, F.name),
-        function_code("cotangent", [F.name, V.name], [], matrix_code(loss, pair), pair),
+        function_code("cotangent", [F.name, V.name], [], cotangent, pair),
         function("values", [slope], into, adjoint(layer).name),
         function("gradients", [slope, "rows"], lines, f"{{{found}}}"),
     ]

@@ -190,15 +190,16 @@ def folded(rule: Rule) -> tuple[str, ...] | None:
     return tuple(seen_name(line) for line in gates)
 
 
-def way_of(rule: Rule, plan: Plan) -> tuple[Way | None, str | None]:
+def way_of(loop: InnerLoop, plan: Plan) -> tuple[Way | None, str | None]:
     """How a loop of that plan runs in parallel, or why it does not."""
+    rule = loop.rule
     if plan.word == "sequential":
         return None, f"this loop is sequential: {plan.reason}"
     tiled = plan.shape == "scalar" and not plan.operators and folded(rule) is not None
+    if plan.word == "affine" and loop.loss.proportion is None:
+        return None, "this loop's values mix the columns of the state, or weigh them apart"
     if plan.word == "affine" and not tiled:
-        return None, (
-            f"this loop is affine with a coefficient for each {plan.shape}, for which there is none"
-        )
+        return None, f"this loop's values depend on the state, with numbers for each {plan.shape}"
     return ("tiles" if tiled else "states"), None
 
 
@@ -214,7 +215,7 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
         return Step(line.target.name, line.kind, seen_name(line), Piece(given, function))
 
     steps = {line.target.name: step(line) for line in rule.lines}
-    way, refusal = way_of(rule, plan)
+    way, refusal = way_of(loop, plan)
     of_data = way is not None and plan.word != "affine"
     functions = ("net", "features", "outputs", "cotangent", "values", "gradients", "update")
     return TorchLoop(
