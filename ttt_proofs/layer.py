@@ -19,7 +19,7 @@ from .parallel.chunks import Outputs
 from .parallel.inputs import DTYPES, Coefficients, check_state, wide
 from .parallel.streaming import Stream, feed
 from .program.coefficients import Coefficient
-from .program.expressions import KEY, UNIT, VALUE
+from .program.expressions import KEY, VALUE
 from .reduction import NotCoveredError, NotParallelError, Reduction, reduce
 from .symbolic.gains import summed_by
 from .symbolic.plan import TILE
@@ -104,9 +104,13 @@ class TTTLayer(nn.Module):
         self.values = nn.Linear(width, heads * value, bias=False)
         self.norm = nn.RMSNorm(value)
         self.out = nn.Linear(heads * value, width, bias=False)
-        sizes = {KEY.name: key, VALUE.name: value, UNIT.name: 1}
-        if loop.net.window:
-            sizes[loop.net.last.rows.name] = loop.net.window[0] ** 2
+        sizes = {KEY.name: key, VALUE.name: value}
+        for name, size in loop.net.fixed.items():  # numbers that the net's code holds
+            if sizes.setdefault(name, size) != size:
+                raise ValueError(
+                    f"the net's width {name} must be {size}, as its code has it; got "
+                    f"{sizes[name]}. Give the layer that key_width or value_width."
+                )
         self.weights = nn.ParameterDict()
         self.sizes: dict[str, int] = {}  # of the net's widths, by name
         for weight in loop.net.weights:

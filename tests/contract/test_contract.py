@@ -184,3 +184,9 @@ def test_another_rule_is_another_loop():
     assert plain != decay
     x = random_inputs(decay, 3, sizes=SIZES)
     assert not close(run_loop(plain, **vars(x))[0], run_loop(decay, **vars(x))[0])
+
+
+def test_a_layer_keeps_to_the_widths_that_code_holds():
+    """A net that normalises over four columns takes no other number of them."""
+    with pytest.raises(ValueError, match="width D_v must be 4"):
+        TTTLayer(LOOPS["layer_norm.layer_norm"], 12, heads=2)

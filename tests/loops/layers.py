@@ -146,6 +146,21 @@ def leaning(S, q, k, v):
     return S, q @ S
 
 
+def weighed(S, q, k, v):
+    S = S - 0.5 * torch.einsum("k,l,lv,v->kv", k, k, S, v) + outer(k, v)
+    return S, q @ S
+
+
+def turned(S, q, k, v):
+    S = 0.5 * S + 0.1 * S.T + outer(k, q)
+    return S, (q @ S @ k) * v
+
+
+def asymmetric(S, q, k, v, *, beta):
+    S = S - beta * outer(q, k @ S) + outer(k, v)
+    return S, q @ S
+
+
 TWO = {**MATRIX, "M": ("K", "V")}
 WITH_VECTOR = {**MATRIX, "n": ("K",)}
 THREE = dict.fromkeys(("eta", "theta", "alpha"), TOKEN)
@@ -191,6 +206,9 @@ OPEN = {
         Recurrence(reflected, {"n": ("K",), "S": ("K", "V")}, {"beta": TOKEN}),
         "affine",
     ),
+    "asymmetric": (Recurrence(asymmetric, MATRIX, {"beta": TOKEN}), "affine"),
+    "weighed": (Recurrence(weighed, MATRIX), "sequential"),
+    "turned": (Recurrence(turned, {"S": ("K", "K")}), "sequential"),
     "two-sided": (Recurrence(two_sided, MATRIX), "sequential"),
     "leaning": (Recurrence(leaning, MATRIX), "sequential"),
     "spread": (Recurrence(spread, {**MATRIX, "n": ("V",)}, {"alpha": TOKEN}), "composed"),

@@ -2,6 +2,7 @@
 
 from ..program.coefficients import Coefficient
 from ..program.expressions import ACTIVATIONS
+from ..program.operations import Abstract, relu, sigmoid, silu, tanh
 from ..program.rule_tracing import column_norm, operator, unknown_gate, zeros_like
 from ..program.step_tracing import outer
 from .ladder import lact, ladder
@@ -17,6 +18,7 @@ __all__ = [
     "ACTIVATIONS",
     "GLU",
     "MLP",
+    "Abstract",
     "AbstractLoss",
     "AnyNet",
     "Coefficient",
@@ -39,6 +41,10 @@ __all__ = [
     "ladder",
     "operator",
     "outer",
+    "relu",
+    "sigmoid",
+    "silu",
+    "tanh",
     "unknown_gate",
     "zeros_like",
 ]

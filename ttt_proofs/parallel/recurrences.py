@@ -103,8 +103,11 @@ def parallel_form(
     lead = (len(q), q.shape[2], q.shape[1])
     carry = along or fold
     for scan in plan.scans:
-        work = scanned if isinstance(scan, Scanned) else mapped
-        before, after = work(plan.operations, known, scan, start[scan.state], lead, tile, carry)
+        given = (start[scan.state], lead, tile, carry)
+        if isinstance(scan, Scanned):
+            before, after = scanned(plan.operations, known, scan, *given)
+        else:
+            before, after = mapped(plan.operations, known, scan, *given)
         if scan.state in places:
             known[places[scan.state]] = before
         known |= {n: after for n, name in step.made.items() if name == scan.state}
