@@ -229,7 +229,7 @@ FAULTS = [
     (recurrent, AFFINE, forms, "y[:, :, -1:] for name", "y[:, :, :1] for name"),
     (recurrent, LOOPS[0], forms, "*given, x.weights[name]", "*given, now[name]"),
     (recurrent, LOOPS[0], forms, "enumerate(held, start=1)", "enumerate(held, start=0)"),
-    (recurrent, AFTER, forms, "at(x.coefficients, n)", "at(x.coefficients, 0)"),
+    (recurrent, AFTER, chunks, "x[n] for name, x in each", "x[0] for name, x in each"),
     (tiled, MASKED, tiles, "each.tril()", "each.tril(-1)"),
     (tiled, MASKED, tiles, "each.tril()", "each"),
     (tiled, MASKED, tiles, "rows * values,\n", "values,\n"),

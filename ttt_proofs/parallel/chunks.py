@@ -78,12 +78,15 @@ class Chunks:
         return joined, State(self.weights | dict(now), held).map(lambda x: back(x).clone())
 
 
-def at(numbers: Mapping[str, Number], n: int) -> dict[str, Number]:
-    """Those of chunk n, with its dimension kept; those for all chunks as they are."""
-    return {
-        name: x[:, :, n : n + 1] if isinstance(x, Tensor) and x.ndim and x.shape[2] > 1 else x
+def by_chunk(numbers: Mapping[str, Number], steps: int) -> list[dict[str, Number]]:
+    """Those of each chunk, with its dimension kept; those for all chunks as they are."""
+    each = {
+        name: x.split(1, dim=2)
+        if isinstance(x, Tensor) and x.ndim and x.shape[2] > 1
+        else [x] * steps
         for name, x in numbers.items()
     }
+    return [{name: x[n] for name, x in each.items()} for n in range(steps)]
 
 
 def filled(x: Tensor, dim: int, multiple: int) -> Tensor:

@@ -22,7 +22,7 @@ from ..symbolic.linear_attention import sign
 from ..symbolic.plan import TILE, NotParallelError, Plan, plan_of
 from ..symbolic.torch_loop import TorchLoop, Way, torch_loop, way_of
 from .calls import form
-from .chunks import Chunks, Outputs, at, chunks
+from .chunks import Chunks, Outputs, by_chunk, chunks
 from .gates import weighing
 from .inputs import Coefficients, Number, Weights, wide
 from .maps import Along, fold
@@ -67,10 +67,12 @@ def recurrent(
     each = x.k.new_ones(length, length).tril()[..., None]  # [readings, L, 1]
     each = torch.eye(length).to(each)[..., None] if schedule.by_token else each
     outputs = [x.v[:, :, :0]]
-    for n in range(x.steps):
-        q_n, k_n, v_n, *rows_n = (y[:, :, n : n + 1] for y in (x.q, x.k, x.v, *x.rows.values()))
+    # Parts that are cut off at once have one gradient; slices would each fill a whole tensor.
+    parts = zip(*(y.split(1, dim=2) for y in (x.q, x.k, x.v, *x.rows.values())), strict=True)
+    each_given = by_chunk(x.coefficients, x.steps)
+    for n, (given, (q_n, k_n, v_n, *rows_n)) in enumerate(zip(each_given, parts, strict=False)):
         rows = dict(zip(x.rows, (row * each for row in rows_n), strict=True))
-        given, before, passed = at(x.coefficients, n), now, []
+        before, passed = now, []
         for _ in range(schedule.steps):
             slope = code.cotangent(code.net(k_n, **now), v_n)
             gradients = code.gradients(k_n, slope, rows, **now)

@@ -77,17 +77,19 @@ def weighing(
     rows = [[x] for x in now]
     given = each_step(numbers, steps)
     known: dict[str, Any] = {x.seen: 1.0 for x in code.steps if x.kind == "gate"}
+    known |= zip(names, now, strict=True)
     lines = [x for x in code.steps if x.kind == "state"]
     after = [next(x.seen for x in lines if x.target == name) for name in names]
+    made = [(x.seen, x.made.function, x.made.reads) for x in lines]
     for update in range(steps * each):
         n = update // each
-        known.update(given[n], G=units[update if apart else n].expand(shape))
-        known.update(zip(names, now, strict=True))
-        for line in lines:
-            known[line.seen] = line.made(known)
-        now = [known[name] for name in after]
-        for all_, x in zip(rows, now, strict=True):
-            all_.append(x)
+        known |= given[n]
+        known["G"] = units[update if apart else n].expand(shape)
+        for seen, function, reads in made:
+            known[seen] = function(*[known[name] for name in reads])
+        for name, seen, all_ in zip(names, after, rows, strict=True):
+            known[name] = known[seen]
+            all_.append(known[name])
     *buffers, state = rows
     laid = torch.cat([w.movedim(-2, 0) for w in state])  # the fastest way to lay them side by side
     return Weighing(laid.movedim(0, -2), tuple(map(tuple, buffers)))

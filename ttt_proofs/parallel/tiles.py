@@ -55,7 +55,11 @@ def gated(code: TorchLoop, x: Chunks, keys: Tensor, values: Tensor) -> Tensor:
 
 def slopes(code: TorchLoop, x: Chunks) -> Tensor:
     """How those gradients grow with what the last layer makes, `[B, H, N, L, 1]`, if affine."""
-    zero = torch.zeros_like(x.v)  # as wide as it is, for a loss may divide by the width
+    if not code.gated:  # a constant of the loss; tokens are as wide as they are, for means
+        zero = x.v.new_zeros(x.v.shape[-1:])
+        found = code.cotangent(zero + 1, zero) - code.cotangent(zero, zero)
+        return found[:1].expand(*x.v.shape[:-1], 1)
+    zero = torch.zeros_like(x.v)
 
     def values(made: Tensor) -> Tensor:
         outputs = x.each(code.outputs, x.k, made)
