@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal
 
 import sympy as sp
 
@@ -209,8 +209,8 @@ def finest(loop: InnerLoop) -> Shape:
     shapes: set[Shape] = {c.shape for name, c in loop.coefficients.items() if name in used}
     if {"row", "column"} <= shapes:
         return "entry"
-    every: tuple[Shape, ...] = get_args(Shape)  # from the coarsest on
-    return next((shape for shape in reversed(every) if shape in shapes), every[0])
+    finer: tuple[Shape, ...] = ("entry", "column", "row")
+    return next((shape for shape in finer if shape in shapes), "scalar")
 
 
 def transition(rule: Rule) -> sp.Matrix:
