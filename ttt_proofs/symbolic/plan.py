@@ -210,7 +210,8 @@ def finest(loop: InnerLoop) -> Shape:
     if {"row", "column"} <= shapes:
         return "entry"
     finer: tuple[Shape, ...] = ("entry", "column", "row")
-    return next((shape for shape in finer if shape in shapes), "scalar")
+    found: list[Shape] = [shape for shape in finer if shape in shapes]
+    return found[0] if found else "scalar"
 
 
 def transition(rule: Rule) -> sp.Matrix:
