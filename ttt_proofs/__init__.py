@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .layer import TTTLayer
     from .loops import InnerLoop, Recurrence
     from .reduction import Reduction, reduce
+    from .symbolic.plan import NotParallelError
+    from .symbolic.recurrence import NotCoveredError
 
 __version__ = "0.1.0"
 

@@ -117,7 +117,7 @@ class InnerLoop:
 
     net: Net
     loss: Loss
-    update: GradientStep | Update = field(default_factory=GradientStep)
+    update: Any = field(default_factory=GradientStep)  # a GradientStep or an Update
     schedule: Schedule = field(default_factory=Schedule)
     state: str | None = field(default=None, compare=False)
 

@@ -83,7 +83,7 @@ def recurrent(
             else:
                 now, held = stepped(code, x, gradients, now, held, given.values())
         state = before if schedule.read == "before_update" else now
-        if schedule.by_token:
+        if passed:
             shown = passed[:-1] if schedule.read == "before_update" else passed[1:]
             state = joined([w for w, _ in shown], length)
         q_n = q_n.transpose(2, 3) if apart else q_n  # [B, H, readings, tokens of each, K]

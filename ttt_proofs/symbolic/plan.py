@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import Literal
 
 import sympy as sp
 
@@ -196,18 +196,22 @@ def in_order(rule: Rule) -> tuple[Scan | Map, ...]:
         if line.kind == "operator":
             found.append(Map(line))
         elif line.kind == "state":
-            before = found.pop().states if found and isinstance(found[-1], Scan) else ()
-            found.append(Scan((*before, line.target)))
+            if found and isinstance(last := found[-1], Scan):
+                found[-1] = Scan((*last.states, line.target))
+            else:
+                found.append(Scan((line.target,)))
     return tuple(found)
 
 
 def finest(loop: InnerLoop) -> Shape:
     """The finest shape of a coefficient in the lines; rows and columns together are entries."""
     used = {x.name for line in loop.rule.lines for x in line.expression.atoms(sp.Symbol)}
-    shapes = {c.shape for name, c in loop.coefficients.items() if name in used}
+    shapes: set[Shape] = {c.shape for name, c in loop.coefficients.items() if name in used}
     if {"row", "column"} <= shapes:
         return "entry"
-    return max(shapes, key=get_args(Shape).index, default="scalar")
+    finer: tuple[Shape, ...] = ("entry", "column", "row")
+    found: list[Shape] = [shape for shape in finer if shape in shapes]
+    return found[0] if found else "scalar"
 
 
 def transition(rule: Rule) -> sp.Matrix:
