@@ -19,7 +19,7 @@ import torch.distributed as dist
 from tests.parallel import test_rules as rules
 from tests.parallel.test_options import CAUSAL, EXCLUSIVE, LAST, MUON, STEP, TWICE
 from tests.parallel.ways import cut, leaves
-from ttt_proofs import reduce, reduction
+from ttt_proofs import reduce
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
     GLU,
@@ -31,6 +31,7 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
+from ttt_proofs.parallel import checked
 from ttt_proofs.parallel.maps import fold
 
 LOOPS = [
@@ -97,7 +98,7 @@ def agree() -> None:
             for loop in LOOPS:
                 for seed in range(2):
                     worst = max(worst, difference(loop, group, seed))
-    reduction.across = lambda group: fold  # the fault that the comparison must see
+    checked.across = lambda group: fold  # the fault that the comparison must see
     alone = max(difference(loop, None, seed) for loop in LOOPS for seed in range(2))
     if rank == 0:
         print(f"without exchange {alone:.1e}", flush=True)
