@@ -115,7 +115,8 @@ print(time.process_time() - began, "torch" in sys.modules)
 
 
 @pytest.mark.parametrize(
-    ("more", "torch_too"), [("", False), ("import ttt_proofs.reduction", True)]
+    ("more", "torch_too"),
+    [("import ttt_proofs.reduction", False), ("import ttt_proofs.layer", True)],
 )
 def test_importing_all_is_quick_and_needs_no_torch(more, torch_too):
     code = IMPORT.format(names=NAMES, more=more)

@@ -123,7 +123,7 @@ PLANTED = [
     ("stop, token + 1, before[0])", "stop, token + 1, weights)"),
     ("slopes, *before)", "slopes, before[0], buffers)"),
     ('"before_update": before[0]', '"before_update": weights'),
-    ('"after_update": weights', '"after_update": before[0]'),
+    ('before[0], "after_update": weights', 'before[0], "after_update": before[0]'),
     ("[:, token, None]", "[:, 0, None]"),
 ]
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from tests.symbolic.values import Iterated, muon_entry
-from ttt_proofs.loops import DepthwiseConv, InnerLoop
+from ttt_proofs.loops import Coefficient, DepthwiseConv, InnerLoop
 from ttt_proofs.reference import run_loop
 from ttt_proofs.symbolic import theory
 
@@ -31,20 +31,11 @@ def drawn(loop: InnerLoop, seed: int = 0) -> dict:
 
     key = sizes["D_v" if window else "D_k"]
     numbers = {
-        None: None,
-        "constant": 0.3,
-        "per_step": normal(1, steps, 1),
-        "per_token": normal(1, length, 1),
+        ("loop", False): lambda: -0.7,
+        ("step", False): lambda: normal(1, steps, 1),
+        ("token", False): lambda: normal(1, length, 1),
+        ("token", True): lambda: normal(1, length, 1),
     }
-    rate = numbers[loop.update.rate]
-    if loop.update.rate == "per_token":
-        rate = {w.name: normal(1, length, 1) for w in loop.fast_weights}
-    momentum = {
-        None: None,
-        "constant": -0.7,
-        "per_step": normal(1, steps, 1),
-        "per_token": normal(1, length, 1),
-    }[loop.update.momentum]
     return {
         "q": normal(1, length, 1, key),
         "k": normal(1, length, 1, key),
@@ -52,8 +43,7 @@ def drawn(loop: InnerLoop, seed: int = 0) -> dict:
         "weights": {
             w.name: normal(1, sizes[w.rows.name], sizes[w.cols.name]) for w in loop.net.weights
         },
-        "rate": rate,
-        "momentum": momentum,
+        "coefficients": {name: numbers[c.every, c.mean]() for name, c in loop.coefficients.items()},
     }
 
 
@@ -69,15 +59,8 @@ def meaning(loop: InnerLoop, x: dict, definitions=None) -> Iterated:
         value = x["weights"][weight.name][0].numpy()
         value = value.reshape(size, size, -1) if size else value
         given |= {weight.name: value, f"{weight.name}_0": value}
-    rate, momentum = x["rate"], x["momentum"]
-    if isinstance(rate, dict):
-        given |= {f"eta_{n}": r[0, :, 0].reshape(tokens).numpy() for n, r in rate.items()}
-    else:
-        given["eta"] = rate[0, :, 0].numpy() if isinstance(rate, torch.Tensor) else lambda: rate
-    if isinstance(momentum, torch.Tensor):
-        given["alpha"] = momentum[0, :, 0].reshape(CHUNKS, -1).mean(1).numpy()
-    else:
-        given["alpha"] = lambda: momentum
+    for name, kind in loop.coefficients.items():
+        given[name] = spoken(kind, x["coefficients"][name], tokens)
     chunk = loop.schedule.chunk
     given["visible"] = np.tril(np.ones((chunk, chunk))).reshape(2 * shape_of(loop))
     sizes = WIDTHS | {"L": chunk, "D_y": size, "D_x": size}
@@ -85,6 +68,15 @@ def meaning(loop: InnerLoop, x: dict, definitions=None) -> Iterated:
         sizes |= dict(zip("YX", shape_of(loop), strict=True))
     found = theory.definitions(loop) if definitions is None else definitions
     return Iterated(sizes, given, {"muon": muon_entry}, definitions=found)
+
+
+def spoken(kind: Coefficient, value, tokens: tuple[int, ...]):
+    """A coefficient as definitions have it: one, one for each step, or one for each token."""
+    if kind.every == "loop":
+        return lambda: value
+    if kind.mean:
+        return value[0, :, 0].reshape(CHUNKS, -1).mean(1).numpy()
+    return value[0, :, 0].reshape(tokens if kind.every == "token" else -1).numpy()
 
 
 def outputs(loop: InnerLoop, x: dict) -> np.ndarray:
