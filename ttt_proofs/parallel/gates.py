@@ -8,7 +8,7 @@ rates and momenta of 0 and 1 are as good as others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,12 @@ class Weighing:
         return torch.cat([*buffers, self.state.narrow(-2, row, 1)], dim=-2)
 
 
-def each_step(numbers: Mapping[str, Number], steps: int) -> list[dict[str, Number]]:
-    """The numbers of each step of every tile, `[B, H, N, 1, 1]`; or as often as needed the one."""
-    each = {
-        name: x[..., None, None].unbind(3) if isinstance(x, Tensor) and x.ndim else [x] * steps
-        for name, x in numbers.items()
-    }
-    return [{name: x[n] for name, x in each.items()} for n in range(steps)]
+def each_step(numbers: Mapping[str, Number], steps: int) -> list[Sequence[Number]]:
+    """Each number at every step of every tile, `[B, H, N, 1, 1]`; or as often as needed the one."""
+    return [
+        x[..., None, None].unbind(3) if isinstance(x, Tensor) and x.ndim else [x] * steps
+        for x in numbers.values()
+    ]
 
 
 def weighing(
@@ -75,21 +74,31 @@ def weighing(
     units = torch.eye(columns + len(names), dtype=like.dtype, device=like.device)
     now = [units[columns + n].expand(shape) for n in range(len(names))]
     rows = [[x] for x in now]
-    given = each_step(numbers, steps)
-    known: dict[str, Any] = {x.seen: 1.0 for x in code.steps if x.kind == "gate"}
-    known |= zip(names, now, strict=True)
+    # Names are places in a list here: the loop over steps is in Python, and counts.
     lines = [x for x in code.steps if x.kind == "state"]
-    after = [next(x.seen for x in lines if x.target == name) for name in names]
-    made = [(x.seen, x.made.function, x.made.reads) for x in lines]
+    gates = [x.seen for x in code.steps if x.kind == "gate"]
+    places = {name: n for n, name in enumerate((*names, "G", *numbers, *gates))}
+    places |= {x.seen: len(places) + n for n, x in enumerate(lines)}
+    made = [(places[x.seen], x.made.function, [places[y] for y in x.made.reads]) for x in lines]
+    after = [places[next(x.seen for x in lines if x.target == name)] for name in names]
+    known: list[Any] = [
+        *now,
+        None,
+        *[None] * len(numbers),
+        *[1.0] * len(gates),
+        *[None] * len(made),
+    ]
+    given = list(zip(*each_step(numbers, steps), strict=True)) if numbers else [()] * steps
+    unit, first = len(names), len(names) + 1
     for update in range(steps * each):
         n = update // each
-        known |= given[n]
-        known["G"] = units[update if apart else n].expand(shape)
-        for seen, function, reads in made:
-            known[seen] = function(*[known[name] for name in reads])
-        for name, seen, all_ in zip(names, after, rows, strict=True):
-            known[name] = known[seen]
-            all_.append(known[name])
+        known[first : first + len(numbers)] = given[n]
+        known[unit] = units[update if apart else n].expand(shape)
+        for target, function, reads in made:
+            known[target] = function(*[known[place] for place in reads])
+        known[:unit] = [known[place] for place in after]
+        for all_, value in zip(rows, known, strict=False):
+            all_.append(value)
     *buffers, state = rows
     laid = torch.cat([w.movedim(-2, 0) for w in state])  # the fastest way to lay them side by side
     return Weighing(laid.movedim(0, -2), tuple(map(tuple, buffers)))
