@@ -156,7 +156,7 @@ NARROW = {
 @pytest.mark.parametrize("name", NARROW)
 def test_code_that_holds_tokens_within_bounds_is_seen(loop, name):
     def mine(q, k, v, weights, coefficients):
-        return run_as(loop, *NARROW[name](q, k, v), weights, coefficients)[0]
+        return run_as(loop, *NARROW[name](q, k, v), weights=weights, coefficients=coefficients)[0]
 
     assert all(check(mine, loop, seed=seed).kind == "wrong" for seed in range(5))
 
