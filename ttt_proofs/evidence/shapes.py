@@ -15,6 +15,8 @@ from ..checker.terms import TIME, Var, inside
 LONGEST = 4  # times are 0 to at most this
 WIDEST = 3
 MOST_ENTRIES = 256  # more than these, and widths are made smaller
+MOST_FORCED = 4096  # more than these, and times end even before LEAST_LAST
+LEAST_LAST = 2
 MOST_COMBINED = 12  # so many combinations of widths are all tried, of more all pairs
 
 Definitions = tuple[Block, ...]
@@ -152,11 +154,21 @@ def covering(
 def fitted(shape: Shape, variables: tuple[Var, ...], order: list[str]) -> Shape:
     """The shape with widths made smaller, in that order, until all its entries can be compared.
 
-    Times are left out last and those up to 2 never: widths are like each other, times are not.
+    Times are left out last, and those up to 2 only where these alone make more than MOST_FORCED
+    entries: widths are like each other, times are not.
     """
     for size, name in product((2, 1), order):
         if shape.count(variables) > MOST_ENTRIES:
             widths = shape.widths | {name: min(size, shape.widths[name])}
             shape = Shape(widths, shape.last)
-    fits = shape.count(variables) <= MOST_ENTRIES
-    return shape if fits else Shape(shape.widths, min(shape.last, 2))
+    if shape.count(variables) <= MOST_ENTRIES:
+        return shape
+    last = min(shape.last, LEAST_LAST)
+    while last and Shape(shape.widths, last).count(variables) > MOST_FORCED:
+        last -= 1
+    return Shape(shape.widths, last)
+
+
+def has_times(variables: Iterable[Var]) -> bool:
+    """Whether any of the indices is a time."""
+    return any(v.sort == TIME for v in variables)
