@@ -1,5 +1,6 @@
 """The exact witness agrees with what is true and refutes what is false."""
 
+import sys
 from itertools import product
 
 import pytest
@@ -11,6 +12,7 @@ from ttt_proofs.checker.terms import (
     Add,
     App,
     Atom,
+    Ix,
     Lam,
     Mul,
     Num,
@@ -485,3 +487,56 @@ def test_a_derivative_in_an_entry_that_is_not_there_is_zero():
 def test_an_argument_over_all_times_is_refused_in_words():
     with pytest.raises(ValueError, match="over times"):
         exact_witness(claim(App("f", (), (Lam((T,), X),)), Num(0)), (), seed=0)
+
+
+def nested(depth: int, late: int) -> tuple[Equation, tuple]:
+    """`S[t + late] = 1`, where `S[t + 1]` is S[t] within so many sums of one term."""
+    body = Atom("S", (ix(T),))
+    for _ in range(depth):
+        body = Add((body,))
+    return claim(Atom("S", (ix(T, late),)), Num(1), T), ((Define("S", (T,), body, Num(1)),),)
+
+
+@pytest.mark.parametrize(("depth", "late"), [(5, 100), (90, 100), (1, 2000), (40, 1000)])
+def test_what_nests_deeply_is_evaluated(depth, late):
+    limit = sys.getrecursionlimit()
+    assert exact_witness(*nested(depth, late), seed=0).agrees
+    equation, blocks = nested(depth, late)
+    assert exact_witness(claim(equation.left, ZERO, T), blocks, seed=0).status == "refuted"
+    assert sys.getrecursionlimit() == limit
+
+
+def test_many_summed_times_are_evaluated():
+    _, blocks = prefix()
+    late = Atom("S", (Ix((T,) * 300),))
+    assert exact_witness(claim(late, late, T), blocks, seed=0).agrees
+
+
+@pytest.mark.parametrize("many", [8, 12])
+def test_so_many_times_that_they_end_early_are_no_evidence(many):
+    times = [Var(f"t{k}", TIME) for k in range(many)]
+    x, y = (Atom(name, tuple(map(ix, times))) for name in "xy")
+    seen = exact_witness(claim(x, x, *times), (), seed=0)
+    assert seen.status == "undecided" and "all end at 1" in seen.reason
+    assert exact_witness(claim(x, y, *times), (), seed=0).status == "refuted"
+
+
+def sums(variables, low, high) -> Equation:
+    """Nested sums, equal to themselves."""
+    body = Atom("x", tuple(map(ix, variables)))
+    for v in variables:
+        body = Sum(v, low, high, body)
+    return claim(body, body, *([T] if high else []))
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [
+        sums([Var(f"a{k}", "D") for k in range(12)], None, None),
+        sums([Var(f"i{k}", TIME) for k in range(3)], at(0), ix(T, 100)),
+    ],
+)
+def test_too_much_to_compute_is_undecided_in_words(huge):
+    seen = exact_witness(huge, (), seed=0)
+    assert seen.status == "undecided" and seen.reason.startswith("too much to compute: more than")
+    assert refute(huge, (), seed=0) is None

@@ -166,3 +166,14 @@ def test_the_trials_are_few():
     for widths in ("", "D", "DE", "DEF", "DEFGH"):
         count = len(shapes(claim(mentioned(widths), ZERO), (), 0, 1))
         assert count <= 1 + 9 + 3 * len(widths)
+
+
+@pytest.mark.parametrize("others", ["EF", "EFGHI"])
+@pytest.mark.parametrize("moment", [3, 4])
+def test_a_width_is_large_as_late_as_it_alone_allows(others, moment):
+    """Others that are large at the same time must not end the times before."""
+    now, blocks = only_at(T, moment)
+    every = [Var(name.lower(), name) for name in "D" + others]
+    times = T, S, Var("r", TIME)
+    x = Atom("x", tuple(map(ix, (*times, *every))))
+    assert is_refuted((x, now, minus(count_of("D"), 1)), blocks, *times, *every)

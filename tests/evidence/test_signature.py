@@ -106,6 +106,34 @@ def other_names(f):
     return lambda x, y, z, coefficients, weights: f(x, y, z, weights, coefficients)
 
 
+def other_words(f):
+    return lambda key, value, query, weights, coefficients: f(
+        query, key, value, weights, coefficients
+    )
+
+
+def plural_names_only(f):
+    return lambda weights, coefficients, *, values, queries, keys: f(
+        queries, keys, values, weights, coefficients
+    )
+
+
+def signed_by_name(f):
+    @wraps(f)
+    def g(**kwargs):
+        return f(**kwargs)
+
+    return g
+
+
+def signed_partly(f):
+    @wraps(f)
+    def g(q, k, **kwargs):
+        return f(q, k, **kwargs)
+
+    return signed(g)
+
+
 def own_defaults(f):
     return lambda q, k, v, weights, scale=1.0, coefficients=None, *, mode="": f(
         q, k, v, weights, coefficients
@@ -138,6 +166,10 @@ WRAPPERS = [
     names_only,
     other_order,
     other_names,
+    other_words,
+    plural_names_only,
+    signed_by_name,
+    signed_partly,
     own_defaults,
     partly,
     unreadable,

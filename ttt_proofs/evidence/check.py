@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,30 +14,33 @@ from torch import Tensor
 from ..loops import InnerLoop, Recurrence
 from ..reference.oracle import run_loop
 from . import recurrences
-from .conditioning import DRAWS, Drawn, draw_steady
-from .sampling import Inputs, ragged, square, widths
+from .conditioning import DRAWS, ROOM, Drawn, draw_steady
+from .sampling import Inputs
 from .signature import call
-from .tolerances import LOST, PLAIN, SURE, Allowance, allowance
+from .tolerances import LOST, PLAIN, SURE, UNIT, Allowance, allowance, is_normalised
+from .trials import SQUARE, TRIALS, trial_of
 from .types import Draw, Verdict
-
-LONG = 64  # tokens; a fault that shows only late must still show
-SQUARE = 1  # the trial at which all weights are square
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What code is compared with: `draw(seed, trial)`, the names of sizes, and what passes."""
+    """What code is compared with: `draw(seed, trial)`, the names of sizes, and what passes.
+
+    divides: whether the loop divides by norms, so that rounding may be far more than was measured.
+    """
 
     draw: Callable[[int, int], Drawn]
     sizes: Callable[[Inputs], tuple[tuple[str, int], ...]]
     allowed: Allowance
+    divides: bool
 
 
 def subject(loop: InnerLoop | Recurrence) -> Subject:
     """A loop or a recurrence as what code is compared with."""
     if isinstance(loop, Recurrence):
-        return Subject(partial(recurrences.draw, loop), recurrences.sizes, PLAIN)
-    return Subject(partial(draw, loop), partial(sizes, loop), allowance(loop, 1))
+        return Subject(partial(recurrences.draw, loop), recurrences.sizes, PLAIN, divides=False)
+    allowed, divides = allowance(loop, 1), is_normalised(loop)
+    return Subject(partial(draw, loop), partial(sizes, loop), allowed, divides)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def check(
     loop: InnerLoop | Recurrence,
     *,
     seed: int = 0,
-    trials: int = 5,
+    trials: int = TRIALS,
 ) -> Verdict:
     """Whether a callable or `nn.Module` computes a loop's outputs: a `Verdict`, with the reason.
 
@@ -63,25 +65,34 @@ def check(
     without batch) and `coefficients` (a dict of numbers, `[B, N, H]` if of each step, `[B, T, H]`
     if of each token, by the names in `loop.coefficients`), copies each time. A callable that has no
     parameters but `*args` gets all five in this order. It returns outputs `[B, T, H, V]`, alone or
-    first in a tuple. Inputs are float64 and drawn at random. The lengths of the trials, in order:
-    at least LONG tokens and a last chunk of one token; at least LONG in whole chunks, with square
-    weights; a single token; two and a half chunks, a half rounded up; one chunk, or three where
-    one is a single token. A convolution has whole images in place of parts of chunks. At any seed,
-    some of these five have B = 1, H = 1, K = 1, V = 1 or inner widths of 1, some have more; K is
-    below, equal to and above V, and inner widths are below both and above both. From the sixth
-    trial on, all sizes are random. The reference runs the real inner loop by autograd
+    first in a tuple. Inputs are float64 and drawn at random, at the sizes and values of
+    `trials.trial_of`. The lengths of the trials, in order: at least LONG tokens and a last chunk of
+    one token (half as many where operators such as Muon act on matrices); at least half of LONG in
+    whole chunks, with square weights; a single token; two and a half chunks, a half rounded up; one
+    chunk, or three where one is a single token; two chunks and a token; and twice the same sizes,
+    of two and a half chunks. A convolution has whole images in place of parts of chunks. At any
+    seed there are B = 1, H = 1, K = 1, V = 1, inner widths of 1 and more; over several chunks K is
+    below, equal to and above V with both above 1, and inner widths are below both and above both.
+    In the first trial, coefficients that multiply the weight let it last; in the sixth, tokens and
+    weights are large (LARGE), and steps made smaller; in the last two, half of the coefficients are
+    at the ends of their declared ranges, 0 and 1 unless told otherwise (so code that takes
+    logarithms of a decay needs a range without 0), and of either sign where the range has both.
+    From the ninth trial on, all sizes are random. So faults that need more tokens, larger numbers
+    or other sizes go unseen. The reference runs the real inner loop by autograd
     (`reference.run_loop`): that of the library's parts as it is written apart, any other by its own
     functions. Gradients are recorded in both, whatever mode `check` is called in. Only outputs are
     compared.
 
-    At each draw the reference runs again on inputs that are moved in the last place. Loops such as
+    At each draw the reference runs again on inputs that are moved in the last place, in several
+    directions (`conditioning.UNITS`). Loops such as
     LaCT with chunks of one token (Muon of gradients of rank one) so become others altogether after
     some tokens (`Reduction.amplification`); there the verdict is "undecided", unless an error is
-    far beyond rounding.
+    far beyond rounding. So it is where a loop divides by norms and an error is above the tolerance,
+    but not SURE times what was measured.
 
     A `Recurrence` is compared likewise, from states of zeros: it has no weights, its coefficients
     are of the loop or of each token, and the reference is its own function, called token by token
-    (`reference.run_recurrence`), at the sizes that `recurrences.edges` lists.
+    (`reference.run_recurrence`), at the sizes that `recurrences.trial_of` lists.
     Raises `TypeError` or `ValueError` if the candidate is not callable, requires an argument of
     another name, takes a `rate` or `momentum`, or returns no tensor, or if the loop has abstract
     parts or has lost its functions.
@@ -95,7 +106,7 @@ def check(
         got = type(loop).__name__
         raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
-        raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use 5.")
+        raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use {TRIALS}.")
     seen: list[Found] = []
     real = subject(loop)
     for trial in range(trials):
@@ -108,7 +119,7 @@ def check(
     return verdict(seen, real.allowed.error)
 
 
-def draw(loop: InnerLoop, seed: int, trial: int) -> Drawn:
+def draw(loop: InnerLoop, seed: int, number: int) -> Drawn:
     """The inputs of a trial, and the loop's outputs for them.
 
     Square weights keep their first draw: looking for a steady one would end at widths of 1.
@@ -117,32 +128,9 @@ def draw(loop: InnerLoop, seed: int, trial: int) -> Drawn:
     def reference(inputs: Inputs) -> dict[str, Tensor]:
         return {"outputs": run_loop(loop, **vars(inputs))[0].detach()}
 
-    sizes = edges(loop, seed, trial)
-    return draw_steady(loop, seed, reference, sizes=sizes, draws=1 if trial == SQUARE else DRAWS)
-
-
-def edges(loop: InnerLoop, seed: int, trial: int) -> dict[str, int]:
-    """Sizes of a trial at which code is most often wrong; those that are left out are random.
-
-    Rows: batch, heads, tokens, widths. The trials of several chunks (the first, second and fourth)
-    have all of 1, more, K < V, K = V and K > V, since a single chunk may be read before its update;
-    the others have unequal widths above 1. Keys of width 1 keep Muon steady over many steps.
-    """
-    chunk, images = loop.schedule.chunk, bool(loop.net.tokens)
-    chunks, least = max(-(-LONG // chunk), 2), chunk if images else 1
-    half, few = 0 if images else -(-chunk // 2), chunk if chunk > least else 3 * chunk
-    low, mid, high = sorted(random.Random(seed).sample(range(2, 6), 3))
-    plan = (
-        (2, 2, ragged(loop, chunks), widths(loop, 1, (high, high + 1), low)),
-        (1, 3, chunks * chunk, square(loop, seed)),
-        (1, 1, least, widths(loop, mid, (high + 1, high), low)),
-        (2, 1, 2 * chunk + half, widths(loop, mid, (1,), 1)),
-        (3, 2, few, widths(loop, mid + 1, (low + 1, low), high + 1)),
-    )
-    if trial >= len(plan):
-        return {}
-    batch, heads, tokens, wide = plan[trial]
-    return {"B": batch, "H": heads, "T": tokens, **wide}
+    trial, draws = trial_of(loop, seed, number), 1 if number == SQUARE else DRAWS
+    given = {"sizes": trial.sizes, "values": trial.values, "draws": draws, "by_head": True}
+    return draw_steady(loop, seed, reference, **given)
 
 
 def outputs_of(candidate: Callable[..., Tensor | tuple], drawn: Drawn) -> Tensor:
@@ -164,8 +152,9 @@ def outputs_of(candidate: Callable[..., Tensor | tuple], drawn: Drawn) -> Tensor
 def compare(real: Subject, drawn: Drawn, got: Tensor, seed: int, *, coarse: bool) -> Found:
     """The error of the outputs, and the first token at which it is more than rounding explains.
 
-    Where the draw is not steady, an error is one if it is SURE times what rounding makes; that it
-    is smaller says nothing, unless `coarse` and less than LOST is lost.
+    Where the draw is not steady, or the loop divides, an error is one if it is SURE times what
+    rounding makes. That it is smaller says nothing, unless it passes and the draw is steady, or the
+    draw is `coarse` and less than LOST is lost.
     """
     expected, allowed = drawn.expected["outputs"], real.allowed
     amplified = drawn.amplification
@@ -173,11 +162,13 @@ def compare(real: Subject, drawn: Drawn, got: Tensor, seed: int, *, coarse: bool
         return Found(Draw(seed, real.sizes(drawn.inputs), None, None, math.inf), None)
     scale = expected.abs().max().clamp_min(allowed.scale)
     errors = ((got - expected).abs() / scale).nan_to_num(nan=math.inf, posinf=math.inf).amax(dim=-1)
-    limit = allowed.error if drawn.steady else max(allowed.error, SURE * (drawn.rounding or 0))
-    told = drawn.steady or (coarse and amplified < LOST)
-    here = Draw(
-        seed, real.sizes(drawn.inputs), errors.max().item(), limit if told else None, amplified
-    )
+    worst, sure = errors.max().item(), max(allowed.error, SURE * (drawn.rounding or 0))
+    limit = allowed.error if drawn.steady and not real.divides else sure
+    if drawn.steady and (worst <= allowed.error or not real.divides):
+        held = allowed.error
+    else:
+        held = sure if coarse and amplified < LOST else None
+    here = Draw(seed, real.sizes(drawn.inputs), worst, held, amplified)
     bad = (errors > limit).transpose(0, 1).nonzero()  # earliest token first
     if not len(bad):
         return Found(here, None)
@@ -216,7 +207,7 @@ def verdict(seen: list[Found], tolerance: float) -> Verdict:
     steady = [x.error for x in drawn if x.error is not None and x.tolerance == tolerance]
     error = max(steady, default=None)
     if lost := [x for x in drawn if x.tolerance is None]:
-        return Verdict("undecided", told_of(lost, drawn), error, tolerance, drawn)
+        return Verdict("undecided", told_of(lost, drawn, tolerance), error, tolerance, drawn)
     longest = max(dict(x.sizes)["T"] for x in drawn)
     reason = (
         f"It agrees with the loop at {len(drawn)} draws of up to {longest} tokens, with a "
@@ -230,15 +221,22 @@ def verdict(seen: list[Found], tolerance: float) -> Verdict:
     return Verdict("exact", f"{reason}.", error, tolerance, drawn)
 
 
-def told_of(lost: list[Draw], drawn: tuple[Draw, ...]) -> str:
+def told_of(lost: list[Draw], drawn: tuple[Draw, ...], tolerance: float) -> str:
     """Why nothing could be told at some draws."""
     worst = max(lost, key=lambda x: x.amplification)
     tokens = dict(worst.sizes)["T"]
-    why = (
-        f"the loop makes a change of its inputs {worst.amplification:.0e} times as large in "
-        f"{tokens} tokens, so that rounding in float64 would hide a fault"
-        if worst.error is not None
-        else f"the loop itself runs to NaN or infinity in {tokens} tokens"
-    )
+    if worst.error is None:
+        why = f"the loop itself runs to NaN or infinity in {tokens} tokens"
+    elif worst.amplification > ROOM * tolerance / UNIT["float64"]:
+        why = (
+            f"the loop makes a change of its inputs {worst.amplification:.0e} times as large in "
+            f"{tokens} tokens, so that rounding in float64 would hide a fault"
+        )
+    else:
+        why = (
+            f"the error is {worst.error:.1g} and what a unit in the last place makes there is "
+            f"{worst.amplification * UNIT['float64']:.1g}: too much to pass, and too little to be "
+            "surely more than rounding in a loop that divides by norms"
+        )
     others = "" if len(lost) == len(drawn) else "; it agrees at the others"
     return f"At {len(lost)} of {len(drawn)} draws nothing can be told, since {why}{others}."

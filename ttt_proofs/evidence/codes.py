@@ -132,13 +132,31 @@ def indexer(index: tuple[Ix, ...], order: tuple[Var, ...]) -> Callable[[Env], En
 PENDING = object()
 
 
-def memoised(run: Run) -> Run:
+class TooMuchError(Exception):
+    """More values would have to be computed than a budget allows."""
+
+
+class Budget:
+    """Counts the values that are computed; `TooMuchError` beyond `most`, None for no end."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most, self.spent = most, 0
+
+    def spend(self) -> None:
+        """One more value."""
+        self.spent += 1
+        if self.most is not None and self.spent > self.most:
+            raise TooMuchError
+
+
+def memoised(run: Run, budget: Budget) -> Run:
     """The function, each value computed once; ValueError where a value needs itself."""
     seen: dict[Env, Any] = {}
 
     def look(e: Env) -> Any:
         value = seen.get(e)
         if value is None:
+            budget.spend()
             seen[e] = PENDING
             value = seen[e] = run(e)
         elif value is PENDING:

@@ -17,7 +17,6 @@ from .codes import (
     index_vars,
     indexer,
     known_derivative,
-    memoised,
     union,
     without,
 )
@@ -69,20 +68,25 @@ class Duals:
         codes = [self.code(t) for t in term.terms]
         order = union(c.vars for c in codes)
         runs = [connect(c, order) for c in codes]
-        return Code(order, memoised(lambda e: self.total([run(e) for run in runs])))
+        return Code(order, self.model.memoised(lambda e: self.total([run(e) for run in runs])))
 
     def _mul(self, term: Mul) -> Code:
         codes = [self.code(t) for t in term.factors]
         order = union(c.vars for c in codes)
         runs = [connect(c, order) for c in codes]
         one: Dual = (self.model.one, {})
-        return Code(order, memoised(lambda e: reduce(self.product, [run(e) for run in runs], one)))
+        return Code(
+            order,
+            self.model.memoised(lambda e: reduce(self.product, [run(e) for run in runs], one)),
+        )
 
     def _sum(self, term: Sum) -> Code:
         body = self.code(term.body)
         order = union((index_vars((term.low, term.high)), without(body.vars, (term.var,))))
         run, span = connect(body, (*order, term.var)), self.model.range_of(term, order)
-        return Code(order, memoised(lambda e: self.total([run((*e, k)) for k in span(e)])))
+        return Code(
+            order, self.model.memoised(lambda e: self.total([run((*e, k)) for k in span(e)]))
+        )
 
     def _app(self, term: App) -> Code:
         codes = [self.code(lam.body) for lam in term.args]
@@ -96,7 +100,7 @@ class Duals:
             if self.model.is_known(term)
             else self.abstract(term, order, args)
         )
-        return Code(order, memoised(run))
+        return Code(order, self.model.memoised(run))
 
     def known(self, term: App, argument: Callable[[Env], list[Dual]]) -> Run:
         """A function with a known derivative: `f(x) + ε f'(x) x'`."""

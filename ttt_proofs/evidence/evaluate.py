@@ -16,6 +16,7 @@ from ..checker.definitions import Block, Define, DefineGradient
 from ..checker.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term, Var
 from .codes import (
     KNOWN,
+    Budget,
     Code,
     Env,
     Numbers,
@@ -37,6 +38,8 @@ from .duals import Duals
 from .fields import Extent, Extents, Field, Query, Rationals, Source
 from .functions import UNDIFFERENTIATED, Undefined
 
+LEAP = 8  # steps of a definition that may nest
+
 
 class Model:
     """Values for everything a term can mention: sizes, definitions, and a source for the rest.
@@ -48,7 +51,8 @@ class Model:
     function is a random oracle: its value depends on its indices and the *values* of its
     arguments; but those functions and operators that have true values in the field take these.
     The source is determined by `seed`; `given` fixes values of some queries. `asked` holds every
-    value drawn so far, in order. Models that share `numbers` look at each term only once.
+    value drawn so far, in order. Models that share `numbers` look at each term only once. `budget`
+    limits how many values are computed.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Model:
         seed: int | str,
         given: dict[Query, Any] | None = None,
         numbers: Numbers | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.field = field
         self.sizes = dict(sizes)
@@ -67,8 +72,13 @@ class Model:
         self.asked: dict[Query, Any] = {}
         self.zero, self.one = (field.number(Fraction(n)) for n in (0, 1))
         self.number = numbers or Numbers()
+        self.budget = budget or Budget()
         self._codes: dict[int, Code] = {}
         self._symbols: dict[str, Run] = {}
+
+    def memoised(self, run: Run) -> Run:
+        """The function, each value computed once, within the budget."""
+        return memoised(run, self.budget)
 
     def value(self, term: Term, env: Mapping[Var, int]) -> Any:
         """The value of a term whose free indices are in `env`."""
@@ -103,7 +113,7 @@ class Model:
                 rule = self.within(define.every, self.follow(define), free)
             elif define is not None:
                 rule = self.within(define.every + define.at.binders, self.gradient(define), free)
-            self._symbols[name] = memoised(rule)
+            self._symbols[name] = self.memoised(rule)
         return self._symbols[name]
 
     def within(self, every: tuple[Var, ...], rule: Run, free: Run) -> Run:
@@ -125,9 +135,17 @@ class Model:
             return body
         n = leading(define.every) - 1
         start = connect(self.code(define.start), define.every[:n] + define.every[n + 1 :])
-        return lambda e: (
-            body((*e[:n], e[n] - 1, *e[n + 1 :])) if e[n] else start(e[:n] + e[n + 1 :])
-        )
+        reached: dict[Env, int] = {}
+
+        def later(e: Env) -> Any:
+            """From earlier values: those LEAP steps apart come first, so that few nest."""
+            others = e[:n] + e[n + 1 :]
+            for time in range(reached.get(others, 0) + LEAP, e[n], LEAP):
+                self.symbol(define.name)((*e[:n], time, *e[n + 1 :]))
+                reached[others] = time
+            return body((*e[:n], e[n] - 1, *e[n + 1 :]))
+
+        return lambda e: later(e) if e[n] else start(e[:n] + e[n + 1 :])
 
     def gradient(self, define: DefineGradient) -> Run:
         """A gradient, all its entries in one pass over the loss by dual numbers."""
@@ -138,7 +156,7 @@ class Model:
             duals = Duals(self, define, lambda e: at(outer + e))
             return connect(duals.code(define.loss), define.every)(outer)[1]
 
-        every = memoised(entries)
+        every = self.memoised(entries)
         return lambda e: every(e[:n]).get(e[n:], self.zero)
 
     def span(self, variables: tuple[Var, ...]) -> list[Env]:
@@ -205,12 +223,12 @@ class Model:
         codes = [self.code(t) for t in term.terms]
         order = union(c.vars for c in codes)
         runs = [connect(c, order) for c in codes]
-        return Code(order, memoised(lambda e: sum([run(e) for run in runs], self.zero)))
+        return Code(order, self.memoised(lambda e: sum([run(e) for run in runs], self.zero)))
 
     def _mul(self, term: Mul) -> Code:
         codes = [self.code(t) for t in term.factors]
         order = union(c.vars for c in codes)
-        return Code(order, memoised(self.multiply([connect(c, order) for c in codes])))
+        return Code(order, self.memoised(self.multiply([connect(c, order) for c in codes])))
 
     def multiply(self, runs: list[Run]) -> Run:
         """The product, which stops at a zero where the field asks for that."""
@@ -230,7 +248,7 @@ class Model:
         body = self.code(term.body)
         order = union((index_vars((term.low, term.high)), without(body.vars, (term.var,))))
         run, span = connect(body, (*order, term.var)), self.range_of(term, order)
-        return Code(order, memoised(lambda e: sum([run((*e, k)) for k in span(e)], self.zero)))
+        return Code(order, self.memoised(lambda e: sum([run((*e, k)) for k in span(e)], self.zero)))
 
     def _prod(self, term: Prod) -> Code:
         body, bound = self.code(term.factor.body), term.factor.binders
@@ -243,7 +261,7 @@ class Model:
                 value = value * run(e + (k,) * len(bound))
             return value
 
-        return Code(order, memoised(times))
+        return Code(order, self.memoised(times))
 
     def _app(self, term: App) -> Code:
         codes = [self.code(lam.body) for lam in term.args]
@@ -252,14 +270,15 @@ class Model:
         if self.is_known(term):
             poly = known_derivative(term.fn, len(term.slots))
             return Code(
-                order, memoised(lambda e: self.polynomial(poly, self.known(term.fn, args[0](e)[0])))
+                order,
+                self.memoised(lambda e: self.polynomial(poly, self.known(term.fn, args[0](e)[0]))),
             )
         if of_a_number(term) and not term.slots and term.fn in self.field.functions:
-            return Code(order, memoised(lambda e: self.known(term.fn, args[0](e)[0])))
+            return Code(order, self.memoised(lambda e: self.known(term.fn, args[0](e)[0])))
         if of_a_matrix(term) and not term.slots and term.fn in self.field.operators:
             return Code(order, self.operator(term, order, codes[0]))
         query = self.querier(term, order)
-        return Code(order, memoised(lambda e: self.ask(query(e, [arg(e) for arg in args]))))
+        return Code(order, self.memoised(lambda e: self.ask(query(e, [arg(e) for arg in args]))))
 
     def operator(self, term: App, order: tuple[Var, ...], body: Code) -> Run:
         """An entry of an operator's result, which is computed once for each argument."""
@@ -277,7 +296,7 @@ class Model:
             made = apply([flat[r * cols : (r + 1) * cols] for r in range(rows)])
             return {(r, c): value for r, row in enumerate(made) for c, value in enumerate(row)}
 
-        whole = memoised(result)
+        whole = self.memoised(result)
 
         def run(e: Env) -> Any:
             found = whole(get(e)).get(index(e))
@@ -325,9 +344,13 @@ class ExtentModel(Model):
     """
 
     def __init__(
-        self, sizes: Mapping[str, int], definitions: tuple[Block, ...], numbers: Numbers
+        self,
+        sizes: Mapping[str, int],
+        definitions: tuple[Block, ...],
+        numbers: Numbers,
+        budget: Budget | None = None,
     ) -> None:
-        super().__init__(Extents(), sizes, definitions, seed=0, numbers=numbers)
+        super().__init__(Extents(), sizes, definitions, seed=0, numbers=numbers, budget=budget)
         self.queries = 0
         self.argument_extent = Extent()
 

@@ -7,19 +7,37 @@ uses the checker's normal form.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import reduce
 from itertools import product
 from typing import Any
 
 from ..checker.definitions import Equation
 from ..checker.terms import App, Term, inside
-from .codes import Numbers
+from .codes import Budget, Numbers, TooMuchError
 from .counterexample import smallest
 from .evaluate import ExtentModel, Model
 from .fields import FEWEST_PRIMES, LEAST_PRIME, Extent, Residues, random_primes
-from .shapes import MOST_ENTRIES, WIDEST, Definitions, Entry, Shape, fingerprint, quantified, shapes
+from .shapes import (
+    LEAST_LAST,
+    MOST_ENTRIES,
+    WIDEST,
+    Definitions,
+    Entry,
+    Shape,
+    fingerprint,
+    has_times,
+    quantified,
+    shapes,
+)
 from .types import WEAKEST_LOG2, Evidence, Refutation
+
+MOST_VALUES = (
+    500_000  # that one claim may take, of all trials: seconds; library claims take 150,000
+)
+DEEPEST = 20_000  # calls within each other
 
 
 class Points:
@@ -30,7 +48,13 @@ class Points:
     """
 
     def __init__(
-        self, claim: Equation, definitions: Definitions, *, seed: int, trials: int = 2
+        self,
+        claim: Equation,
+        definitions: Definitions,
+        *,
+        seed: int,
+        trials: int = 2,
+        budget: Budget | None = None,
     ) -> None:
         if trials < 1:
             raise ValueError(f"an exact witness needs at least one trial; got {trials}. Draw more.")
@@ -41,6 +65,7 @@ class Points:
         self.primes = random_primes(self._source)
         self._field, self._numbers = Residues(self.primes), Numbers()
         self._models: dict[int, Model] = {}
+        self._budget = budget or Budget()
 
     def model(self, trial: int) -> Model:
         """The values of one trial, modulo the product of the primes."""
@@ -51,7 +76,14 @@ class Points:
 
     def model_of(self, shape: Shape, source: str) -> Model:
         """Values drawn from `source` at other sizes."""
-        return Model(self._field, shape.widths, self.definitions, source, numbers=self._numbers)
+        return Model(
+            self._field,
+            shape.widths,
+            self.definitions,
+            source,
+            numbers=self._numbers,
+            budget=self._budget,
+        )
 
     def entries(self, trial: int) -> list[Entry]:
         """The indices compared in a trial: all."""
@@ -76,7 +108,7 @@ class Points:
 
     def bound_log2(self, shape: Shape) -> float:
         """The logarithm of r(sides)² + n (n - 1) / 2 · r(arguments)², or 0, up to these sizes."""
-        model = ExtentModel(shape.widths, self.definitions, self._numbers)
+        model = ExtentModel(shape.widths, self.definitions, self._numbers, self._budget)
         entries = shape.entries(self.variables)
         left, right = (
             reduce(Extent.joined, [model.value(side, e) for e in entries], Extent())
@@ -106,7 +138,8 @@ def exact_witness(
     for every entry of every free symbol, uniform modulo p. Unknown functions are random oracles: a
     fresh uniform value for each new argument. Sides are compared at all indices that the sizes
     allow, t = 0 included. Where these would be more than 256, times end earlier, though not before
-    2, or some of the widths that index them are smaller, even 1.
+    2, or some of the widths that index them are smaller, even 1. Where times up to 2 alone make
+    more than 4096 entries, all times end at 1 or 0, which may refute but is no evidence.
 
     The error bound. Fix a trial's sizes. Both sides are polynomials with rational coefficients in
     the free entries and in the n values asked of functions. Suppose that at one index they differ.
@@ -126,18 +159,39 @@ def exact_witness(
     on matrices as unknown functions. Primes, sizes and values come from a hash of claim,
     definitions and seed; the bound counts them as random, so it says nothing of a claim that was
     found by trying as many as a search of that hash would take. A bound above 2^-40 is no evidence:
-    then the result is undecided.
+    then the result is undecided, as where more than MOST_VALUES values would have to be computed.
 
     Raises ValueError where `trials` is less than 1.
     Source: the number of primes, Rosser and Schoenfeld, Illinois J. Math. 6 (1962), Corollary 3.
     """
-    points = Points(claim, definitions, seed=seed, trials=trials)
-    differ = next(points.differences(claim.right), None) is not None
-    bound, reason = points.error_bound_log2(), ""
-    if not differ and bound > WEAKEST_LOG2:
+    points = Points(claim, definitions, seed=seed, trials=trials, budget=Budget(MOST_VALUES))
+    differ, bound, reason = False, 0.0, ""
+    try:
+        with nesting():
+            differ = next(points.differences(claim.right), None) is not None
+            bound = 0.0 if differ else points.error_bound_log2()
+    except TooMuchError:
+        reason = f"too much to compute: more than {MOST_VALUES} values at these sizes"
+    except RecursionError:
+        reason = f"too much to compute: more than {DEEPEST} calls within each other"
+    if not differ and not reason and bound > WEAKEST_LOG2:
         reason = f"no difference was seen, but the bound 2^{bound:.1f} is above 2^{WEAKEST_LOG2}"
+    longest = max(shape.last for shape in points.shapes)
+    if not differ and not reason and longest < LEAST_LAST and has_times(points.variables):
+        reason = f"no difference was seen, but there are so many times that all end at {longest}"
     count, agrees = len(points.shapes) * len(points.primes), not (differ or reason)
     return Evidence(agrees, count, points.primes, bound, seed, reason)
+
+
+@contextmanager
+def nesting() -> Iterator[None]:
+    """Values may be computed within each other more deeply than Python allows by itself."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEEPEST))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutation | None:
@@ -155,13 +209,17 @@ def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutatio
     """
     if any(app.fn == "gelu_tanh" for app in inside((claim, definitions), App)):
         return None
-    points = Points(claim, definitions, seed=seed, trials=3)
-    found = next(points.differences(claim.right), None)
-    if found is None:
+    points = Points(claim, definitions, seed=seed, trials=3, budget=Budget(MOST_VALUES))
+    try:
+        with nesting():
+            found = next(points.differences(claim.right), None)
+            if found is None:
+                return None
+            shape, entry = smallest_shape(points, *found)
+            least = smallest(claim, definitions, shape.widths, entry, seed)
+            return least or next(filter(None, larger(points, shape, seed)), None)
+    except (TooMuchError, RecursionError):
         return None
-    shape, entry = smallest_shape(points, *found)
-    least = smallest(claim, definitions, shape.widths, entry, seed)
-    return least or next(filter(None, larger(points, shape, seed)), None)
 
 
 def larger(points: Points, shape: Shape, seed: int) -> Iterator[Refutation | None]:

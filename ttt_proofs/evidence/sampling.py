@@ -29,7 +29,7 @@ from ttt_proofs.loops.loop import Query, Read
 from ttt_proofs.loops.update import CLIPS, NORMS, Place, Rate, Train
 
 from ..symbolic.gains import gains
-from .scaling import scale
+from .scaling import Side, end_of, ends, lasting, scale, within
 
 LONGEST = 9  # tokens, unless two chunks and a token are more
 IMAGES = 3
@@ -53,6 +53,28 @@ class Inputs:
     v: Tensor
     weights: dict[str, Tensor]
     coefficients: dict[str, float | Tensor]
+
+
+@dataclass(frozen=True)
+class Values:
+    """How the values of inputs are chosen.
+
+    large: what q, k, v and weights are multiplied by, while the coefficients that scale steps are
+        divided by its square, once for each weight.
+    ends: None, or which turn it is to draw coefficients at the ends of their ranges
+        (`scaling.ends`): half of a tensor's numbers are, and a number of the loop is one end after
+        another from turn to turn.
+    lasting: whether coefficients that multiply the weight are so near an end of their ranges that
+        over all steps together much of it is kept
+        (of recurrences, whose coefficients may do anything, "high" or "low" says which end).
+    """
+
+    large: float = 1.0
+    ends: int | None = None
+    lasting: bool | Side = False
+
+
+PLAINLY = Values()
 
 
 def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
@@ -113,6 +135,7 @@ def random_inputs(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     sizes: Mapping[str, int] | None = None,
+    values: Values = PLAINLY,
 ) -> Inputs:
     """Inputs of random sizes and values, scaled so that nothing grows or vanishes.
 
@@ -129,10 +152,10 @@ def random_inputs(
     and v are scaled by the root of a middle one, to the same effect. With these, no loop of the
     library runs away, ascent included. Muon takes out whatever scales its argument: where no rate
     comes after it, each step moves a weight by about 1, so rates are uniform in 0.2 to 1, k and v
-    are left as they are, and T is at most two chunks and a token.
+    are left as they are, and T is at most two chunks and a token. `values` says what is otherwise.
 
-    The same loop, seed and sizes give the same inputs on every device, drawn in float64 and then
-    converted. Raises ValueError for a size that the loop does not have or that is too small, and
+    The same arguments give the same inputs on every device, drawn in float64 and then converted.
+    Raises ValueError for a size that the loop does not have or that is too small, and
     for images that are not whole.
     """
     rng = random.Random(seed)
@@ -143,18 +166,28 @@ def random_inputs(
     known = scale(loop, (RATES[0] / share, RATES[1] / share), INNER)
     key, value = size.get("D_k", size["D_v"]), size["D_v"]
     wide = size.get("D_w", key)
-    q = draw.vectors(batch, length, heads, key, width=wide)
-    k = draw.vectors(batch, length, heads, key, width=wide, scale=known.tokens)
-    v = draw.vectors(batch, length, heads, value, width=value, scale=known.tokens)
+    large, steps = values.large, -(-length // loop.schedule.chunk)
+    q = draw.vectors(batch, length, heads, key, width=wide, scale=large)
+    k = draw.vectors(batch, length, heads, key, width=wide, scale=known.tokens * large)
+    v = draw.vectors(batch, length, heads, value, width=value, scale=known.tokens * large)
     weights = {}
     for w in loop.net.weights:
         rows, cols = size[w.rows.name], size[w.cols.name]
-        weights[w.name] = draw.vectors(heads, rows, cols, width=rows)
+        weights[w.name] = draw.vectors(heads, rows, cols, width=rows, scale=large)
     coefficients = {}
+    sides = lasting(loop) if values.lasting else {}
     for name in dict.fromkeys([*loop.loss_weights.values(), *loop.coefficients]):
-        shape = _shape(loop, name, size)
+        shape, kind = _shape(loop, name, size), loop.coefficients[name]
         low, high = known.ranges[name]
+        if name in known.gains and values.large > 1:
+            less = large ** (-2 * len(loop.net.weights))
+            low, high = within(kind.range, (low * less, high * less)) or (low, high)
+        if name in sides:
+            low, high = end_of((low, high), sides[name], steps * loop.schedule.steps)
         number = rng.uniform(low, high) if shape == () else draw.numbers(shape, low, high)
+        if values.ends is not None:
+            extremes = ends(kind, (low, high), gain=name in known.gains)
+            number = draw.at_ends(number, extremes, values.ends)
         coefficients[name] = number
     return Inputs(q, k, v, weights, coefficients)
 
@@ -186,6 +219,24 @@ class Tensors:
     def numbers(self, shape: tuple[int, ...], low: float, high: float) -> Tensor:
         """Numbers between low and high."""
         return self.uniform(shape, low, high).to(self.device, self.dtype)
+
+    def at_ends(
+        self, number: float | Tensor, extremes: tuple[float, ...], turn: int
+    ) -> float | Tensor:
+        """Half of the numbers, drawn at random, one of the extremes; a single one that of its turn.
+
+        Of three numbers or more, each extreme is one.
+        """
+        if not isinstance(number, Tensor):
+            return extremes[turn % len(extremes)]
+        size = number.numel()
+        order = torch.randperm(size, generator=self.generator)[: max(len(extremes), -(-size // 2))]
+        chosen = torch.tensor(extremes, dtype=torch.float64)[
+            torch.arange(len(order)) % len(extremes)
+        ]
+        made = number.flatten().clone()
+        made[order.to(made.device)] = chosen.to(made)
+        return made.unflatten(0, number.shape)
 
     def vectors(self, *shape: int, width: int, scale: float = 1.0) -> Tensor:
         """Entries of either sign, of size LEAST to 1 times `scale · width^-½`."""

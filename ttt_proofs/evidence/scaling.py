@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Literal
 
 import sympy as sp
 
 from ..loops import InnerLoop
 from ..program.coefficients import Coefficient
-from ..program.rules import Rule
-from ..symbolic.gains import gains
+from ..program.rules import Rule, W
+from ..symbolic.gains import gains, unfolded
 
 Range = tuple[float, float]
+Side = Literal["high", "low"]
+SIDES: tuple[Side, ...] = ("high", "low")
+LASTING = 2.0  # of a range of length 1, over all steps together
 
 
 def is_smooth(rule: Rule) -> bool:
@@ -27,10 +34,14 @@ def is_smooth(rule: Rule) -> bool:
 
 @dataclass(frozen=True)
 class Scale:
-    """Between what numbers coefficients are drawn, by name, and what k and v are multiplied by."""
+    """Between what numbers coefficients are drawn, by name, and what k and v are multiplied by.
+
+    gains: the names of those that scale steps, or what an operator takes out again.
+    """
 
     ranges: dict[str, Range]
     tokens: float
+    gains: tuple[str, ...]
 
 
 def scale(loop: InnerLoop, rates: Range, free: Range) -> Scale:
@@ -51,12 +62,12 @@ def scale(loop: InnerLoop, rates: Range, free: Range) -> Scale:
     small = (rates[0] ** root, rates[1] ** root) if outer else rates
     held = all(within(loop.coefficients[name].range, small) for name in outer)
     settled = known.by_one or (held and min(per_weight) > 0)
-    ranges = {}
+    ranges, every = {}, (*known.outer, *known.inner, *weighing.values())
     for name, coefficient in loop.coefficients.items():
-        gain = name in (*known.outer, *known.inner, *weighing.values())
+        gain = name in every
         wanted = small if settled and name in outer else free
         ranges[name] = (within(coefficient.range, wanted) if gain else None) or bounded(coefficient)
-    return Scale(ranges, 1.0 if settled else (rates[0] * rates[1]) ** 0.25)
+    return Scale(ranges, 1.0 if settled else (rates[0] * rates[1]) ** 0.25, every)
 
 
 def within(allowed: tuple[float | None, float | None], wanted: Range) -> Range | None:
@@ -76,3 +87,56 @@ def bounded(coefficient: Coefficient) -> Range:
     if low is None:
         return (-1.0, 1.0) if high is None else (high - 1, high)
     return low, low + 1 if high is None else high
+
+
+def ends(coefficient: Coefficient, drawn: Range, *, gain: bool) -> tuple[float, ...]:
+    """The extremes of a coefficient: those of its range, and 0 where that lies between.
+
+    What scales steps keeps the size of those drawn, and has either sign and 0 where allowed.
+    """
+    low, high = bounded(coefficient)
+    if not gain:
+        return (low, 0.0, high) if low < 0 < high else (low, high)
+    size = max(map(abs, drawn))
+    least, most = coefficient.range
+    wanted = (0.0, size, -size)
+    allowed = [x for x in wanted if (least is None or x >= least) and (most is None or x <= most)]
+    return tuple(allowed) or drawn
+
+
+def end_of(drawn: Range, side: Side, steps: int) -> Range:
+    """The part of a range at one end, of which a product over all steps is kept."""
+    low, high = drawn
+    part = (high - low) * min(1.0, LASTING / max(steps, 1))
+    return (high - part, high) if side == "high" else (low, low + part)
+
+
+@lru_cache
+def lasting(loop: InnerLoop) -> dict[str, Side]:
+    """The end of its range at which each coefficient that multiplies the weight lets it last.
+
+    Those that scale steps are left out: a weight lasts where steps are small. The ends are those at
+    which what the rule multiplies the weight by is nearest to 1, of equals the high ones.
+    """
+    known = gains(loop)
+    scaling = (*known.outer, *known.inner, *loop.loss_weights.values())
+    factor = sp.expand(unfolded(loop.rule, through=False)).coeff(W)
+    factor = factor.xreplace({kind.symbol(n): sp.Integer(0) for n, kind in of(loop, scaling)})
+    names = [n for n, k in of(loop, loop.coefficients) if factor.has(k.symbol(n))]
+    held = {n: dict(zip(SIDES, bounded(loop.coefficients[n])[::-1], strict=True)) for n in names}
+
+    def distance(sides: tuple[Side, ...]) -> float:
+        numbers = {
+            loop.coefficients[n].symbol(n): sp.Float(held[n][side])
+            for n, side in zip(names, sides, strict=True)
+        }
+        left = factor.xreplace(numbers)
+        return abs(abs(float(left)) - 1) if left.is_number else 0.0
+
+    best = min(product(SIDES, repeat=len(names)), key=distance)
+    return dict(zip(names, best, strict=True))
+
+
+def of(loop: InnerLoop, names: Iterable[str]) -> list[tuple[str, Coefficient]]:
+    """Coefficients by their names."""
+    return [(name, loop.coefficients[name]) for name in names if name in loop.coefficients]

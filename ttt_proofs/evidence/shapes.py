@@ -15,6 +15,8 @@ from ..checker.terms import TIME, Var, inside
 LONGEST = 4  # times are 0 to at most this
 WIDEST = 3
 MOST_ENTRIES = 256  # more than these, and widths are made smaller
+MOST_FORCED = 4096  # more than these, and times end even before LEAST_LAST
+LEAST_LAST = 2
 MOST_COMBINED = 12  # so many combinations of widths are all tried, of more all pairs
 
 Definitions = tuple[Block, ...]
@@ -78,25 +80,26 @@ def shapes(claim: Equation, definitions: Definitions, seed: int, trials: int) ->
     def draw(least: int, last: int) -> Shape:
         return drawn({n: rng.randint(least, WIDEST) for n in names}, rng.randint(last, LONGEST))
 
-    def latest(widths: Widths) -> int | None:
-        """The last time of 2 to 4 up to which all entries of these widths can be compared."""
+    def latest(widths: Widths) -> int:
+        """The last time of 2 to 4 up to which all entries of these widths can be compared; or 0."""
         indices = [v for v in variables if v.sort in widths or v.sort == TIME]
         lasts = range(LONGEST, 1, -1)
-        return next((n for n in lasts if Shape(widths, n).count(indices) <= MOST_ENTRIES), None)
+        return next((n for n in lasts if Shape(widths, n).count(indices) <= MOST_ENTRIES), 0)
 
-    edges = combined(names, outer, lambda widths: latest(widths) is not None, rng)
+    edges = combined(names, outer, latest, rng)
     combinations = [drawn(widths, latest(widths) or LONGEST) for widths in edges]
     return [draw(2, 2), *combinations, *(draw(1, 0) for _ in range(trials - 1))]
 
 
 def combined(
-    names: list[str], outer: list[str], fits: Callable[[Widths], bool], rng: random.Random
+    names: list[str], outer: list[str], latest: Callable[[Widths], int], rng: random.Random
 ) -> list[Widths]:
     """Widths of 0 (not of `outer`), 1 and more: any two sizes of any two widths come together.
 
     These are all combinations of 0 to 3 if they are few; else those of all widths 1, of each as
     small as it may be, and a greedy choice: each holds some pair of sizes that none had before, and
-    as many more of these as it can within `fits`. There "more" is 2 and 3 in turn.
+    as many more of these as it can while the last time stays the `latest` that the pair alone
+    allows. There "more" is 2 and 3 in turn.
     """
     least = {name: int(name in outer) for name in names}
     ranges = [range(least[name], WIDEST + 1) for name in names]
@@ -104,17 +107,17 @@ def combined(
         every = product(*ranges)
         return [dict(zip(names, sizes, strict=True)) for sizes in every] if names else []
     levels = {name: (1, 2) if least[name] else (1, 0, 2) for name in names}
-    chosen = covering(levels, fits, rng)
+    chosen = covering(levels, latest, rng)
     for name in names:
         more = rng.sample(range(2, WIDEST + 1), WIDEST - 1)
         for k, widths in enumerate(w for w in chosen if w[name] > 1):
             size = more[k % len(more)]
-            widths[name] = size if fits(widths | {name: size}) else 2
+            widths[name] = size if latest(widths | {name: size}) >= latest(widths) else 2
     return chosen
 
 
 def covering(
-    levels: dict[str, tuple[int, ...]], fits: Callable[[Widths], bool], rng: random.Random
+    levels: dict[str, tuple[int, ...]], latest: Callable[[Widths], int], rng: random.Random
 ) -> list[Widths]:
     """The greedy choice of `combined`, from these sizes of each width; of equals, the first."""
     chosen = [dict.fromkeys(levels, 1), {name: min(sizes) for name, sizes in levels.items()}]
@@ -127,17 +130,23 @@ def covering(
     def gain(widths: Widths, name: str) -> int:
         return sum(frozenset(((name, widths[name]), other)) in missing for other in widths.items())
 
+    def settle(widths: Widths) -> None:
+        """Leaves out the pairs that come together here as late as they can."""
+        for pair in combinations(widths.items(), 2):
+            if latest(widths) >= latest(dict(pair)):
+                missing.pop(frozenset(pair), None)
+
     for begun in chosen:
-        for pair in combinations(begun.items(), 2):
-            missing.pop(frozenset(pair), None)
+        settle(begun)
     while missing:
         widths: Widths = dict(rng.choice(list(missing)))
+        least = latest(widths)
         for name in rng.sample(list(levels), len(levels)):
             if name not in widths:
                 ways = [widths | {name: size} for size in levels[name]]
-                widths = max(filter(fits, ways), key=lambda w, n=name: gain(w, n), default=ways[0])
-        for pair in combinations(widths.items(), 2):
-            missing.pop(frozenset(pair), None)
+                late = [w for w in ways if latest(w) >= least]
+                widths = max(late, key=lambda w, n=name: gain(w, n), default=ways[0])
+        settle(widths)
         chosen.append({name: widths[name] for name in levels})
     return chosen
 
@@ -145,11 +154,21 @@ def covering(
 def fitted(shape: Shape, variables: tuple[Var, ...], order: list[str]) -> Shape:
     """The shape with widths made smaller, in that order, until all its entries can be compared.
 
-    Times are left out last and those up to 2 never: widths are like each other, times are not.
+    Times are left out last, and those up to 2 only where these alone make more than MOST_FORCED
+    entries: widths are like each other, times are not.
     """
     for size, name in product((2, 1), order):
         if shape.count(variables) > MOST_ENTRIES:
             widths = shape.widths | {name: min(size, shape.widths[name])}
             shape = Shape(widths, shape.last)
-    fits = shape.count(variables) <= MOST_ENTRIES
-    return shape if fits else Shape(shape.widths, min(shape.last, 2))
+    if shape.count(variables) <= MOST_ENTRIES:
+        return shape
+    last = min(shape.last, LEAST_LAST)
+    while last and Shape(shape.widths, last).count(variables) > MOST_FORCED:
+        last -= 1
+    return Shape(shape.widths, last)
+
+
+def has_times(variables: Iterable[Var]) -> bool:
+    """Whether any of the indices is a time."""
+    return any(v.sort == TIME for v in variables)

@@ -13,6 +13,9 @@ from typing import Any
 from torch import nn
 
 LEADING = ("q", "k", "v")
+WORDS = {"q": "q", "query": "q", "queries": "q", "k": "k", "key": "k", "keys": "k"}
+WORDS |= {"v": "v", "value": "v", "values": "v"}  # parameters that say which of them they are
+PLACES = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 ANYTHING = signature(lambda *args, **kwargs: None)
 FORMER = {"rate": "eta", "momentum": "alpha"}  # names of before, and of such a coefficient now
 WRAPPED = ("_orig_mod", "module")  # of torch.compile; of DataParallel and its like
@@ -25,7 +28,8 @@ def call(candidate: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     """What the candidate returns for copies of those of the inputs that it takes.
 
     given: q, k, v and others, by name. Parameters of these names get them, in any order and of
-    any kind; q, k and v also go to the first three positional ones, whatever these are called.
+    any kind, as do query, key and value, in the singular or plural; q, k and v also go to the first
+    three positional ones, whatever these are called, unless some name says otherwise.
     `**kwargs` gets all that is left, by name; `*args` without it gets all that is left, in the
     order given, so that nothing takes another's place.
     What `functools.partial` has fixed stays. Parameters are read through it, `functools.wraps` and
@@ -77,9 +81,29 @@ def parameters(target: Callable[..., Any]) -> tuple[Signature, frozenset[str]]:
     if ismethod(target) and isinstance(target.__self__, nn.Module) and target.__name__ in CALLS:
         return parameters(target.__self__)
     try:
-        return signature(target), frozenset()
+        return of_wrapped(target), frozenset()
     except (TypeError, ValueError):  # written in C, say
         return ANYTHING, frozenset()
+
+
+def of_wrapped(target: Callable[..., Any]) -> Signature:
+    """The parameters of what `functools.wraps` names, by keyword where a wrapper takes no places.
+
+    Parameters of a kind that cannot be passed by keyword keep it.
+    """
+    read = signature(target)
+    while (inner := getattr(target, "__wrapped__", None)) is not None:
+        own = [p.kind for p in signature(target, follow_wrapped=False).parameters.values()]
+        places = sum(kind in PLACES for kind in own)
+        if Parameter.VAR_POSITIONAL not in own and Parameter.VAR_KEYWORD in own:
+            every = list(read.parameters.values())
+            late = [p for p in every[places:] if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
+            named = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in late]
+            changed = dict(zip((p.name for p in late), named, strict=True))
+            kept = [changed.get(p.name, p) for p in every]
+            read = read.replace(parameters=sorted(kept, key=lambda p: p.kind))
+        target = inner
+    return read
 
 
 def takes_anything(read: Signature) -> bool:
@@ -94,14 +118,7 @@ def arranged(read: Signature, offered: Mapping[str, Any]) -> tuple[tuple[Any, ..
     named = [p for p in every if p.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)]
     rest = next((p.name for p in every if p.kind is Parameter.VAR_POSITIONAL), None)
     others = next((p.name for p in every if p.kind is Parameter.VAR_KEYWORD), None)
-    meaning = {p.name: p.name for p in named if p.name in offered}
-    first = [p.name for p in named if p.kind is not Parameter.KEYWORD_ONLY][: len(LEADING)]
-    elsewhere = {p.name for p in named} - set(first)
-    if (rest or len(first) == len(LEADING)) and all(
-        name == own or (name not in offered and own not in elsewhere)
-        for name, own in zip(first, LEADING, strict=False)
-    ):
-        meaning |= dict(zip(first, LEADING, strict=False))
+    meaning = meanings(named, offered, every_place=rest is not None)
     unknown = [p.name for p in named if p.default is p.empty and p.name not in meaning]
     if unknown:
         raise TypeError(
@@ -118,6 +135,31 @@ def arranged(read: Signature, offered: Mapping[str, Any]) -> tuple[tuple[Any, ..
         bound.arguments[others] = left
     bound.apply_defaults()
     return bound.args, bound.kwargs
+
+
+def meanings(
+    named: list[Parameter], offered: Mapping[str, Any], *, every_place: bool
+) -> dict[str, str]:
+    """Which input each parameter gets: by its name, and the first three by place where none says.
+
+    A word such as `query` says as much as `q`, unless another parameter says the same, or it is
+    further behind and has a default.
+    every_place: whether what is not named may follow by position.
+    """
+    meaning = {p.name: p.name for p in named if p.name in offered}
+    first = [p.name for p in named if p.kind in PLACES][: len(LEADING)]
+    telling = [p.name for p in named if p.default is p.empty or p.name in first]
+    words = {name: WORDS[name.lower()] for name in telling if name.lower() in WORDS}
+    for name, own in words.items():
+        if name not in meaning and own in offered and [*words.values()].count(own) == 1:
+            meaning[name] = own
+    said = {own: name for name, own in meaning.items()}
+    if (every_place or len(first) == len(LEADING)) and all(
+        meaning.get(name, own) == own and said.get(own, name) == name
+        for name, own in zip(first, LEADING, strict=False)
+    ):
+        meaning |= dict(zip(first, LEADING, strict=False))
+    return meaning
 
 
 def refused(error: TypeError, offered: Mapping[str, Any]) -> str | None:
