@@ -234,9 +234,15 @@ class TracedLoss(Loss, FromCode):
 def from_code(net: Any, loss: Any, state: str | None) -> dict[str, Net | Loss]:
     """What a loop has in place of a net and a loss that are code; nothing for those that are not.
 
-    Raises `ValueError` where `state` is another weight than the last layer of a library's net.
+    Raises `ValueError` where `state` is another weight than the last layer of a library's net, and
+    `TypeError` for a class that derives from the library's: it could say one thing and run another.
     """
     found: dict[str, Net | Loss] = {}
+    for name, part in (("net", net), ("loss", loss)):
+        if isinstance(part, Net | Loss) and not is_library(part):
+            raise TypeError(
+                f"`{name}` must be one of the library's, or code; got {part!r}, of a class derived from the library's. Write it as a function."
+            )
     if is_code(net):
         found["net"] = TracedNet(net, state)
     elif state is not None and isinstance(net, Net) and net.last.name != state:
@@ -266,5 +272,9 @@ def check_channels(net: Any, loss: Any) -> None:
 
 def is_code(part: Any) -> bool:
     """Whether a part of a loop is a user's function or module."""
-    library = type(part).__module__.startswith(f"{__package__}.")
-    return callable(part) and not isinstance(part, type) and not library
+    return callable(part) and not isinstance(part, type) and not is_library(part)
+
+
+def is_library(part: Any) -> bool:
+    """Whether a part of a loop is of a class of this package."""
+    return type(part).__module__.startswith(f"{__package__}.")
