@@ -241,7 +241,8 @@ def from_code(net: Any, loss: Any, state: str | None) -> dict[str, Net | Loss]:
     for name, part in (("net", net), ("loss", loss)):
         if isinstance(part, Net | Loss) and not is_library(part):
             raise TypeError(
-                f"`{name}` must be one of the library's, or code; got {part!r}, of a class derived from the library's. Write it as a function."
+                f"`{name}` must be one of the library's, or code; got {part!r}, of a class derived "
+                "from the library's. Write it as a function."
             )
     if is_code(net):
         found["net"] = TracedNet(net, state)
