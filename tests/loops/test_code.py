@@ -310,3 +310,13 @@ def test_widths_that_code_has_as_numbers():
 
     with pytest.raises(ValueError, match="one number for a width; got 4 and 5 for D_1"):
         TracedNet(torn)
+
+
+@pytest.mark.parametrize("lead", [(), (0, 2), (2, 0), (3,)], ids=str)
+def test_code_runs_on_sequences_of_any_number(lead):
+    """Of none, too, the result has the right shape: outputs of a net, losses of tokens."""
+    loop = InnerLoop(lambda x, W: torch.tanh(x @ W), lambda f, v: ((f - v) ** 3).sum(-1))
+    x, W = torch.ones(*lead, 3, 4), torch.ones(*lead, 4, 5)
+    outputs = loop.net.function(x, W)
+    assert outputs.shape == (*lead, 3, 5)
+    assert loop.loss.function(outputs, outputs).shape == (*lead, 3)

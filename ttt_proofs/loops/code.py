@@ -76,7 +76,8 @@ def each(function: Callable[..., Any], ranks: Sequence[int], *tensors: Any) -> A
     if 0 in lead:  # no entry: a result of the right shape that still hangs on its arguments
         ones = (x.new_zeros(x.shape[x.ndim - r :]) for x, r in zip(tensors, ranks, strict=True))
         nothing = sum(x.sum() for x in tensors) * 0
-        return function(*ones).expand(*lead, *(-1,) * (ranks[0] - 0)) + nothing
+        found = function(*ones)
+        return found.expand(*lead, *found.shape) + nothing
     flat = [
         x.expand(*lead, *x.shape[x.ndim - r :]).reshape(-1, *x.shape[x.ndim - r :])
         for x, r in zip(tensors, ranks, strict=True)

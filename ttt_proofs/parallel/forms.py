@@ -290,9 +290,10 @@ def must_be_attention(loop: Loop) -> None:
             f"got {plan.word}: {plan.reason}. Use .recurrent."
         )
     if way != "tiles":
+        got = f"a coefficient for each {plan.shape}" if plan.shape != "scalar" else "other gates"
         raise NotParallelError(
             "an attention matrix needs coefficients for whole matrices, and gates on the gradient "
-            f"alone; got a coefficient for each {plan.shape}. Use .recurrent."
+            f"alone; got {got}. Use .recurrent."
         )
 
 
