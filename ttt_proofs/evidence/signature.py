@@ -91,18 +91,20 @@ def of_wrapped(target: Callable[..., Any]) -> Signature:
 
     Parameters of a kind that cannot be passed by keyword keep it.
     """
-    read = signature(target)
-    while (inner := getattr(target, "__wrapped__", None)) is not None:
-        own = [p.kind for p in signature(target, follow_wrapped=False).parameters.values()]
+    wrappers, inside = [], target
+    while (inner := getattr(inside, "__wrapped__", None)) is not None:
+        wrappers.append(inside)
+        inside = inner
+    read = parameters(inside)[0] if isinstance(inside, nn.Module) else signature(target)
+    for wrapper in wrappers:
+        own = [p.kind for p in signature(wrapper, follow_wrapped=False).parameters.values()]
+        if Parameter.VAR_POSITIONAL in own or Parameter.VAR_KEYWORD not in own:
+            continue
         places = sum(kind in PLACES for kind in own)
-        if Parameter.VAR_POSITIONAL not in own and Parameter.VAR_KEYWORD in own:
-            every = list(read.parameters.values())
-            late = [p for p in every[places:] if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
-            named = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in late]
-            changed = dict(zip((p.name for p in late), named, strict=True))
-            kept = [changed.get(p.name, p) for p in every]
-            read = read.replace(parameters=sorted(kept, key=lambda p: p.kind))
-        target = inner
+        every = [p for p in read.parameters.values() if p.kind is not Parameter.VAR_POSITIONAL]
+        late = {p.name for p in every[places:] if p.kind is Parameter.POSITIONAL_OR_KEYWORD}
+        kept = [p.replace(kind=Parameter.KEYWORD_ONLY) if p.name in late else p for p in every]
+        read = read.replace(parameters=sorted(kept, key=lambda p: p.kind))
     return read
 
 
