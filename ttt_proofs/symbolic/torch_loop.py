@@ -178,6 +178,7 @@ def stage(group: list[Line], rule: Rule, steps: Mapping[str, Step]) -> Stage:
     )
 
 
+@cache
 def folded(rule: Rule) -> tuple[str, ...] | None:
     """The gates, if each gradient in the states' lines is multiplied by all of them and nothing
     else is, and they read the gradient alone; None otherwise.
