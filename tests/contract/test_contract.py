@@ -2,7 +2,8 @@
 
 Each file of `foreign/` has `LOOPS`: nets, losses and updates as a stranger would write them. All of
 them run as a recurrence and are checked; what the theory covers is proved, what the plan allows
-runs in parallel, on a kernel, in shards, in pieces and in a layer; what is refused says why.
+runs in parallel, on a kernel, in pieces, in a layer and in shards (`tests.parallel.shards`); what
+is refused says why.
 """
 
 import importlib

@@ -16,6 +16,7 @@ from functools import cache
 import torch
 import torch.distributed as dist
 
+from tests.contract.foreign import nesterov, two_buffers, weight_decay
 from tests.parallel import test_rules as rules
 from tests.parallel.test_options import CAUSAL, EXCLUSIVE, LAST, MUON, STEP, TWICE
 from tests.parallel.ways import cut, leaves
@@ -42,6 +43,7 @@ LOOPS = [
     InnerLoop(GLU(), SquaredError(), replace(LAST, momentum=None), TWICE),
     InnerLoop(Linear(), Frobenius(), replace(MUON, orthogonal="muon"), Schedule(2)),
     rules.loop(rules.titans, Schedule(2), alpha="row"),
+    *(nesterov.LOOPS["squared_error"], two_buffers.LOOPS["chunks"], weight_decay.LOOPS["entry"]),
 ]
 
 
