@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from ..checker.definitions import Equation
 from ..checker.proof import Proof, Sequent, Theorem
-from ..checker.terms import CheckerError, hints_of
+from ..checker.terms import CheckerError, Node
 from .derivation import Derivation
 
 
@@ -35,8 +35,8 @@ def decode(data: Any, hint: Any) -> Any:
         for item in items:
             if item.__name__ == tag:
                 return decode(data, item)
-    elif is_dataclass(hint) and isinstance(hint, type) and type(data) is list:
-        hints = hints_of(hint)
+    elif isinstance(hint, type) and issubclass(hint, Node) and type(data) is list:
+        hints = hint.hints()  # pyright: ignore
         if len(data) == len(hints) + 1 and data[0] == hint.__name__:
             return hint(*(decode(d, h) for d, h in zip(data[1:], hints.values(), strict=True)))
     elif type(data) is hint:
