@@ -70,8 +70,9 @@ symbol.
 * `DefineGradient(name, every, param, loss, at)`: `name[every, entry]` is the derivative of `loss`
   in the entry `entry` of the symbol `param`, taken where `param` is, for all integers in place of
   its indices, what the formula `at` says. The parameter is a variable of this loss alone: it occurs
-  neither in `at` nor in any other definition of the block, is defined nowhere in it, and occurs in
-  no block before, nor as a parameter there; no later block defines it or has it as a parameter.
+  neither in `at` nor in any other definition of the block, is defined nowhere in it, is the
+  parameter of no other definition in it, even where no loss mentions it, and occurs in no block
+  before, nor as a parameter there; no later block defines it or has it as a parameter.
 
 In each definition the free variables of term, start, loss and `at` are among `every`. The names of
 `every` differ from one another and from all names that are bound inside the definition (the binders

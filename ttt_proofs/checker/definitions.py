@@ -190,7 +190,7 @@ def admit(blocks: tuple[Block, ...]) -> None:
             if isinstance(define, DefineGradient):
                 others = (d for d in (*block, define.at) if d is not define)
                 taken = used.union(names, *map(symbols, others))
-                alone = define.param not in taken
+                alone = define.param not in taken and params.count(define.param) == 1
                 require(alone, f"`{define.param}` must occur in one loss only.")
         used = used.union(names, symbols(block), params)
 
