@@ -240,8 +240,13 @@ list, an absent field is null. A slot is `[integer, [Ix]]`.
 
 `Proof.definitions` is a list of blocks, a block a list of `Define` and `DefineGradient`. A proof
 has at least one step. Anything else in a record (another type, a missing field, `true` or `1.0` for
-1) is refused. A *file* holds one `Proof`, or an object with a list "parts" of objects, each with a
-"proof", a "statement", which is an `Equation` or null, and whatever else. It is accepted if it has
-a part, each proof is accepted, and where a statement is given, the proof's last conclusion has no
-hypotheses and is that equation, name for name.
+1) is refused.
+
+A *file* is JSON by RFC 8259 (so `NaN` is refused); of a key given twice the last counts. It holds
+one `Proof`, or an object with the key "parts", a list of at least one object, each of which has the
+keys "proof", a `Proof`, and "statement", an `Equation` or null. The first object may also have
+"schema", the integer 1, and "name" and "expects", any strings; a part may have "label", any string;
+they mean nothing. Other keys are refused. A file is accepted if each proof is accepted, and where
+the statement is not null, the proof's last conclusion has no hypotheses and is that equation, name
+for name. (With null, the conclusion may be anything, hypotheses included.)
 """
