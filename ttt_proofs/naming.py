@@ -7,7 +7,7 @@ look that each occurs just once. So a bad order could make equal terms look diff
 nothing else.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -16,21 +16,24 @@ Edge = tuple[frozenset, Any]  # a part of the monomial, with the variables that 
 
 
 def propose(
-    sorts: Mapping[Any, str], edges: list[Edge], picture: Callable[[Any, dict[Any, Label]], tuple]
+    sorts: Mapping[Any, str],
+    edges: list[Edge],
+    picture: Callable[[Any, dict[Any, Label]], tuple],
+    depth: int = 0,
 ) -> list[Any]:
     """An order of the variables that depends on how they occur in `edges`, not on their names.
 
     `sorts` gives each variable's sort; `picture(part, labels)` shows a part of the monomial with
-    these labels for the variables, as something that can be compared.
+    these labels for the variables, as something that can be compared. Each `depth` has labels of
+    its own, since a picture may show a monomial in which others are proposed in turn.
     """
 
-    def pictures(labels: dict[Any, Label], near: Hashable = None) -> list[tuple]:
-        return sorted(picture(part, labels) for v, part in edges if near is None or near in v)
+    def pictures(labels: dict[Any, Label], *near: Any) -> list[tuple]:
+        return sorted(picture(part, labels) for v, part in edges if not v.isdisjoint(near))
 
     def refined(colours: dict[Any, int]) -> dict[Any, int]:
         """Finer colours, in the order of the coarser ones, until nothing more is told apart."""
-        labels: dict[Any, Label] = {v: ("colour", sorts[v], -1, c) for v, c in colours.items()}
-        own: Label = ("self", "", -1, 0)
+        labels, own = labelled("colour", depth, sorts, colours), ("self", "", -1 - depth, 0)
         seen = {v: (c, pictures(labels | {v: own}, v)) for v, c in colours.items()}
         order: list = []
         for look in sorted(seen.values()):
@@ -41,34 +44,63 @@ def propose(
             return finer
         return refined(finer)
 
-    def choices(colours: dict[Any, int]) -> list[dict[Any, int]]:
+    def choices(colours: dict[Any, int]) -> Iterator[dict[Any, int]]:
         """Each variable of the first colour that several share put before the others, refined."""
         ties = [c for c, d in pairwise(sorted(colours.values())) if c == d]
         tied = [v for v in colours if ties and colours[v] == ties[0]]
-        return [refined({w: 2 * c + (w != v) for w, c in colours.items()}) for v in tied]
+        return (refined({w: 2 * c + (w != v) for w, c in colours.items()}) for v in tied)
 
     def leaf(colours: dict[Any, int]) -> tuple[list, list[Any]]:
         """The picture and the order at the end of the first choices."""
-        while more := choices(colours):
-            colours = more[0]
+        while finer := next(choices(colours), None):
+            colours = finer
         order = sorted(colours, key=lambda v: colours[v])
-        labels: dict[Any, Label] = {v: ("bound", sorts[v], -1, k) for k, v in enumerate(order)}
-        return [[sorts[v] for v in order], pictures(labels)], order
+        labels = labelled("bound", depth, sorts, {v: k for k, v in enumerate(order)})
+        return [[sorts[v] for v in order], pictures(labels, *order)], order
 
     def search(colours: dict[Any, int]) -> tuple[list, list[Any]]:
-        """The leaf with the least picture."""
+        """The leaf with the least picture, below the choices that look least by their colours."""
+        looks = [
+            (
+                (sorted(finer.values()), pictures(labelled("colour", depth, sorts, finer), *finer)),
+                finer,
+            )
+            for finer in choices(colours)
+        ]
         # Where two choices end in one picture, a symmetry takes one to the other (it keeps all
         # colours, since refinement keeps their order): one of them is enough.
         few: list[tuple[list, dict[Any, int]]] = []
-        for finer in choices(colours):
-            look = leaf(finer)[0]
-            if all(look != other for other, _ in few):
-                few.append((look, finer))
+        for look, finer in looks:
+            if look == min(look for look, _ in looks):
+                end = leaf(finer)[0]
+                if all(end != other for other, _ in few):
+                    few.append((end, finer))
         if not few:
             return leaf(colours)
         return min((search(finer) for _, finer in few), key=lambda found: found[0])
 
-    kinds = sorted(set(sorts.values()))
-    if len(kinds) == len(sorts):
-        return sorted(sorts, key=lambda v: sorts[v])
-    return search(refined({v: kinds.index(sort) for v, sort in sorts.items()}))[1]
+    def component(variables: frozenset) -> tuple[list, list[Any]]:
+        """The least picture of some variables that occur with no others, and their order."""
+        kinds = sorted({sorts[v] for v in variables})
+        colours = {v: kinds.index(sorts[v]) for v in sorts if v in variables}
+        return leaf(colours) if len(kinds) == len(variables) else search(refined(colours))
+
+    found = [component(variables) for variables in components(sorts, edges)]
+    return [v for _, order in sorted(found, key=lambda one: one[0]) for v in order]
+
+
+def labelled(
+    kind: str, depth: int, sorts: Mapping[Any, str], numbers: dict[Any, int]
+) -> dict[Any, Label]:
+    """Labels that tell apart what the numbers do, and the sorts."""
+    return {v: (kind, sorts[v], -1 - depth, number) for v, number in numbers.items()}
+
+
+def components(sorts: Mapping[Any, str], edges: list[Edge]) -> list[frozenset]:
+    """The variables, those together that occur together, by way of others or not."""
+    parts = [frozenset((v,)) for v in sorts]
+    for variables, _ in edges:
+        joined = frozenset().union(*(part for part in parts if part & variables))
+        parts = [part for part in parts if not part & variables]
+        parts.extend([joined] if joined else [])
+    return parts

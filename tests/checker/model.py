@@ -140,33 +140,37 @@ class Model:
             yield e, self.value(lam.body, env | dict(zip(lam.binders, e, strict=True)))
 
     # A normal form is nested tuples; this reads one back. Labels are tuples: `("free",
-    # "t:time", 0, 0)` is free, `("zero", "", 0, 0)` is the constant 0, all others are bound.
+    # "t:time", 0, 0)` is free, all others are bound.
 
     def meaning(self, form: tuple, env: dict) -> Number:
-        """The value of a normal form: a sum of coefficients times products of components."""
+        """The value of a normal form: a sum of coefficients times monomials."""
         return plus(
-            times([number(top * pow(bottom, -1, PRIME)), *(self.component(*c, env) for c in key)])
+            times([number(top * pow(bottom, -1, PRIME)), self.monomial(*key, env)])
             for key, top, bottom in form
         )
 
-    def component(self, names: tuple, edges: tuple, env: dict) -> Number:
+    def monomial(self, names: tuple, edges: tuple, env: dict) -> Number:
         """The sum over the names, within the limits among the edges, of the other edges."""
         if not names:
             return self.edges(edges, env)
         first, rest = names[0], names[1:]
         values = range(self.sizes[first[1]]) if first[1] != TIME else self.span(first, edges, env)
-        return plus(self.component(rest, edges, env | {first: n}) for n in values)
+        return plus(self.monomial(rest, edges, env | {first: n}) for n in values)
 
     def span(self, name: tuple, edges: tuple, env: dict) -> range:
         """The times within the limits that involve only known indices."""
-        limits = [edge for edge in edges if edge[0] == "<="]
-        high = min(env[v] + c for _, u, v, c in limits if u == name and v in env)
-        low = max(env[u] - c for _, u, v, c in limits if v == name and u in env)
+        limits = [edge[1:] for edge in edges if edge[0] == "<="]
+        known = {(name,) for name in env} | {()}
+        high = min(
+            self.place(v, env) - u[1] for u, v in limits if u[0] == (name,) and v[0] in known
+        )
+        low = max(self.place(u, env) - v[1] for u, v in limits if v[0] == (name,) and u[0] in known)
         return range(low, high + 1)
 
     def edges(self, edges: tuple, env: dict) -> Number:
         """The product of the factors, or 0 outside the limits."""
-        if any(env[e[1]] - env[e[2]] > e[3] for e in edges if e[0] == "<="):
+        limits = (edge[1:] for edge in edges if edge[0] == "<=")
+        if any(self.place(low, env) > self.place(high, env) for low, high in limits):
             return number(0)
         return times(self.factor(e, env) for e in edges if e[0] != "<=")
 
@@ -195,5 +199,4 @@ class Model:
 
 def labels(env: dict[Var, int]) -> dict:
     """The environment in which a normal form is read."""
-    names = {("free", f"{v.name}:{v.sort}", 0, 0): n for v, n in env.items()}
-    return names | {("zero", "", 0, 0): 0}
+    return {("free", f"{v.name}:{v.sort}", 0, 0): n for v, n in env.items()}

@@ -520,3 +520,13 @@ def test_a_parameter_is_used_up_by_its_gradient():
     for later in (Define("X", (), num(1)), DefineGradient("H", (), "X", num(1), Lam((), num(0)))):
         with pytest.raises(CheckerError):
             admit(((still,), (later,)))
+
+
+@pytest.mark.parametrize("loss", [x(), atom("X")], ids=["unused", "used"])
+def test_a_parameter_belongs_to_one_gradient(loss):
+    one, other = (DefineGradient(n, (), "X", loss, Lam((), num(0))) for n in ("G", "H"))
+    admit(((one,),))
+    admit(((one, DefineGradient("H", (), "Y", x(), Lam((), num(0)))),))
+    for blocks in (((one, other),), ((one,), (other,))):
+        with pytest.raises(CheckerError):
+            admit(blocks)

@@ -248,7 +248,7 @@ names["replaced"] = whole
 TURNS = cycle(("old", "new"))  # a calculation rewrites its two sides in this order
 
 FAULTS = {
-    "ranges are not looked at": {"implied": lambda known, constraint: True},
+    "ranges are not looked at": {"implied": lambda *_: True},
     "fixed times are taken as quantified": {
         "match": lambda source, atom, known: (
             {v: a for p, a in zip(source.left.ix, atom.ix, strict=False) for v in p.vars}
@@ -257,7 +257,7 @@ FAULTS = {
         )
     },
     "names are captured": {"renamed": lambda node, avoid: node},
-    "free times may be negative": {"naturals": lambda variables: frozenset()},
+    "free times may be negative": {"naturals": lambda variables: {}},
     "only the old side is rewritten": {
         "replaced": lambda side, source, known: (
             whole(side, source, known) if next(TURNS) == "old" else side

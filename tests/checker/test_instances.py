@@ -1,11 +1,12 @@
 """Nodes are closed: no attribute beside the fields, no change, no theorem but by replay."""
 
 import copy
+import io
 import pickle
 
 import pytest
 
-from tests.checker.build import Script, atom, forall, num
+from tests.checker.build import Script, atom, call, forall, num, total
 from ttt_proofs.checker import definitions, proof, terms
 from ttt_proofs.checker.proof import Proof, Reflexivity, Sequent, Step, Theorem
 from ttt_proofs.checker.terms import Node
@@ -100,5 +101,70 @@ def state_forged() -> bytes:
 
 
 def test_a_pickle_cannot_put_a_statement_into_a_theorem():
-    with pytest.raises(terms.CheckerError, match="from its proof"):
+    with pytest.raises(terms.CheckerError, match="from its fields"):
         pickle.loads(state_forged())
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(NODES), ids=lambda kind: kind.__name__)
+def test_no_state_is_put_into_a_record(kind):
+    bare = object.__new__(kind)
+    for put in (kind.__setstate__, lambda node, state: node.__setstate__(state)):
+        with pytest.raises(terms.CheckerError, match="from its fields"):
+            put(bare, [None] * len(kind.__slots__))
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(NODES), ids=lambda kind: kind.__name__)
+def test_records_have_no_subclass(kind):
+    with pytest.raises(terms.CheckerError, match="no subclass"):
+        type("Own", (kind,), {"__slots__": ()})
+
+
+def test_a_pickle_cannot_put_a_state_into_a_record_that_a_theorem_shares():
+    # It names classes of the checker only: a proof, its theorem, then BUILD on its conclusion.
+    true = zero_is_zero().proof
+    stream = io.BytesIO()
+    pickler = pickle._Pickler(stream, protocol=2)  # pyright: ignore
+    stream.write(pickle.PROTO + bytes([2]))
+    conclusion = true.steps[-1].conclusion
+    pickler.save(conclusion)
+    stream.write(pickle.POP)
+    pickler.save(Theorem)
+    pickler.save((true,))
+    stream.write(pickle.REDUCE)
+    pickler.save(conclusion)
+    pickler.save([(), FALSE.equation])
+    stream.write(pickle.BUILD + pickle.POP + pickle.STOP)
+    with pytest.raises(terms.CheckerError, match="from its fields"):
+        pickle.loads(stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    "carry", [lambda x: pickle.loads(pickle.dumps(x)), copy.copy, copy.deepcopy]
+)
+def test_records_are_copied_by_their_constructors(carry):
+    script = Script()
+    h, t = terms.Var("h", "D"), terms.Var("t", terms.TIME)
+    script.begin((h, t), total(h, call("f", atom("x", h, t), at=(t,))))
+    assert terms.free(script.proof.steps[0].rule) == {h, t}
+    copied = carry(script.proof)
+    assert copied == script.proof and Theorem(copied) == script.theorem()
+
+
+def test_a_theorem_is_made_once():
+    theorem, true = zero_is_zero(), zero_is_zero().statement
+    bad = Proof((), (Step(Reflexivity((), num(0)), (), FALSE),))
+    for proof_of_another in (bad, one_is_one().proof, theorem.proof):
+        with pytest.raises(terms.CheckerError, match="once"):
+            theorem.__init__(proof_of_another)
+        assert theorem.statement == true and theorem.proof == zero_is_zero().proof
+    bare = object.__new__(Theorem)
+    with pytest.raises(terms.CheckerError):
+        bare.__init__(bad)
+    assert not hasattr(bare, "statement") and not hasattr(bare, "proof")
+
+
+def one_is_one() -> Theorem:
+    """Another true theorem."""
+    script = Script()
+    script.begin((), num(1))
+    return script.theorem()

@@ -1,6 +1,8 @@
 """The bounds on work: what is just within them passes, what is beyond is refused, quickly."""
 
 import json
+import sys
+from fractions import Fraction
 from time import process_time
 
 import pytest
@@ -19,12 +21,13 @@ from tests.checker.build import (
     width,
 )
 from ttt_proofs.checker import normal
-from ttt_proofs.checker.proof import Proof, Reflexivity, Sequent, Step, replay
-from ttt_proofs.checker.terms import LARGEST_DEPTH, CheckerError, Lam, at, check, ix
+from ttt_proofs.checker.definitions import Define
+from ttt_proofs.checker.proof import Proof, Reflexivity, Sequent, Step, Theorem, replay
+from ttt_proofs.checker.terms import LARGEST_DEPTH, CheckerError, Ix, Lam, Term, at, check, ix
 from ttt_proofs.symbolic.records import dumps, loads
 
 i, t = time("i"), time("t")
-NOTHING = frozenset()
+NOTHING = {}
 
 
 def nested(depth: int):
@@ -68,30 +71,90 @@ def refused_soon(term, match: str) -> None:
     assert process_time() - began < 60
 
 
+LARGE = "the monomials grow too many or too large"
+HEAVY = "one normal form grows too large"
+two = add(atom("x"), atom("y"))
+
+
+def powers(number: int) -> Term:
+    """`(x + y)^number`: 2^number monomials, each of which weighs 3 and its factors."""
+    return mul(*[two] * number)
+
+
 def test_products_of_sums_are_multiplied_out_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(normal, "LARGEST_EXPANSION", 1024)
-    two = add(atom("x"), atom("y"))
-    assert len(normal.normal_form(mul(*[two] * 10), NOTHING)) == 11
-    for more in (mul(*[two] * 11), add(mul(*[two] * 10), atom("x")), mul(*[two] * 200)):
-        refused_soon(more, "more than 1024 monomials")
+    monkeypatch.setattr(normal, "LARGEST_EXPANSION", 2**8 * (3 + 8))
+    assert len(normal.normal_form(powers(8), NOTHING)) == 9
+    for more in (powers(9), add(powers(8), atom("x")), mul(*[powers(8), num(2)]), powers(200)):
+        refused_soon(more, LARGE)
 
 
 def test_what_vanishes_in_the_end_counts_as_well(monkeypatch):
-    monkeypatch.setattr(normal, "LARGEST_EXPANSION", 1024)
-    two = add(atom("x"), mul(num(-1), atom("x")))
-    refused_soon(mul(*[two] * 11), "more than 1024 monomials")
-    refused_soon(mul(*[two] * 11, num(0)), "more than 1024 monomials")
+    monkeypatch.setattr(normal, "LARGEST_EXPANSION", 2**8 * (3 + 8))
+    zero = add(atom("x"), mul(num(-1), atom("x")))
+    normal.normal_form(mul(*[zero] * 8), NOTHING)
+    refused_soon(mul(*[zero] * 9), LARGE)
+    refused_soon(mul(*[zero] * 9, num(0)), LARGE)
+
+
+def test_the_bound_itself_is_met_and_not_passed():
+    # 10 000 = 3 + 9 997 factors; 512 monomials of 12, and 3 856 of one factor and no more.
+    normal.normal_form(mul(*[atom("x")] * 9997), NOTHING)
+    refused_soon(mul(*[atom("x")] * 9998), LARGE)
+    full = [powers(9), *[atom("x")] * ((10_000 - 512 * 12) // 4)]
+    normal.normal_form(add(*full), NOTHING)
+    refused_soon(add(*full, atom("x")), LARGE)
+
+
+def test_numbers_of_many_digits_are_refused():
+    prime, half = num(2**53 - 111), num(Fraction(1, 2))
+    assert normal.normal_form(mul(*[prime] * 188), NOTHING)
+    refused_soon(mul(*[prime] * 189), LARGE)
+    refused_soon(mul(*[num(Fraction(1, 2**53 - 111))] * 189), LARGE)
+    assert normal.normal_form(mul(*[half] * 9997), NOTHING)
+    refused_soon(mul(*[half] * 9998), LARGE)
+    # They are refused before they grow large, however they are made.
+    power, blocks = atom("c0"), [(Define("c0", (), prime),)]
+    for k in range(1, 6):
+        blocks.append((Define(f"c{k}", (), mul(*[power] * 20)),))
+        power = atom(f"c{k}")
+    script = Script(*blocks)
+    sources = [script.define(f"c{k}") for k in reversed(range(6))]
+    began = process_time()
+    with pytest.raises(CheckerError):
+        script.calculate(script.begin((), power), power, *sources)
+    assert process_time() - began < 20
+
+
+def test_settled_monomials_weigh_with_their_records(monkeypatch):
+    wide = atom("x", *[0] * 96)  # 97 records, and 3 for the monomial
+    monkeypatch.setattr(normal, "LARGEST_FORM", 1000)
+    terms = [mul(num(1), wide)] * 10
+    normal.normal_form(add(*terms), NOTHING)
+    refused_soon(add(*terms, num(1)), HEAVY)
 
 
 def test_arguments_and_unfolded_products_count(monkeypatch):
-    monkeypatch.setattr(normal, "LARGEST_FORM", 100)
-    two = add(atom("x"), atom("y"))
-    inner = call("f", mul(*[two] * 5))  # 32 settled monomials in the argument, one outside
+    inner = call("f", powers(3))  # 8 monomials of 3 + 3 in the argument
+    own = 3 + 3 * (1 + 1 + 1 + 3 * 3)  # App, Lam, Mul, and three times Add, Atom, Atom
+    monkeypatch.setattr(normal, "LARGEST_FORM", own + 3 * 8 * 6)
     normal.normal_form(mul(inner, inner, inner), NOTHING)
-    refused_soon(mul(inner, inner, inner, inner), "more than 100 monomials arise in one")
-    fixed = running(i, 1, 6, add(atom("x", i), num(1)))  # unfolds to 64 monomials
-    normal.normal_form(fixed, NOTHING)
-    refused_soon(running(i, 1, 7, add(atom("x", i), num(1))), "more than 100 monomials")
+    refused_soon(mul(inner, inner, inner, num(2)), HEAVY)
+    refused_soon(mul(inner, inner, inner, inner), HEAVY)
+    monkeypatch.setattr(normal, "LARGEST_FORM", 1000)
+    normal.normal_form(running(i, 1, 6, add(atom("x", i), num(1))), NOTHING)
+    refused_soon(running(i, 1, 8, add(atom("x", i), num(1))), HEAVY)
+
+
+def test_long_products_in_products_are_refused():
+    def nested_products(number: int) -> Term:
+        term = atom("x", time("v0"))
+        for k in range(number):
+            term = running(time(f"v{k}"), -100, 100, term)
+        return term
+
+    normal.normal_form(nested_products(1), NOTHING)
+    for number in (2, 3, 5):
+        refused_soon(nested_products(number), LARGE)
 
 
 def test_a_monomial_binds_so_many_indices_and_no_more():
@@ -102,7 +165,7 @@ def test_a_monomial_binds_so_many_indices_and_no_more():
         return term
 
     normal.normal_form(bound(normal.LARGEST_BINDING), NOTHING)
-    refused_soon(bound(normal.LARGEST_BINDING + 1), "indices may be bound")
+    refused_soon(bound(normal.LARGEST_BINDING + 1), LARGE)
 
 
 def test_symmetric_monomials_are_named_quickly():
@@ -151,7 +214,7 @@ def test_an_argument_over_all_times_has_no_derivative():
 
 def test_a_running_product_is_refused_before_it_is_multiplied_out(monkeypatch):
     monkeypatch.setattr(normal, "LARGEST_FORM", 1000)
-    refused_soon(running(i, 0, 40, add(atom("x", i), num(1))), "more than 1000 monomials")
+    refused_soon(running(i, 0, 40, add(atom("x", i), num(1))), HEAVY)
 
 
 def test_long_running_products_need_no_deep_recursion():
@@ -173,17 +236,35 @@ def test_gadgets_that_are_alike_are_named_quickly():
     assert process_time() - began < 20
 
 
-def test_so_many_times_are_compared_and_no_more():
+def many_times(number: int):
+    """So many times."""
+    return tuple(time(f"t{k:03}") for k in range(number))
+
+
+@pytest.mark.parametrize("factor", [num(1), add()], ids=["one", "none"])
+def test_so_many_times_are_compared_and_no_more(factor):
+    # Where no monomial arises, too.
     def free_times(number: int) -> Proof:
-        every = tuple(time(f"t{k}") for k in range(number))
-        script = Script()
-        term = atom("x", *every)
-        script.calculate(script.begin(every, mul(num(1), term)), term)
+        every, script = many_times(number), Script()
+        old = mul(factor, atom("x", Ix(every)))
+        script.calculate(script.begin(every, old), add() if factor == add() else old)
         return script.proof
 
-    replay(free_times(normal.LARGEST_CONTEXT - 1))
-    with pytest.raises(CheckerError, match="times may be compared"):
-        free_times(normal.LARGEST_CONTEXT)
+    replay(free_times(normal.LARGEST_CONTEXT))
+    with pytest.raises(CheckerError, match="times are compared"):
+        free_times(normal.LARGEST_CONTEXT + 1)
+
+
+def test_times_of_enclosing_sums_count_where_a_source_is_used():
+    def used(number: int) -> Theorem:
+        every = many_times(number)
+        term = mul(atom("x", Ix(every)), total(i, 0, 3, atom("y")))
+        script = Script((Define("z", (), num(1)),))
+        return script.calculate(script.begin(every, term), term, script.define("z"))
+
+    used(normal.LARGEST_CONTEXT - 1)
+    with pytest.raises(CheckerError, match="times are compared"):
+        used(normal.LARGEST_CONTEXT)
 
 
 def test_sides_that_double_are_refused():
@@ -193,6 +274,89 @@ def test_sides_that_double_are_refused():
     grows, begun = script.assume(forall((), x, call("f", x, x))), script.begin((), x)
     script.calculate(begun, x, *[grows] * 3)
     began = process_time()
-    with pytest.raises(CheckerError, match="too large"):
+    with pytest.raises(CheckerError, match="too large or too deep"):
         script.calculate(begun, x, *[grows] * 60)
     assert process_time() - began < 60
+
+
+def grown(right: Term, *more: Term) -> Script:
+    """`z = right` and more such hypotheses, used in turn on `z = z`."""
+    script, z = Script(), atom("z")
+    sources = [script.assume(forall((), z, other)) for other in (right, *more)]
+    script.calculate(script.begin((), z), z, *sources)
+    return script
+
+
+def test_sources_nest_sides_so_deep_and_no_deeper():
+    z = atom("z")
+
+    def around(number: int) -> Term:
+        term = z
+        for _ in range(number):
+            term = mul(term)
+        return term
+
+    # z is 1 deep; before the last use the sides are 51 deep.
+    grown(around(50), around(48))
+    with pytest.raises(CheckerError, match="too large or too deep"):
+        grown(around(50), around(49))
+    for once in (call("f", z), add(z, atom("x")), total(width("h"), mul(z, atom("x", width("h"))))):
+        with pytest.raises(CheckerError, match="too large or too deep"):
+            grown(*[once] * 200)
+
+
+def test_a_source_puts_in_so_many_records_and_no_more():
+    # z, z, and the right side twice, which is an atom with so many indices.
+    grown(atom("x", *[0] * 49_998))
+    with pytest.raises(CheckerError, match="too large or too deep"):
+        grown(atom("x", *[0] * 49_999))
+
+
+def test_the_verdict_does_not_depend_on_the_stack_of_the_caller():
+    script = grown(call("f", atom("z")), *[call("f", atom("z"))] * 40)
+
+    def below(frames: int) -> Theorem:
+        return below(frames - 1) if frames else script.theorem()
+
+    assert below(400) == script.theorem()
+    with pytest.raises(RecursionError):  # and no refusal
+        below(sys.getrecursionlimit() - 150)
+
+
+def test_names_are_so_long_and_no_longer():
+    for kind in (lambda name: atom(name), lambda name: atom("x", time(name)), call):
+        name = "α" + "b" * 99
+        check(kind(name), Term)
+        with pytest.raises(CheckerError, match="a name of"):
+            check(kind(name + "b"), Term)
+
+
+def test_functions_of_functions_are_named_quickly():
+    # Each argument has two bound indices of its own, and sees those outside of it or not.
+    def towers(names: bool) -> Term:
+        term = atom("x")
+        for k in range(20):
+            g, h = (width(f"{name}{k}") for name in ("gh" if names else "hg"))
+            term = total(g, total(h, call("f", mul(term, atom("y", g, h)), at=(g, h))))
+        return term
+
+    began = process_time()
+    assert normal.normal_form(towers(True), NOTHING) == normal.normal_form(towers(False), NOTHING)
+    assert process_time() - began < 20
+
+
+def test_rings_of_different_lengths_are_named_quickly():
+    def rings(*lengths: int) -> Term:
+        term, hub, names = num(1), width("hub"), iter(range(100))
+        for length in lengths:
+            ring = [width(f"h{next(names)}") for _ in range(length)]
+            for g, h in zip(ring, ring[1:] + ring[:1], strict=True):
+                term = mul(atom("e", g, h), atom("e", h, g), term, atom("u", hub, g))
+            for h in ring:
+                term = total(h, term)
+        return total(hub, term)
+
+    began = process_time()
+    one, other = (normal.normal_form(rings(*r), NOTHING) for r in ([3, 4, 5, 6], [6, 4, 5, 3]))
+    assert one == other
+    assert process_time() - began < 20

@@ -44,7 +44,7 @@ def test_optional_fields_are_those_that_the_page_calls_so():
     declared = {
         (name, field)
         for name, kind in KINDS.items()
-        for field, hint in terms.hints_of(kind).items()
+        for field, hint in kind.hints().items()
         if "None" in str(hint)
     }
     assert optional == declared
@@ -58,8 +58,9 @@ def test_the_limits_are_those_on_the_page():
         normal.LARGEST_EXPANSION,
         normal.LARGEST_BINDING,
         normal.LARGEST_FORM,
-        normal.LARGEST_CONTEXT - 1,
+        normal.LARGEST_CONTEXT,
         proof.LARGEST_SIDES,
+        terms.LARGEST_DEPTH,
     ]
     assert f"-{terms.LARGEST_SHIFT} and {terms.LARGEST_SHIFT}" in " ".join(PAGE.split())
     assert terms.LARGEST_INTEGER == 2**53 - 1 and "2^53 - 1" in PAGE

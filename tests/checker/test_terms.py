@@ -25,7 +25,6 @@ from ttt_proofs.checker.terms import (
     free,
     inside,
     ix,
-    put,
     put_symbol,
     renamed,
     require,
@@ -60,9 +59,10 @@ def test_inside_finds_every_node():
 
 
 def test_put_adds_shifts_and_sorts_variables():
-    assert put(ix(i, 2), {i: ix(j, 3)}) == ix(j, 5)
-    assert put(Ix((t, i)), {t: at(1)}) == ix(i, 1)
-    assert put(Ix((t, i)), {}) == Ix((i, t))
+    assert substitute(ix(i, 2), {i: ix(j, 3)}) == ix(j, 5)
+    assert substitute(Ix((t, i)), {t: at(1)}) == ix(i, 1)
+    assert substitute(Ix((i, t)), {i: ix(t)}) == Ix((t, t))
+    assert substitute(Ix((i, t)), {i: ix(width("z"))}) == Ix((t, width("z")))
 
 
 def test_substitution_renames_what_would_capture():

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 import sympy as sp
 
-from ttt_proofs.checker.proof import Definition, Proof, Theorem
+from ttt_proofs.checker.proof import Assume, Definition, Proof, Sequent, Step, Theorem
 from ttt_proofs.checker.terms import Atom, CheckerError, Ix, Num, Var
 from ttt_proofs.loops import (
     MLP,
@@ -19,7 +19,7 @@ from ttt_proofs.loops import (
     SquaredError,
 )
 from ttt_proofs.symbolic import attention_part, gradient_part, identity_part, single_step_part
-from ttt_proofs.symbolic.records import decode, digest, dumps, encode, loads
+from ttt_proofs.symbolic.records import decode, digest, dumps, encode, loads, loads_derivation
 
 ABSTRACT = InnerLoop(Features(), AbstractLoss(), GradientStep("per_step", momentum="per_step"))
 NET = InnerLoop(MLP(2, "silu"), SquaredError())
@@ -306,3 +306,80 @@ def test_only_whole_proofs_are_read():
     with pytest.raises(CheckerError, match="is required; got"):
         loads(json.dumps(encode(PARTS["identity"].statement)))
     assert isinstance(loads(dumps(PARTS["identity"].proof)).proof, Proof)
+
+
+def file_of(name: str) -> dict:
+    """A file with one part."""
+    part = PARTS[name]
+    return {"parts": [{"statement": encode(part.statement), "proof": encode(part.proof)}]}
+
+
+def with_key(key: str, value, part: bool = False):
+    """An edit that puts a key into the file, or into its part."""
+
+    def edit(data: dict) -> None:
+        (data["parts"][0] if part else data)[key] = value
+
+    return edit
+
+
+ALLOWED = {
+    "nothing more": lambda data: None,
+    "the keys of `show`": lambda data: data.update(schema=1, name="n", expects="holds"),
+    "a label": with_key("label", "l", part=True),
+    "any statement": with_key("statement", None, part=True),
+    "two parts": lambda data: data["parts"].append(data["parts"][0]),
+}
+FORBIDDEN = {
+    "no parts": with_key("parts", []),
+    "parts that are an object": with_key("parts", {}),
+    "parts that are a text": with_key("parts", ""),
+    "parts that are nothing": with_key("parts", None),
+    "absent parts": lambda data: data.pop("parts"),
+    "a part that is a list": lambda data: data["parts"].append([]),
+    "no statement": lambda data: data["parts"][0].pop("statement"),
+    "no proof": lambda data: data["parts"][0].pop("proof"),
+    "a false statement": with_key("statement", False, part=True),
+    "another key": with_key("note", "n"),
+    "another key of a part": with_key("note", "n", part=True),
+    "another schema": with_key("schema", 2),
+    "a schema that is true": with_key("schema", True),
+    "a schema that is no integer": with_key("schema", 1.0),
+    "no schema": with_key("schema", None),
+    "a name that is no text": with_key("name", float("nan")),
+    "a label that is no text": with_key("label", ["l"], part=True),
+}
+
+
+@pytest.mark.parametrize("edit", ALLOWED.values(), ids=ALLOWED)
+def test_files_with_these_keys_are_read(edit):
+    data = file_of("identity")
+    edit(data)
+    assert {t.proof for t in loads_derivation(json.dumps(data))} == {PARTS["identity"].proof}
+
+
+@pytest.mark.parametrize("edit", FORBIDDEN.values(), ids=FORBIDDEN)
+def test_files_with_other_keys_are_refused(edit):
+    data = file_of("identity")
+    edit(data)
+    with pytest.raises(CheckerError):
+        loads_derivation(json.dumps(data))
+
+
+def test_a_statement_is_that_of_the_proof_and_without_hypotheses():
+    data = file_of("identity")
+    data["parts"][0]["statement"] = encode(PARTS["attention"].statement)
+    with pytest.raises(CheckerError, match="end with its statement"):
+        loads_derivation(json.dumps(data))
+    claim = PARTS["identity"].statement
+    sequent = Sequent((claim,), claim)
+    data["parts"][0]["proof"] = encode(Proof((), (Step(Assume(claim), (), sequent),)))
+    with pytest.raises(CheckerError, match="end with its statement"):
+        loads_derivation(json.dumps(with_statement(data, encode(claim))))
+    (theorem,) = loads_derivation(json.dumps(with_statement(data, None)))
+    assert theorem.statement == sequent
+
+
+def with_statement(data: dict, statement) -> dict:
+    """The file with another statement of its part."""
+    return {"parts": [data["parts"][0] | {"statement": statement}]}

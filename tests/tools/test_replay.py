@@ -29,9 +29,9 @@ from tests.checker.build import (
     width,
 )
 from tests.checker.test_attacks import renamed_away
-from ttt_proofs.checker.definitions import Define
-from ttt_proofs.checker.proof import Calculate, Proof, Reflexivity, Sequent, Step, replay
-from ttt_proofs.checker.terms import CheckerError, ix
+from ttt_proofs.checker.definitions import Define, DefineGradient
+from ttt_proofs.checker.proof import Assume, Calculate, Proof, Reflexivity, Sequent, Step, replay
+from ttt_proofs.checker.terms import CheckerError, Ix, Lam, ix
 from ttt_proofs.evidence.mutants import mutants
 from ttt_proofs.symbolic.records import decode, encode
 
@@ -214,6 +214,45 @@ def matrix(*names):
 x, two = atom("x"), add(atom("x"), atom("y"))
 REACHING = (atom("A", j), add(atom("A", j), mul(num(0), atom("A", t))))
 ENDS = ((i, i), (t, i))
+MANY = tuple(time(f"t{k:03}") for k in range(101))
+SUM = atom("x", Ix(MANY))
+VANISHING, BESIDE = mul(num(0), atom("A", i)), total(j, 0, 3, atom("A", j))
+HEAVY = running(i, 1, 99, atom("A", i, *[0] * 1008))  # 99 factors of 1 010 records
+TIMES = (time("a"), time("\u03a2"))
+
+
+def alike(term) -> list:
+    """A record in which a term is calculated to be itself."""
+    return calculated((), term, term)
+
+
+def deep(number: int):
+    """A term so deep."""
+    return mul(deep(number - 1)) if number > 1 else x
+
+
+def sourced(side, right) -> list:
+    """A record in which x = right, a hypothesis, is used on a side that stays as it was."""
+    source, target = forall((), x, right), forall((), side, side)
+    steps = (
+        Step(Assume(source), (), Sequent((source,), source)),
+        Step(Reflexivity((), side), (), Sequent((), target)),
+        Step(Calculate(side), (1, 0), Sequent((source,), target)),
+    )
+    return encode(Proof((), steps))
+
+
+def meeting(index):
+    """A sum over two times, all of which are equal where there is one."""
+    first, second = TIMES
+    return total(i, first, second, total(j, second, first, atom("A", index)))
+
+
+def gradient(name: str) -> DefineGradient:
+    """A gradient in X, which its loss does not mention."""
+    return DefineGradient(name, (), "X", atom("y"), Lam((), num(0)))
+
+
 SMALL = {
     "a trace is cyclic": calculated((), matrix("A", "B", "C"), matrix("C", "A", "B")),
     "a trace of a transpose": calculated((), matrix("A", "B", "C"), matrix("C", "B", "A")),
@@ -248,8 +287,31 @@ SMALL = {
         (t,), *[total(i, 0, t, call("f", total(j, ix(a, 1), b, atom("A", j)))) for a, b in ENDS]
     ),
     "a slot": calculated((), call("f", x, slots=((0, ()),)), call("f", x)),
-    "as many monomials as may be": calculated((), mul(*[two] * 16), mul(*[two] * 16)),
-    "more monomials than may be": calculated((), mul(*[two] * 17), mul(*[two] * 17)),
+    "as many monomials as may be": alike(mul(*[two] * 9)),
+    "more monomials than may be": alike(mul(*[two] * 10)),
+    "as many factors as may be": alike(mul(*[x] * 9997)),
+    "more factors than may be": alike(mul(*[x] * 9998)),
+    "as many digits as may be": alike(mul(*[num(2**53 - 111)] * 188)),
+    "more digits than may be": alike(mul(*[num(2**53 - 111)] * 189)),
+    "as long a name as may be": alike(atom("b" * 100)),
+    "a longer name than may be": alike(atom("b" * 101)),
+    "as heavy a form as may be": alike(mul(HEAVY, atom("x", *[0] * 6))),
+    "a heavier form than may be": alike(mul(HEAVY, atom("x", *[0] * 7))),
+    "as deep a side as may be": sourced(deep(90), deep(10)),
+    "a deeper side than may be": sourced(deep(91), deep(10)),
+    "as large a side as may be": sourced(x, atom("y", *[0] * 49_998)),
+    "a larger side than may be": sourced(x, atom("y", *[0] * 49_999)),
+    "more times than may be, and no monomial": calculated(MANY, mul(add(), SUM), add()),
+    "an index that vanishes": calculated(
+        (), *[total(h, call("f", one)) for one in (mul(num(0), atom("A", h)), num(0))]
+    ),
+    "a time that vanishes beside a range": calculated(
+        (t,), *[total(i, 0, t, call("f", add(one, BESIDE))) for one in (VANISHING, num(0))]
+    ),
+    "the first of two times that are equal": calculated(TIMES, meeting(i), meeting(TIMES[0])),
+    "the second of two times that are equal": calculated(TIMES, meeting(i), meeting(TIMES[1])),
+    "a parameter of one gradient": calculated((), x, x, None, (gradient("G"),)),
+    "a parameter of two gradients": calculated((), x, x, None, (gradient("G"), gradient("H"))),
     "a definition that needs itself": calculated((), x, x, None, (Define("x", (), x),)),
 }
 

@@ -3,11 +3,14 @@
 This page is complete. Whoever has it can write a second checker; `tools/replay.mjs` was written so.
 The files are best read in the order `terms`, `normal`, `definitions`, `proof`. One
 module that they use, `ttt_proofs.naming`, is not trusted: it proposes, and `normal` checks.
+Python lets a program change any object in its own process; what counts is a record, replayed by a
+process that runs nothing else.
 
 # Terms
 
-A **name** is a letter, then letters and digits 0-9; letters are A-Z, a-z, the underscore, and
-U+0391 to U+03A9 and U+03B1 to U+03C9 (Greek). An **integer** lies between -(2^53 - 1) and 2^53 - 1.
+A **name** is a letter, then letters and digits 0-9, at most 100 in all; letters are A-Z, a-z, the
+underscore, and U+0391 to U+03A9 and U+03B1 to U+03C9 (Greek). Names are sorted by code points. An
+**integer** lies between -(2^53 - 1) and 2^53 - 1.
 An **index variable** `Var(name, sort)` is a *time* if its sort is "time"; otherwise the sort is the
 name of a *width*. Two variables are the same if both name and sort are. A list below is written
 `[...]`; it may be empty unless said.
@@ -67,8 +70,9 @@ symbol.
 * `DefineGradient(name, every, param, loss, at)`: `name[every, entry]` is the derivative of `loss`
   in the entry `entry` of the symbol `param`, taken where `param` is, for all integers in place of
   its indices, what the formula `at` says. The parameter is a variable of this loss alone: it occurs
-  neither in `at` nor in any other definition of the block, is defined nowhere in it, and occurs in
-  no block before, nor as a parameter there; no later block defines it or has it as a parameter.
+  neither in `at` nor in any other definition of the block, is defined nowhere in it, is the
+  parameter of no other definition in it, even where no loss mentions it, and occurs in no block
+  before, nor as a parameter there; no later block defines it or has it as a parameter.
 
 In each definition the free variables of term, start, loss and `at` are among `every`. The names of
 `every` differ from one another and from all names that are bound inside the definition (the binders
@@ -124,12 +128,14 @@ With a *peel* `t + c` (one time variable plus a constant) ranges that reach it a
       factor is taken out: `Prod(low, high) = Prod(low, high - 1) * factor at high`, multiplied out again.
 3. *Arguments* of `App` and `Prod` are normal forms themselves, in the context of all that is known there
    (context and limits, what they imply included, but for the monomial's bound variables that do not
-   occur in the factor), with the same peel; their binders carry no constraint.
+   occur in the factor, taken as it was before), with the same peel; their binders carry no constraint.
 4. *Collect*: monomials that differ only by a one-to-one renaming of bound variables that keeps sorts are
    one; coefficients add up, and 0 vanishes. Limits are compared by what they imply: all `u - v <= c` that
    follow from context and limits, c least, for pairs that involve a bound variable, and for other pairs
-   if c is less than the context alone gives. The factors are compared as a bag, and the variables of
-   an `Ix` as well. Binders of a `Lam` are compared by position, and have the same sorts.
+   if c is less than the context alone gives; left out are those between two variables that follow from
+   constants, `u <= a` and `b <= v` with a - b <= c. The factors are compared as a bag, with arguments as
+   they are after 3 (a variable that has vanished there does not occur), and the variables of an `Ix` as
+   well. Binders of a `Lam` are compared by position, and have the same sorts.
 
 Why it is sound: each step keeps the value for every size of the widths and all times that the
 context allows. Terms with one normal form are equal; the converse is not claimed. Checkers may
@@ -192,15 +198,28 @@ symbols that it names, through the definitions that they rest on: read those as 
 
 # Limits on work
 
-So that every checker agrees on what is too much: a record nests at most 100 of its records deep
-(the `Proof` is the first, lists are not counted). Multiplying out gives at most 100 000 monomials
-at any subterm, and at any partial product of factors from the left; none has more than 32 bound
-variables, then or when settled. In one normal form at most 100 000 settled monomials arise, those
-of arguments included, each time that a settled monomial has them; one that is 0 for want of
-integers does not count, one with the coefficient 0 does. Context and limits together speak of at
-most 100 times. After each source of a calculation has been used, the two sides hold at most 100 000
-records together (each variable, index, term and so on that is a list with its type first counts as
-one).
+So that every checker agrees on what is too much, and refuses it: a record nests at most 100 of its
+records deep (the `Proof` is the first, lists are not counted). Each variable, index, term and so on
+that is a list with its type first counts as a record.
+
+A monomial weighs one, and one more for each factor and for each binary digit of its coefficient, in
+lowest terms, above and below the line (the number 0 has no digit). What multiplying out gives at any
+subterm, and at any partial product of factors from the left, weighs at most 10 000 together; where a
+last factor is taken out, this holds for the shorter `Prod` times that factor, and for the rest of the
+monomial times what this gives. No monomial has more than 32 bound variables, then or when settled. A
+settled monomial weighs one, and one more for each record in its factors, taken before their arguments
+become normal forms, and for each digit as above. The settled monomials of one normal form weigh at
+most 100 000 together, those of arguments included, each time that a settled monomial has them; one
+that is 0 for want of integers does not count, one with the coefficient 0 does.
+
+Context and limits together speak of at most 100 times. So do the context of a calculation or
+gradient, whatever the terms, and context and enclosing sums over times, wherever a source is used,
+whether or not it has an instance there (but for what is inside a sum that no integers allow).
+
+Before each source of a calculation is used: the records of the two sides, and those of the source's
+right side once for each `Atom` of the two sides whose symbol occurs in the source's left side, are at
+most 100 000 together; and the depth of the deeper side and the depth of the right side add up to at
+most 100 (a term is as deep as its records nest, itself being the first).
 
 # Records
 
@@ -221,8 +240,13 @@ list, an absent field is null. A slot is `[integer, [Ix]]`.
 
 `Proof.definitions` is a list of blocks, a block a list of `Define` and `DefineGradient`. A proof
 has at least one step. Anything else in a record (another type, a missing field, `true` or `1.0` for
-1) is refused. A *file* holds one `Proof`, or an object with a list "parts" of objects, each with a
-"proof", a "statement", which is an `Equation` or null, and whatever else. It is accepted if it has
-a part, each proof is accepted, and where a statement is given, the proof's last conclusion has no
-hypotheses and is that equation, name for name.
+1) is refused.
+
+A *file* is JSON by RFC 8259 (so `NaN` is refused); of a key given twice the last counts. It holds
+one `Proof`, or an object with the key "parts", a list of at least one object, each of which has the
+keys "proof", a `Proof`, and "statement", an `Equation` or null. The first object may also have
+"schema", the integer 1, and "name" and "expects", any strings; a part may have "label", any string;
+they mean nothing. Other keys are refused. A file is accepted if each proof is accepted, and where
+the statement is not null, the proof's last conclusion has no hypotheses and is that equation, name
+for name. (With null, the conclusion may be anything, hypotheses included.)
 """

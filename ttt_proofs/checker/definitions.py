@@ -5,14 +5,14 @@ may use the block's symbols only at times and places that come before its own, s
 values exist and are unique, given those out of range (at negative times), which are arbitrary.
 """
 
-from dataclasses import dataclass
 from itertools import takewhile
 from math import inf
 from typing import Any, NamedTuple
 
-from .normal import naturals, whole_form
+from .normal import naturals, normal_form
 from .terms import TIME, Add, App, Atom, CheckerError, Ix, Lam, Mul, Node, Num, Sum, Term, Var
-from .terms import at, binders, free, inside, ix, put_symbol, renamed, require, substitute, symbols
+from .terms import at, binders, free, inside, ix, put_symbol, record, renamed, require, substitute
+from .terms import symbols
 
 ZERO, ONE, MINUS_ONE = Num(0), Num(1), Num(-1)
 
@@ -67,7 +67,7 @@ def sum_over(variables: tuple[Var, ...], body: Term) -> Term:
     return body
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Equation(Node):
     """For all indices `every`: left = right."""
 
@@ -81,8 +81,7 @@ class Equation(Node):
 
     def put(self, values: dict[Var, Ix]) -> "Equation":
         """Replace free indices."""
-        apart = free((*values, *values.values())).isdisjoint(self.every)
-        require(apart, "what is replaced must be free.")
+        require(free((*values, *values.values())).isdisjoint(self.every), "indices must be free.")
         return Equation(self.every, *substitute((self.left, self.right), values))
 
 
@@ -91,7 +90,7 @@ def leading_times(every: tuple[Var, ...]) -> tuple[Var, ...]:
     return tuple(takewhile(lambda v: v.sort == TIME, every[:2]))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Define(Node):
     """`name[every] = term`; with a `start`, every = (..., t, rest), t the last of the leading
     times: `name[..., t + 1, rest] = term` and `name[..., 0, rest] = start`.
@@ -122,7 +121,7 @@ class Define(Node):
         return [(e.every, inside(e.left, Atom)[0].ix, e.right) for e in equations]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DefineGradient(Node):
     """`name[every, entry]` is the gradient of `loss` in the symbol `param`, at the point `at`."""
 
@@ -143,7 +142,7 @@ class DefineGradient(Node):
         pairing = sum_over(found.binders, Mul((found.body, direction)))
         change = differential(self.loss, self.param, direction.name)
         known = naturals(free((change, pairing)))
-        alike = whole_form(change, known) == whole_form(pairing, known)
+        alike = normal_form(change, known) == normal_form(pairing, known)
         require(alike, "the differential must be the pairing with this gradient; it is not.")
         every, value = self.every + found.binders, put_symbol(found.body, self.param, self.at)
         return Equation(every, Atom(self.name, tuple(map(ix, every))), value)
@@ -168,9 +167,7 @@ class Due(NamedTuple):
     place: int
 
 
-def due(
-    block: Block, name: str, index: tuple[Ix, ...], times: tuple[Var, ...], other: float
-) -> Due:
+def due(block: Block, name: str, index: tuple[Ix, ...], times: tuple, other: float) -> Due:
     """When `name[index]` is due; an index that does not follow the times counts as `other`."""
     (home,) = (define for define in block if define.name == name)
     level = len(leading_times(home.every))
@@ -184,6 +181,7 @@ def admit(blocks: tuple[Block, ...]) -> None:
     used: frozenset[str] = frozenset()
     for block in blocks:
         names = frozenset(define.name for define in block)
+        params = [define.param for define in block if isinstance(define, DefineGradient)]
         new = len(names) == len(block) and used.isdisjoint(names)
         require(new, f"{sorted(names)} must be defined once, and before they are used.")
         for define in block:
@@ -192,8 +190,8 @@ def admit(blocks: tuple[Block, ...]) -> None:
             if isinstance(define, DefineGradient):
                 others = (d for d in (*block, define.at) if d is not define)
                 taken = used.union(names, *map(symbols, others))
-                require(define.param not in taken, f"`{define.param}` must occur in one loss only.")
-        params = (define.param for define in block if isinstance(define, DefineGradient))
+                alone = define.param not in taken and params.count(define.param) == 1
+                require(alone, f"`{define.param}` must occur in one loss only.")
         used = used.union(names, symbols(block), params)
 
 

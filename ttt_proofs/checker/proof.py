@@ -8,21 +8,21 @@ proof, and in no other way.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from .definitions import Block, Define, DefineGradient, Equation, admit
-from .normal import Context, at_most, close, implied, limits, naturals, whole_form
-from .terms import TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
-from .terms import at, binders, check, free, inside, ix
-from .terms import parts, rebuild, renamed, require, substitute
+from .normal import Table, close, implied, limits, naturals, normal_form
+from .terms import LARGEST_DEPTH, TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
+from .terms import at, binders, check, depth, free, inside, ix
+from .terms import parts, rebuild, record, renamed, require, size, substitute, symbols
 
-LARGEST_SIDES = 100_000  # records in the two sides of a calculation, after each source
+LARGEST_SIDES = 100_000  # records in the two sides of a calculation, once a source is used
 
 Definitions = dict[str, Define | DefineGradient]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sequent(Node):
     """What a step concludes: under the hypotheses, the equation."""
 
@@ -35,7 +35,7 @@ def united(sequents: Iterable[Sequent]) -> tuple[Equation, ...]:
     return tuple(dict.fromkeys(h for s in sequents for h in s.hypotheses))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Definition(Node):
     """The equation that defines a symbol, or with `start` the one that starts it.
 
@@ -53,7 +53,7 @@ class Definition(Node):
         return Sequent((), definitions[self.name].equation(self.entry, self.start))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Assume(Node):
     """The equation, under itself as a hypothesis; induction discharges it."""
 
@@ -64,7 +64,7 @@ class Assume(Node):
         return Sequent((self.equation,), self.equation)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reflexivity(Node):
     """A term equals itself, for all indices `every`: the start of a calculation."""
 
@@ -76,7 +76,7 @@ class Reflexivity(Node):
         return Sequent((), Equation(self.every, self.term, self.term))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Calculate(Node):
     """Use the equations `sources` on the target's right side, in turn; then any rearrangement.
 
@@ -93,18 +93,21 @@ class Calculate(Node):
         require(premises, "a calculation must have a target.")
         target, *sources = premises
         old, new = target.equation.right, self.term
-        for source in sources:
+        for source in (premise.equation for premise in sources):
             known = naturals(free((old, new)))
-            old, new = (replaced(side, source.equation, known) for side in (old, new))
-            require(len(inside((old, new), Node)) <= LARGEST_SIDES, "the sides grow too large.")
+            places = sum(a.name in symbols(source.left) for a in inside((old, new), Atom))
+            small = size((old, new)) + places * size(source.right) <= LARGEST_SIDES
+            flat = depth((old, new)) + depth(source.right) <= LARGEST_DEPTH
+            require(small and flat, "the sides grow too large or too deep.")
+            old, new = (replaced(side, source, known) for side in (old, new))
         known = naturals(free((old, new, self.term)))
-        reached = whole_form(old, known, self.peel)
-        alike = any(whole_form(side, known, self.peel) == reached for side in (self.term, new))
+        reached = normal_form(old, known, self.peel)
+        alike = any(normal_form(side, known, self.peel) == reached for side in (self.term, new))
         require(alike, "the two sides must have one normal form; they differ.")
         return Sequent(united(premises), replace(target.equation, right=self.term))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Induction(Node):
     """From P(0), and P(time + 1) under P(time), conclude part `pick` of P for every time.
 
@@ -134,7 +137,7 @@ class Induction(Node):
 Rule = Definition | Assume | Reflexivity | Calculate | Induction
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Step(Node):
     """One application of a rule, with what it is said to conclude."""
 
@@ -143,7 +146,7 @@ class Step(Node):
     conclusion: Sequent
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Proof(Node):
     """Definitions and steps; the last step's conclusion is what is proved."""
 
@@ -151,28 +154,21 @@ class Proof(Node):
     steps: tuple[Step, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Theorem(Node):
     """A statement that holds for every time and every width: its proof was replayed."""
 
     proof: Proof
     statement: Sequent = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "statement", replay(self.proof))
-
-    def __reduce__(self) -> tuple:
-        """A copy or a pickle holds the proof alone, which is replayed."""
-        return Theorem, (self.proof,)
-
-    def __setstate__(self, state: object) -> None:
-        raise CheckerError("a theorem must be made from its proof; got a state to put in.")
+    def __init__(self, proof: Proof) -> None:
+        require(not hasattr(self, "statement"), "a theorem must be made from its proof, once.")
+        object.__setattr__(self, "statement", replay(proof))  # raises before anything is put in
+        object.__setattr__(self, "proof", proof)
 
 
 def replay(proof: Proof) -> Sequent:
     """Check every step in order and return the last conclusion, or raise `CheckerError`."""
-    for cached in (free, close, whole_form):  # recall nothing computed from unchecked objects
-        cached.cache_clear()
     check(proof, Proof)
     admit(proof.definitions)
     definitions: Definitions = {d.name: d for block in proof.definitions for d in block}
@@ -181,11 +177,9 @@ def replay(proof: Proof) -> Sequent:
         try:
             require(all(0 <= k < number for k in step.premises), "premises must be earlier steps.")
             conclusion = infer(definitions, step.rule, [shown[k] for k in step.premises])
-            require(
-                same(conclusion, step.conclusion), "the rule does not conclude what is recorded."
-            )
+            require(same(conclusion, step.conclusion), "the rule does not conclude this.")
             stated(step.conclusion)
-        except (CheckerError, RecursionError, ValueError) as error:
+        except CheckerError as error:
             raise CheckerError(f"step {number}, {type(step.rule).__name__}: {error}") from None
         shown.append(step.conclusion)
     require(shown, "a proof must have at least one step; got none.")
@@ -202,13 +196,12 @@ def infer(definitions: Definitions, rule: Rule, premises: Sequence[Sequent]) -> 
 
 def stated(sequent: Sequent) -> None:
     """Raise unless the sequent says something of every width, the empty one included."""
-    equations = (sequent.equation, *sequent.hypotheses)
-    apart = all(len({v.name for v in e.every}) == len(e.every) for e in equations)
-    require(apart, "quantified indices must differ.")
+    for e in (sequent.equation, *sequent.hypotheses):
+        require(len({v.name for v in e.every}) == len(e.every), "quantified indices must differ.")
+        loose = {v.name for v in e.free() if v.sort != TIME}
+        require(not loose, f"{loose} must be quantified: a width may be empty.")
     fixed = any(h.free().intersection(sequent.equation.every) for h in sequent.hypotheses)
     require(not fixed, "an index that a hypothesis fixes must not be quantified.")
-    loose = {v.name for e in equations for v in e.free() if v.sort != TIME}
-    require(not loose, f"{loose} must be quantified: a width may be empty.")
 
 
 def same(a: Any, b: Any) -> bool:
@@ -216,20 +209,18 @@ def same(a: Any, b: Any) -> bool:
     return a == b or nameless(a, {}, 0) == nameless(b, {}, 0)
 
 
-def nameless(node: Any, numbers: dict[Var, tuple[int, str]], outside: int) -> Any:
+def nameless(node: Any, numbers: dict[Any, tuple[int, str]], outside: int) -> Any:
     """The node with a number in place of each bound variable, counted from the outside."""
-    if isinstance(node, Var):
+    if isinstance(node, Var) or not isinstance(node, Node | tuple):
         return numbers.get(node, node)
     if isinstance(node, Ix):
         return sorted(repr(numbers.get(v, v)) for v in node.vars), node.shift
     bound = node.every if isinstance(node, Equation) else binders(node)
     inner = numbers | {v: (outside + k, v.sort) for k, v in enumerate(bound)}
-    if not isinstance(node, Node | tuple):
-        return node
     return type(node), [nameless(part, inner, outside + len(bound)) for part in parts(node)]
 
 
-def match(equation: Equation, atom: Atom, known: Context) -> dict[Var, Ix] | None:
+def match(equation: Equation, atom: Atom, known: Table) -> dict[Var, Ix] | None:
     """Values of the quantified indices, in range, that make the left side this atom, if any."""
     left = equation.left
     if not isinstance(left, Atom) or left.name != atom.name or len(left.ix) != len(atom.ix):
@@ -238,26 +229,26 @@ def match(equation: Equation, atom: Atom, known: Context) -> dict[Var, Ix] | Non
     for pattern, index in zip(left.ix, atom.ix, strict=True):
         for v in set(pattern.vars).intersection(equation.every) if len(pattern.vars) == 1 else ():
             values[v] = Ix(index.vars, index.shift - pattern.shift)
-    for v in equation.every:
-        if v not in values or not in_range(v, values[v], known):
-            return None
-    return values if substitute(left, values) == atom else None
+    met = all(v in values and in_range(v, values[v], known) for v in equation.every)
+    return values if met and substitute(left, values) == atom else None
 
 
-def in_range(v: Var, value: Ix, known: Context) -> bool:
+def in_range(v: Var, value: Ix, known: Table) -> bool:
     """Whether a quantified index may take this value: a natural number, an element of its width."""
     sorts = [w.sort for w in value.vars]
     if v.sort == TIME:
-        return sorts in ([], [TIME]) and implied(known, at_most(at(0), value))
+        return sorts in ([], [TIME]) and implied(known, at(0), value)
     return sorts == [v.sort] and value.shift == 0
 
 
-def replaced(term: Any, source: Equation, known: Context) -> Any:
+def replaced(term: Any, source: Equation, known: Table) -> Any:
     """`term` with the instances of the source's left side replaced, scopes and ranges respected."""
     if isinstance(term, Atom):
         values = match(source, term, known)
         return term if values is None else substitute(source.right, values)
-    term = renamed(term, source.free() | {v for u, w, _ in known for v in (u, w) if v})
+
+    if binders(term):
+        term = renamed(term, source.free() | free((*known,)))
     if isinstance(term, Sum) and term.low and term.high:
-        known = known | limits(term.var, term.low, term.high)
-    return rebuild(term, lambda part: replaced(part, source, known))
+        known = close(limits(term.var, term.low, term.high), known)
+    return rebuild(term, replaced, source, known)

@@ -4,21 +4,22 @@ A term denotes a real number once its free indices are given. Matrices are symbo
 with two indices, `W[h, c]`; a matrix product is a `Sum` over a shared index; a vector
 argument of an abstract function is a `Lam` that binds the vector's index.
 
-A node is frozen, made of tuples, strings and integers, and has no attributes but its fields: a
-term cannot change after it was checked.
+A node is frozen, made of tuples, strings and integers, and made by its constructor alone. It has
+no attributes but its fields, and what is noted of them: a term stays what it was when checked.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import repeat
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, dataclass_transform, get_args, get_origin, get_type_hints
 
 TIME = "time"
-NAME = re.compile("[A-Za-z_\u0391-\u03a9\u03b1-\u03c9][0-9A-Za-z_\u0391-\u03a9\u03b1-\u03c9]*")
+NAME = re.compile("(?![0-9])[0-9A-Za-z_\u0391-\u03a9\u03b1-\u03c9]{1,100}")
 LARGEST_INTEGER = 2**53 - 1  # what every reader of JSON reads alike
 LARGEST_SHIFT = 100
 LARGEST_DEPTH = 100
@@ -35,12 +36,31 @@ def require(condition: object, message: str) -> None:
 
 
 class Node:
-    """A record; each subclass is a frozen dataclass with slots, and no other class."""
+    """A record; each subclass is a frozen dataclass with slots, and has no subclass."""
 
-    __slots__ = ()
+    __slots__ = ("noted",)  # its free variables, once they were asked for
+
+    def __init_subclass__(cls) -> None:
+        require(cls.__bases__ == (Node,), f"a record must have no subclass; got {cls.__name__}.")
+
+    def __reduce__(self) -> tuple:
+        """A copy or a pickle is made by the constructor."""
+        return type(self), parts(self)
+
+    def __setstate__(self, state: object) -> None:
+        raise CheckerError("a record must be made from its fields; got a state to put in.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(kind: Any) -> Any:
+    """Make a subclass of `Node` the dataclass that it declares; `hints()`: the types of fields."""
+    made: Any = dataclass(frozen=True, slots=True)(kind)
+    made.hints = cache(lambda: get_type_hints(made))
+    made.__setstate__ = Node.__setstate__  # in place of the one that `dataclass` puts in
+    return made
+
+
+@record
 class Var(Node):
     """An index variable; `sort` is `TIME` or the name of a width, for example `D_k`."""
 
@@ -48,7 +68,7 @@ class Var(Node):
     sort: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ix(Node):
     """An index: the sum of `vars`, sorted by name and sort, plus `shift`."""
 
@@ -56,7 +76,7 @@ class Ix(Node):
     shift: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Num(Node):
     """The fraction `top / bottom`, `bottom >= 1`."""
 
@@ -64,7 +84,7 @@ class Num(Node):
     bottom: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Atom(Node):
     """An indexed symbol, `name[ix...]`."""
 
@@ -72,7 +92,7 @@ class Atom(Node):
     ix: tuple[Ix, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lam(Node):
     """A vector, matrix, ... given entry by entry: `binders ↦ body`."""
 
@@ -80,7 +100,7 @@ class Lam(Node):
     body: Term
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class App(Node):
     """`fn[ix](args)`, differentiated once for each slot `(argument, entry)` in `slots`."""
 
@@ -90,21 +110,21 @@ class App(Node):
     slots: tuple[tuple[int, tuple[Ix, ...]], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Add(Node):
     """A sum of finitely many terms."""
 
     terms: tuple[Term, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mul(Node):
     """A product of finitely many terms."""
 
     factors: tuple[Term, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Sum(Node):
     """`Σ body` over the times low..high inclusive, or (both None) over a width."""
 
@@ -114,7 +134,7 @@ class Sum(Node):
     body: Term
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prod(Node):
     """The running product of `factor` over the times low..high; 1 where high < low."""
 
@@ -139,13 +159,13 @@ def at(shift: int) -> Ix:
 def parts(node: Any) -> tuple:
     """The fields of a node, the items of a tuple; nothing for all else."""
     if isinstance(node, Node):
-        return tuple(getattr(node, name) for name in type(node).__match_args__)  # pyright: ignore
+        return tuple(map(getattr, repeat(node), type(node).__match_args__))  # pyright: ignore
     return node if isinstance(node, tuple) else ()
 
 
-def rebuild(node: Any, change) -> Any:
-    """`node` with `change` applied to each of its parts."""
-    changed = (change(part) for part in parts(node))
+def rebuild(node: Any, change, *rest: Any) -> Any:
+    """`node` with `change(part, *rest)` in place of each of its parts."""
+    changed = map(change, parts(node), *map(repeat, rest))
     if isinstance(node, Node):
         return type(node)(*changed)
     return tuple(changed) if isinstance(node, tuple) else node
@@ -153,16 +173,29 @@ def rebuild(node: Any, change) -> Any:
 
 def binders(node: Any) -> tuple[Var, ...]:
     """The index variables that this node itself binds, in all of its parts."""
-    own = (node.var,) if isinstance(node, Sum) else ()
-    return node.binders if isinstance(node, Lam) else own
+    return (node.var,) if isinstance(node, Sum) else getattr(node, "binders", ())
 
 
-@lru_cache(maxsize=200_000)
 def free(node: Any) -> frozenset[Var]:
     """The free index variables of a term (or tuple of terms)."""
     if isinstance(node, Var):
         return frozenset((node,))
-    return frozenset().union(*map(free, parts(node))).difference(binders(node))
+    found = getattr(node, "noted", None)
+    if found is None:
+        found = frozenset().union(*map(free, parts(node))).difference(binders(node))
+        if isinstance(node, Node):
+            object.__setattr__(node, "noted", found)
+    return found
+
+
+def depth(node: Any) -> int:
+    """How many records nest in a term (or tuple of terms), at most."""
+    return isinstance(node, Node) + max(map(depth, parts(node)), default=0)
+
+
+def size(node: Any) -> int:
+    """How many records there are in a term (or tuple of terms)."""
+    return isinstance(node, Node) + sum(map(size, parts(node)))
 
 
 def inside(node: Any, kind: Any) -> list:
@@ -181,20 +214,13 @@ def in_order(variables: Iterable[Var]) -> tuple[Var, ...]:
     return tuple(sorted(variables, key=lambda v: (v.name, v.sort)))
 
 
-def put(index: Ix, values: dict[Var, Ix]) -> Ix:
-    """`index` with its variables replaced."""
-    images = [values.get(v, ix(v)) for v in index.vars]
-    variables = [v for image in images for v in image.vars]
-    return Ix(in_order(variables), index.shift + sum(image.shift for image in images))
-
-
 def renamed(node: Any, avoid: frozenset[Var]) -> Any:
     """`node` with its own binders renamed if one of them shares its name with `avoid`."""
     if {v.name for v in avoid}.isdisjoint(v.name for v in binders(node)):
         return node
     tail = "_" * max(len(v.name) for v in avoid | free(parts(node)))  # longer, hence a new name
     new = {v: ix(Var(v.name + tail, v.sort)) for v in binders(node)}
-    return rebuild(node, lambda part: substitute(part, new))
+    return rebuild(node, substitute, new)
 
 
 def substitute(node: Any, values: dict[Var, Ix]) -> Any:
@@ -204,10 +230,12 @@ def substitute(node: Any, values: dict[Var, Ix]) -> Any:
     if isinstance(node, Var):  # a binder that `renamed` renames
         return values[node].vars[0]
     if isinstance(node, Ix):
-        return put(node, values)
+        images = [values.get(v, ix(v)) for v in node.vars]
+        shift = node.shift + sum(image.shift for image in images)
+        return Ix(in_order(v for image in images for v in image.vars), shift)
     if binders(node):
         node = renamed(node, free(tuple(values.values())).union(values))
-    return rebuild(node, lambda part: substitute(part, values))
+    return rebuild(node, substitute, values)
 
 
 def put_symbol(node: Any, name: str, value: Lam) -> Any:
@@ -216,31 +244,29 @@ def put_symbol(node: Any, name: str, value: Lam) -> Any:
         require(len(node.ix) == len(value.binders), f"`{name}` has {len(value.binders)} indices.")
         return substitute(value.body, dict(zip(value.binders, node.ix, strict=True)))
     node = renamed(node, free(value))
-    return rebuild(node, lambda part: put_symbol(part, name, value))
+    return rebuild(node, put_symbol, name, value)
 
 
-hints_of = cache(get_type_hints)
-
-
-def check(value: Any, hint: Any, depth: int = 0) -> None:
+def check(value: Any, hint: Any, level: int = 0) -> None:
     """Raise unless `value` has exactly the declared type `hint`, all the way down.
 
     Subclasses are refused: one could change its mind between two looks.
     """
-    items = get_args(hint)
-    if get_origin(hint) is tuple and type(value) is tuple:
+    items: Any = () if type(hint) is type else get_args(hint)
+    if type(value) is tuple and get_origin(hint) is tuple:
         hints = [items[0]] * len(value) if items[-1] is ... else items
         require(len(hints) == len(value), f"{hint} is required; got {len(value)} parts.")
         for part, expected in zip(value, hints, strict=True):
-            check(part, expected, depth)
+            check(part, expected, level)
     elif get_origin(hint) is UnionType and any(type(value) is item for item in items):
-        check(value, type(value), depth)
+        check(value, type(value), level)
     else:
         require(type(value) is hint, f"{hint} is required; got {type(value)}.")
         if issubclass(hint, Node):
-            require(depth < LARGEST_DEPTH, f"at most {LARGEST_DEPTH} records may nest.")
-            for name, expected in hints_of(hint).items():
-                check(getattr(value, name, None), expected, depth + 1)
+            require(level < LARGEST_DEPTH, f"at most {LARGEST_DEPTH} records may nest.")
+            for name, expected in hint.hints().items():  # pyright: ignore
+                check(getattr(value, name, None), expected, level + 1)
+            object.__setattr__(value, "noted", None)  # it may be what it was in another class
         well_formed(value)
 
 
