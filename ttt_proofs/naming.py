@@ -19,12 +19,12 @@ def propose(
     sorts: Mapping[Any, str],
     edges: list[Edge],
     picture: Callable[[Any, dict[Any, Label]], tuple],
-    depth: int = 0,
+    level: int = 0,
 ) -> list[Any]:
     """An order of the variables that depends on how they occur in `edges`, not on their names.
 
     `sorts` gives each variable's sort; `picture(part, labels)` shows a part of the monomial with
-    these labels for the variables, as something that can be compared. Each `depth` has labels of
+    these labels for the variables, as something that can be compared. Each `level` has labels of
     its own, since a picture may show a monomial in which others are proposed in turn.
     """
 
@@ -33,7 +33,7 @@ def propose(
 
     def refined(colours: dict[Any, int]) -> dict[Any, int]:
         """Finer colours, in the order of the coarser ones, until nothing more is told apart."""
-        labels, own = labelled("colour", depth, sorts, colours), ("self", "", -1 - depth, 0)
+        labels, own = labelled("colour", level, sorts, colours), ("self", "", level, 0)
         seen = {v: (c, pictures(labels | {v: own}, v)) for v, c in colours.items()}
         order: list = []
         for look in sorted(seen.values()):
@@ -55,14 +55,14 @@ def propose(
         while finer := next(choices(colours), None):
             colours = finer
         order = sorted(colours, key=lambda v: colours[v])
-        labels = labelled("bound", depth, sorts, {v: k for k, v in enumerate(order)})
+        labels = labelled("bound", level, sorts, {v: k for k, v in enumerate(order)})
         return [[sorts[v] for v in order], pictures(labels, *order)], order
 
     def search(colours: dict[Any, int]) -> tuple[list, list[Any]]:
         """The leaf with the least picture, below the choices that look least by their colours."""
         looks = [
             (
-                (sorted(finer.values()), pictures(labelled("colour", depth, sorts, finer), *finer)),
+                (sorted(finer.values()), pictures(labelled("colour", level, sorts, finer), *finer)),
                 finer,
             )
             for finer in choices(colours)
@@ -90,10 +90,10 @@ def propose(
 
 
 def labelled(
-    kind: str, depth: int, sorts: Mapping[Any, str], numbers: dict[Any, int]
+    kind: str, level: int, sorts: Mapping[Any, str], numbers: dict[Any, int]
 ) -> dict[Any, Label]:
     """Labels that tell apart what the numbers do, and the sorts."""
-    return {v: (kind, sorts[v], -1 - depth, number) for v, number in numbers.items()}
+    return {v: (kind, sorts[v], level, number) for v, number in numbers.items()}
 
 
 def components(sorts: Mapping[Any, str], edges: list[Edge]) -> list[frozenset]:

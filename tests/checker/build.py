@@ -27,6 +27,11 @@ def width(name: str, sort: str = "D") -> Var:
     return Var(name, sort)
 
 
+def at(shift: int) -> Ix:
+    """The constant index."""
+    return Ix((), shift)
+
+
 def index(value: Var | Ix | int) -> Ix:
     """An index, from whatever stands for one."""
     if isinstance(value, Ix):

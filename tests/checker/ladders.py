@@ -5,11 +5,11 @@ from random import Random
 from typing import Any
 
 from tests.checker.blocks import Blocks
-from tests.checker.build import add, atom, call, mul, num, running, time, total, width
+from tests.checker.build import add, at, atom, call, mul, num, running, time, total, width
 from tests.checker.symbols import TIMES, WIDTHS, Symbols
 from ttt_proofs.checker import definitions
 from ttt_proofs.checker.definitions import Block, Define, DefineGradient, Equation
-from ttt_proofs.checker.terms import TIME, Atom, Ix, Lam, Var, at, ix, substitute
+from ttt_proofs.checker.terms import TIME, Atom, Ix, Lam, Var, ix, substitute
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from tests.checker.build import atom, mul
+from tests.checker.build import at, atom, mul
 from tests.checker.ladders import Definers, Ladder
 from tests.checker.symbols import TIMES, WIDTHS
 from ttt_proofs.checker import definitions, proof
@@ -34,7 +34,6 @@ from ttt_proofs.checker.terms import (
     Lam,
     Sum,
     Var,
-    at,
     binders,
     check,
     free,

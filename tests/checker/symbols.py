@@ -6,7 +6,7 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from tests.checker.build import running, time, total, width
+from tests.checker.build import at, running, time, total, width
 from tests.checker.generate import Terms
 from ttt_proofs.checker.terms import (
     TIME,
@@ -18,7 +18,6 @@ from ttt_proofs.checker.terms import (
     Prod,
     Sum,
     Var,
-    at,
     in_order,
     inside,
     ix,

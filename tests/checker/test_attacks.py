@@ -20,6 +20,7 @@ import pytest
 from tests.checker.build import (
     Script,
     add,
+    at,
     atom,
     call,
     forall,
@@ -48,7 +49,7 @@ from ttt_proofs.checker.proof import (
     infer,
     replay,
 )
-from ttt_proofs.checker.terms import Add, Atom, CheckerError, Ix, Lam, Num, Var, at, free, ix
+from ttt_proofs.checker.terms import Add, Atom, CheckerError, Ix, Lam, Num, Var, free, ix
 from ttt_proofs.symbolic.records import dumps, loads
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,5 +1,6 @@
 """What is admitted has one solution: random blocks, solved by brute force; planted faults."""
 
+from collections import namedtuple
 from math import inf
 from random import Random
 
@@ -65,6 +66,7 @@ def test_the_random_blocks_are_worth_trying():
 
 
 true_due = definitions.due
+Due = namedtuple("Due", "time level inner place")
 true_times = definitions.leading_times
 
 
@@ -72,7 +74,7 @@ def of_use(change):
     """A fault in when a value that is used is due: `other` is then positive."""
 
     def due(block, name, index, times, other):
-        found = true_due(block, name, index, times, other)
+        found = Due(*true_due(block, name, index, times, other))
         return change(found) if other > 0 else found
 
     return due
@@ -82,7 +84,7 @@ def of_own(change):
     """A fault in when the definition at hand is due: `other` is then negative."""
 
     def due(block, name, index, times, other):
-        found = true_due(block, name, index, times, other)
+        found = Due(*true_due(block, name, index, times, other))
         return change(found) if other < 0 else found
 
     return due

@@ -5,6 +5,7 @@ import pytest
 from tests.checker.build import (
     Script,
     add,
+    at,
     atom,
     call,
     forall,
@@ -25,7 +26,7 @@ from ttt_proofs.checker.definitions import (
 )
 from ttt_proofs.checker.normal import naturals, normal_form
 from ttt_proofs.checker.proof import Definition, infer
-from ttt_proofs.checker.terms import CheckerError, Ix, Lam, at, free, ix
+from ttt_proofs.checker.terms import CheckerError, Ix, Lam, free, ix
 
 i, j, k, t = time("i"), time("j"), time("k"), time("t")
 h, g, c = width("h"), width("g"), width("c", "E")

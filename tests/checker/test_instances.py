@@ -101,7 +101,7 @@ def state_forged() -> bytes:
 
 
 def test_a_pickle_cannot_put_a_statement_into_a_theorem():
-    with pytest.raises(terms.CheckerError, match="from its fields"):
+    with pytest.raises(TypeError, match="not callable"):
         pickle.loads(state_forged())
 
 
@@ -109,7 +109,7 @@ def test_a_pickle_cannot_put_a_statement_into_a_theorem():
 def test_no_state_is_put_into_a_record(kind):
     bare = object.__new__(kind)
     for put in (kind.__setstate__, lambda node, state: node.__setstate__(state)):
-        with pytest.raises(terms.CheckerError, match="from its fields"):
+        with pytest.raises(TypeError, match="not callable"):
             put(bare, [None] * len(kind.__slots__))
 
 
@@ -134,7 +134,7 @@ def test_a_pickle_cannot_put_a_state_into_a_record_that_a_theorem_shares():
     pickler.save(conclusion)
     pickler.save([(), FALSE.equation])
     stream.write(pickle.BUILD + pickle.POP + pickle.STOP)
-    with pytest.raises(terms.CheckerError, match="from its fields"):
+    with pytest.raises(TypeError, match="not callable"):
         pickle.loads(stream.getvalue())
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.checker.build import (
     Script,
     add,
+    at,
     atom,
     call,
     forall,
@@ -23,7 +24,7 @@ from tests.checker.build import (
 from ttt_proofs.checker import normal
 from ttt_proofs.checker.definitions import Define
 from ttt_proofs.checker.proof import Proof, Reflexivity, Sequent, Step, Theorem, replay
-from ttt_proofs.checker.terms import LARGEST_DEPTH, CheckerError, Ix, Lam, Term, at, check, ix
+from ttt_proofs.checker.terms import LARGEST_DEPTH, CheckerError, Ix, Lam, Term, check, ix
 from ttt_proofs.symbolic.records import dumps, loads
 
 i, t = time("i"), time("t")
@@ -290,16 +291,20 @@ def grown(right: Term, *more: Term) -> Script:
 def test_sources_nest_sides_so_deep_and_no_deeper():
     z = atom("z")
 
-    def around(number: int) -> Term:
-        term = z
+    def around(number: int, term: Term = z) -> Term:
         for _ in range(number):
             term = mul(term)
         return term
 
-    # z is 1 deep; before the last use the sides are 51 deep.
-    grown(around(50), around(48))
+    # Before the last use z stands in 50 records; what comes in its place is 50 deep, then 51.
+    grown(around(50), around(49))
     with pytest.raises(CheckerError, match="too large or too deep"):
-        grown(around(50), around(49))
+        grown(around(50), around(50))
+    # What is deep and has no z does not count.
+    beside = add(around(50), around(80, atom("x")))
+    grown(beside, around(48))
+    with pytest.raises(CheckerError, match="too large or too deep"):
+        grown(beside, around(49))
     for once in (call("f", z), add(z, atom("x")), total(width("h"), mul(z, atom("x", width("h"))))):
         with pytest.raises(CheckerError, match="too large or too deep"):
             grown(*[once] * 200)

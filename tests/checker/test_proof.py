@@ -5,6 +5,7 @@ import pytest
 from tests.checker.build import (
     Script,
     add,
+    at,
     atom,
     call,
     forall,
@@ -18,7 +19,7 @@ from tests.checker.build import (
 from ttt_proofs.checker.definitions import Define, DefineGradient
 from ttt_proofs.checker.normal import naturals, normal_form
 from ttt_proofs.checker.proof import Calculate, Induction, Proof, Step, Theorem, replaced
-from ttt_proofs.checker.terms import CheckerError, Lam, at, free, ix
+from ttt_proofs.checker.terms import CheckerError, Lam, free, ix
 
 i, j, s, t = time("i"), time("j"), time("s"), time("t")
 h, g = width("h"), width("g")

@@ -10,12 +10,13 @@ from random import Random
 
 import pytest
 
+from tests.checker.build import at
 from tests.checker.proofs import Proofs, tampered
 from tests.checker.worlds import contradiction, judged
 from ttt_proofs.checker import definitions, normal, proof, terms
 from ttt_proofs.checker.definitions import Define
 from ttt_proofs.checker.proof import Calculate, Induction, Proof, Sequent
-from ttt_proofs.checker.terms import Add, Atom, CheckerError, Ix, Mul, Num, at, ix
+from ttt_proofs.checker.terms import Add, Atom, CheckerError, Ix, Mul, Num, ix
 
 
 def judge(record: Proof, random: Random, seen: set) -> Counter:

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from tests.checker.build import add, atom, call, index, mul, num, running, time, total, width
+from tests.checker.build import add, at, atom, call, index, mul, num, running, time, total, width
 from ttt_proofs.checker.proof import Proof
 from ttt_proofs.checker.terms import (
     Add,
@@ -19,7 +19,6 @@ from ttt_proofs.checker.terms import (
     Sum,
     Term,
     Var,
-    at,
     binders,
     check,
     free,

@@ -5,6 +5,7 @@ from fractions import Fraction
 import flint
 import pytest
 
+from tests.checker.build import at
 from ttt_proofs.checker.definitions import Define, DefineGradient
 from ttt_proofs.checker.terms import (
     TIME,
@@ -17,7 +18,6 @@ from ttt_proofs.checker.terms import (
     Prod,
     Sum,
     Var,
-    at,
     ix,
 )
 from ttt_proofs.evidence.codes import Numbers, known_derivative

@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 
 from derivations import momentum, momentum_rates_agree
+from tests.checker.build import at
 from ttt_proofs.checker.definitions import Define, Equation
 from ttt_proofs.checker.terms import (
     TIME,
@@ -19,7 +20,6 @@ from ttt_proofs.checker.terms import (
     Prod,
     Sum,
     Var,
-    at,
     ix,
 )
 from ttt_proofs.evidence.counterexample import query_text, simpler

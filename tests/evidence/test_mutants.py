@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from derivations import momentum, momentum_rates_agree, sum_order
+from tests.checker.build import at
 from ttt_proofs.checker.definitions import Equation
 from ttt_proofs.checker.normal import naturals, normal_form
 from ttt_proofs.checker.proof import Calculate, Proof, Sequent, Step, replay
@@ -22,7 +23,6 @@ from ttt_proofs.checker.terms import (
     Prod,
     Sum,
     Var,
-    at,
     check,
     ix,
 )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ttt_proofs.checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var, at, ix
+from tests.checker.build import at
+from ttt_proofs.checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Var, ix
 from ttt_proofs.render import latex, text
 
 T, FIRST, S = (Var(name, TIME) for name in "tis")

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.checker.build import at
 from tests.render.conftest import CUSTOM, LACT, LOOPS, PER_STEP
 from ttt_proofs.checker.definitions import Define, DefineGradient
 from ttt_proofs.checker.proof import Proof, Theorem
-from ttt_proofs.checker.terms import TIME, Add, Atom, Lam, Mul, Var, at, ix
+from ttt_proofs.checker.terms import TIME, Add, Atom, Lam, Mul, Var, ix
 from ttt_proofs.loops import Frobenius, InnerLoop, Linear, Schedule, SwiGLU
 from ttt_proofs.render import FORMATS, outline, proof_text, render_derivation
 from ttt_proofs.render.order import in_order

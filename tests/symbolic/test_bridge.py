@@ -7,9 +7,10 @@ import pytest
 import sympy as sp
 import torch
 
+from tests.checker.build import at
 from tests.symbolic.values import ENTRYWISE, Meaning, matrix
 from ttt_proofs.checker.definitions import sum_over
-from ttt_proofs.checker.terms import TIME, App, Atom, Ix, Num, Var, at, check, free, inside, ix
+from ttt_proofs.checker.terms import TIME, App, Atom, Ix, Num, Var, check, free, inside, ix
 from ttt_proofs.checker.terms import Term as AnyTerm
 from ttt_proofs.program.expressions import (
     ACTIVATIONS,

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import sympy as sp
 
+from tests.checker.build import at
 from tests.symbolic.values import Meaning, muon_entry
-from ttt_proofs.checker.terms import App, Atom, Lam, Var, at, ix, symbols
+from ttt_proofs.checker.terms import App, Atom, Lam, Var, ix, symbols
 from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
 from ttt_proofs.loops.update import N, R
 from ttt_proofs.program.rules import W_0, G, W, operator

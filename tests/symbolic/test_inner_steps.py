@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 
+from tests.checker.build import at
 from tests.symbolic.values import Meaning
 from ttt_proofs import reduce
 from ttt_proofs.checker.proof import Proof, Theorem
@@ -15,7 +16,6 @@ from ttt_proofs.checker.terms import (
     Mul,
     Num,
     Sum,
-    at,
     inside,
     ix,
     rebuild,

@@ -11,6 +11,7 @@ from itertools import product
 import pytest
 import sympy as sp
 
+from tests.checker.build import at
 from ttt_proofs.checker.definitions import Equation
 from ttt_proofs.checker.proof import Calculate, Definition, Induction, Proof, Theorem
 from ttt_proofs.checker.terms import (
@@ -24,7 +25,6 @@ from ttt_proofs.checker.terms import (
     Prod,
     Sum,
     Var,
-    at,
     inside,
     ix,
     parts,

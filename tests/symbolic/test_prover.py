@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.checker.build import at
 from ttt_proofs.checker.definitions import Define, Equation
 from ttt_proofs.checker.proof import Calculate, Induction, Reflexivity, Theorem
-from ttt_proofs.checker.terms import TIME, Add, Atom, CheckerError, Mul, Num, Sum, Var, at, ix
+from ttt_proofs.checker.terms import TIME, Add, Atom, CheckerError, Mul, Num, Sum, Var, ix
 from ttt_proofs.symbolic.prover import Prover
 
 T, I = Var("t", TIME), Var("i", TIME)  # noqa: E741

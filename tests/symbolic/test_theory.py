@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.checker.build import at
 from tests.symbolic.running import drawn, meaning, outputs
 from ttt_proofs.checker.definitions import ONE
-from ttt_proofs.checker.terms import Atom, at, rebuild
+from ttt_proofs.checker.terms import Atom, rebuild
 from ttt_proofs.loops import (
     GLU,
     MLP,

@@ -209,7 +209,7 @@ last factor is taken out, this holds for the shorter `Prod` times that factor, a
 monomial times what this gives. No monomial has more than 32 bound variables, then or when settled. A
 settled monomial weighs one, and one more for each record in its factors, taken before their arguments
 become normal forms, and for each digit as above. The settled monomials of one normal form weigh at
-most 100 000 together, those of arguments included, each time that a settled monomial has them; one
+most 300 000 together, those of arguments included, each time that a settled monomial has them; one
 that is 0 for want of integers does not count, one with the coefficient 0 does.
 
 Context and limits together speak of at most 100 times. So do the context of a calculation or
@@ -218,8 +218,9 @@ whether or not it has an instance there (but for what is inside a sum that no in
 
 Before each source of a calculation is used: the records of the two sides, and those of the source's
 right side once for each `Atom` of the two sides whose symbol occurs in the source's left side, are at
-most 100 000 together; and the depth of the deeper side and the depth of the right side add up to at
-most 100 (a term is as deep as its records nest, itself being the first).
+most 100 000 together; and for each of these Atoms, the number of the side's records that stand around it
+and the depth of the right side add up to at most 100 (a term is as deep as its records nest, itself
+being the first).
 
 # Records
 

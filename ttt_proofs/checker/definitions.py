@@ -7,11 +7,11 @@ values exist and are unique, given those out of range (at negative times), which
 
 from itertools import takewhile
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from .normal import naturals, normal_form
 from .terms import TIME, Add, App, Atom, CheckerError, Ix, Lam, Mul, Node, Num, Sum, Term, Var
-from .terms import at, binders, free, inside, ix, put_symbol, record, renamed, require, substitute
+from .terms import binders, free, inside, ix, put_symbol, record, renamed, require, substitute
 from .terms import symbols
 
 ZERO, ONE, MINUS_ONE = Num(0), Num(1), Num(-1)
@@ -107,7 +107,7 @@ class Define(Node):
         times, values, every = leading_times(self.every), {}, self.every
         if self.start is not None:
             require(times, f"`{self.name}` has a start and needs a time.")
-            values = {times[-1]: at(0) if start else ix(times[-1], 1)}
+            values = {times[-1]: Ix(()) if start else ix(times[-1], 1)}
         require(self.start or not start, f"`{self.name}` has no start.")
         left = substitute(Atom(self.name, tuple(map(ix, every))), values)
         if start and self.start is not None:
@@ -155,25 +155,17 @@ class DefineGradient(Node):
 Block = tuple[Define | DefineGradient, ...]
 
 
-class Due(NamedTuple):
-    """When a value of a block is due, relative to the times of the definition at hand.
+def due(block: Block, name: str, index: tuple[Ix, ...], times: tuple, other: float) -> tuple:
+    """When `name[index]` is due: by time, then level, then inner time, then place in the block.
 
-    First by time, then by level, then by inner time, then by place in the block.
+    Relative to `times`, those of the definition at hand; an index that does not follow them
+    counts as `other`.
     """
-
-    time: float
-    level: int
-    inner: float
-    place: int
-
-
-def due(block: Block, name: str, index: tuple[Ix, ...], times: tuple, other: float) -> Due:
-    """When `name[index]` is due; an index that does not follow the times counts as `other`."""
     (home,) = (define for define in block if define.name == name)
     level = len(leading_times(home.every))
     shifts = [i.shift if i.vars == (v,) else other for i, v in zip(index, times, strict=False)]
     time, inner = (*shifts[:level], other, other)[:2]
-    return Due(time, level, inner if level == 2 else 0, block.index(home))
+    return time, level, inner if level == 2 else 0, block.index(home)
 
 
 def admit(blocks: tuple[Block, ...]) -> None:
@@ -188,8 +180,7 @@ def admit(blocks: tuple[Block, ...]) -> None:
             for every, index, term in define.sides():
                 determined(block, define, every, index, term)
             if isinstance(define, DefineGradient):
-                others = (d for d in (*block, define.at) if d is not define)
-                taken = used.union(names, *map(symbols, others))
+                taken = used.union(names, *(symbols(d) for d in (*block, define.at) if d != define))
                 alone = define.param not in taken and params.count(define.param) == 1
                 require(alone, f"`{define.param}` must occur in one loss only.")
         used = used.union(names, symbols(block), params)

@@ -19,18 +19,18 @@ the context allows. The converse is not claimed.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import count, islice, product
+from itertools import count, product
 from math import inf
 from typing import Any
 
 from ..naming import Label, propose
 from .terms import TIME, Add, Atom, Ix, Lam, Mul, Node, Num, Prod, Sum, Term, Var
-from .terms import at, free, in_order, ix, parts, rebuild, record, require, size, substitute
+from .terms import free, in_order, ix, parts, rebuild, record, require, size, substitute
 
 Table = dict[tuple, int]  # for u, v, each `(t,)` for a time or `()` for 0: the least c, u <= v + c
 
 LARGEST_EXPANSION = 10_000  # weight of the monomials of one subterm, multiplied out
-LARGEST_FORM = 100_000  # weight of the settled monomials of one normal form, arguments included
+LARGEST_FORM = 300_000  # weight of the settled monomials of one normal form, arguments included
 LARGEST_BINDING = 32  # bound indices of one monomial
 LARGEST_CONTEXT = 100  # times of one set of constraints
 NEVER: Table = {((), ()): -1}  # what no times satisfy implies anything: 0 <= -1
@@ -43,7 +43,7 @@ def limits(var: Var, low: Ix, high: Ix) -> tuple[tuple[Ix, Ix], ...]:
 
 def naturals(variables: frozenset[Var]) -> Table:
     """`0 <= v` for each of the time variables: free times are natural numbers."""
-    return close([(at(0), ix(v)) for v in variables if v.sort == TIME], {})
+    return close([(Ix(()), ix(v)) for v in variables if v.sort == TIME], {})
 
 
 def close(constraints: Sequence[tuple[Ix, Ix]], known: Table) -> Table:
@@ -129,14 +129,19 @@ def expand(term: Term, names: Iterator[str], values: dict[Var, Ix]) -> list[Mono
 class Scope:
     """Where a term stands.
 
-    known: all that is known of times; peel: where ranges are cut; depth: how deep the term is
-    nested in arguments; budget: an item for each unit of weight that may still arise.
+    known: all that is known of times; peel: where ranges are cut; spent: the weight of what was
+    settled so far; seen: the normal form of each argument, and its weight.
     """
 
     known: Table
     peel: Ix | None = None
-    depth: int = 0
-    budget: Iterator[int] = field(default_factory=lambda: iter(range(LARGEST_FORM)))
+    spent: list[int] = field(default_factory=lambda: [0])
+    seen: dict[Any, tuple["Form", int]] = field(default_factory=dict)
+
+    def spend(self, weight: int) -> None:
+        """Note the weight of something that was settled; raise where it is too much."""
+        self.spent[0] += weight
+        require(self.spent[0] <= LARGEST_FORM, "one normal form grows too large.")
 
 
 def changed_once(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomial] | None:
@@ -193,23 +198,35 @@ def normal_form(term: Any, known: Table, peel: Ix | None = None) -> tuple:
     `peel` is `t + c`: ranges that reach so far are cut there, last step first.
     """
     require(peel is None or [v.sort for v in peel.vars] == [TIME], "ranges are peeled at a time.")
-    return look(form(term, Scope(known, peel)), {}, 0)
+    return look(form(term, level(term), Scope(known, peel)), {})
 
 
 @record
 class Form(Node):
     """A normal form: monomials that differ, none of them 0.
 
-    `looks` recalls what it looks like, by the labels of the variables that are free in it.
+    level: more than that of any form inside. `looks` recalls what it looks like, by the labels of
+    the variables that are free in it.
     """
 
     terms: tuple[Monomial, ...]
+    level: int
     looks: dict[tuple, tuple] = field(init=False, compare=False, default_factory=dict)
 
 
-def form(term: Any, scope: Scope) -> Form:
-    """The normal form of a term where it stands: settled monomials, alike ones collected."""
-    names = (f"${scope.depth}_{k}" for k in count())  # no record holds a `$`
+def level(node: Any) -> int:
+    """The number of arguments that stand within one another, at most; a form's is known."""
+    if isinstance(node, Form):
+        return node.level
+    return isinstance(node, Lam) + max(map(level, parts(node)), default=0)
+
+
+def form(term: Any, own: int, scope: Scope) -> Form:
+    """The normal form of a term, of this level, where it stands: alike monomials collected.
+
+    What stands around it has a larger level, so other names; no record's names have a `$`.
+    """
+    names = (f"${own}_{k}" for k in count())
     left, total = expand(term, names, {}), {}
     while left:
         m = left.pop()
@@ -217,13 +234,13 @@ def form(term: Any, scope: Scope) -> Form:
         if changed is not None:
             left.extend(changed)
             continue
-        weight = 1 + size(m.factors) + bits(m.coefficient)
-        require(len([*islice(scope.budget, weight)]) == weight, "one normal form grows too large.")
+        scope.spend(1 + size(m.factors) + bits(m.coefficient))
         found = compared(m, scope)
-        key = look(found, {}, scope.depth)
+        key = look(found, {})
         before = total[key].coefficient if key in total else 0
         total[key] = replace(found, coefficient=before + m.coefficient)
-    return Form(tuple(m for m in total.values() if m.coefficient))
+    kept = tuple(m for m in total.values() if m.coefficient)
+    return Form(kept, level(kept))
 
 
 def compared(m: Monomial, scope: Scope) -> Monomial:
@@ -239,44 +256,49 @@ def compared(m: Monomial, scope: Scope) -> Monomial:
     def argued(factor: Any) -> Any:
         elsewhere = frozenset(m.binders) - free(factor)
         known = {(u, v): c for (u, v), c in table.items() if elsewhere.isdisjoint(u + v)}
-        return formed(factor, replace(scope, known=known, depth=scope.depth + 1))
+        return formed(factor, replace(scope, known=known))
 
     return replace(m, limits=tighter, factors=tuple(map(argued, m.factors)))
 
 
 def formed(node: Any, scope: Scope) -> Any:
-    """A factor with normal forms for arguments."""
-    if isinstance(node, Lam):
-        own = {v: Var(f"${scope.depth}_{k}_", v.sort) for k, v in enumerate(node.binders)}
-        body: Any = substitute(node.body, {v: ix(w) for v, w in own.items()})
-        return Lam(tuple(own.values()), form(body, scope))  # pyright: ignore
-    return node if isinstance(node, Atom | Ix) else rebuild(node, formed, scope)
+    """A factor with normal forms for arguments; the same argument is not formed again."""
+    if not isinstance(node, Lam):
+        return node if isinstance(node, Atom | Ix) else rebuild(node, formed, scope)
+    inner = level(node.body)
+    own = {v: Var(f"${inner}_{k}_", v.sort) for k, v in enumerate(node.binders)}
+    body: Any = substitute(node.body, {v: ix(w) for v, w in own.items()})
+    case, before = (body, frozenset(scope.known.items())), scope.spent[0]
+    if case in scope.seen:
+        scope.spend(scope.seen[case][1])
+    else:
+        scope.seen[case] = form(body, inner, scope), scope.spent[0] - before
+    return Lam(tuple(own.values()), scope.seen[case][0])  # pyright: ignore
 
 
-def look(node: Any, names: dict[Var, Label], depth: int) -> Any:
+def look(node: Any, names: dict[Var, Label]) -> Any:
     """A form or a part of one as nested tuples: labels for variables, and what is a bag sorted."""
     if isinstance(node, Ix):
         return tuple(sorted(label(v, names) for v in node.vars)), node.shift
     if isinstance(node, Form):
         key = tuple(label(v, names) for v in in_order(free(node)))
         if key not in node.looks:
-            seen = ((look(m, names, depth), *m.coefficient.as_integer_ratio()) for m in node.terms)
+            seen = ((look(m, names), *m.coefficient.as_integer_ratio()) for m in node.terms)
             node.looks[key] = tuple(sorted(seen))
         return node.looks[key]
     if isinstance(node, Monomial):  # any order of its bound indices will do
         edges = [*node.factors, *(("<=", *limit) for limit in node.limits)]
         near = [(free(edge).intersection(node.binders), edge) for edge in edges]
-        sorts = {v: v.sort for v in node.binders}
-        order = propose(sorts, near, lambda edge, own: look(edge, names | own, depth), depth)
+        sorts, here = {v: v.sort for v in node.binders}, level(node)
+        order = propose(sorts, near, lambda edge, own: look(edge, names | own), here)
         require(in_order(order) == in_order(node.binders), "each bound index needs one number.")
-        own = {v: ("bound", v.sort, depth, k) for k, v in enumerate(order)}
-        return tuple(own.values()), tuple(sorted(look(edge, names | own, depth) for edge in edges))
+        own = {v: ("bound", v.sort, here, k) for k, v in enumerate(order)}
+        return tuple(own.values()), tuple(sorted(look(edge, names | own) for edge in edges))
     if isinstance(node, Lam):
-        own = {v: ("argument", v.sort, depth + 1, k) for k, v in enumerate(node.binders)}
-        return tuple(own.values()), look(node.body, names | own, depth + 1)
-    if isinstance(node, Node):
-        return (type(node).__name__, *(look(part, names, depth) for part in parts(node)))
-    return tuple(look(part, names, depth) for part in node) if isinstance(node, tuple) else node
+        own = {v: ("argument", v.sort, level(node.body), k) for k, v in enumerate(node.binders)}
+        return tuple(own.values()), look(node.body, names | own)
+    looks = tuple(look(part, names) for part in parts(node))
+    return (type(node).__name__, *looks) if isinstance(node, Node) else looks or node
 
 
 def label(var: Var, names: dict[Var, Label]) -> Label:

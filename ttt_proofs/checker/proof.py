@@ -7,15 +7,14 @@ Replaying computes each conclusion again and compares. A `Theorem` is made by re
 proof, and in no other way.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import field, replace
 from typing import Any
 
 from .definitions import Block, Define, DefineGradient, Equation, admit
 from .normal import Table, close, implied, limits, naturals, normal_form
 from .terms import LARGEST_DEPTH, TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
-from .terms import at, binders, check, depth, free, inside, ix
-from .terms import parts, rebuild, record, renamed, require, size, substitute, symbols
+from .terms import binders, check, depth, free, ix
+from .terms import parts, rebuild, record, renamed, require, size, substitute, symbols, walk
 
 LARGEST_SIDES = 100_000  # records in the two sides of a calculation, once a source is used
 
@@ -30,7 +29,7 @@ class Sequent(Node):
     equation: Equation
 
 
-def united(sequents: Iterable[Sequent]) -> tuple[Equation, ...]:
+def united(sequents: list[Sequent]) -> tuple[Equation, ...]:
     """The hypotheses of several sequents, each once."""
     return tuple(dict.fromkeys(h for s in sequents for h in s.hypotheses))
 
@@ -47,7 +46,7 @@ class Definition(Node):
     entry: Lam | None = None
     start: bool = False
 
-    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: list[Sequent]) -> Sequent:
         """The equation."""
         require(self.name in definitions, f"`{self.name}` must be a defined symbol.")
         return Sequent((), definitions[self.name].equation(self.entry, self.start))
@@ -59,7 +58,7 @@ class Assume(Node):
 
     equation: Equation
 
-    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: list[Sequent]) -> Sequent:
         """The equation, assumed."""
         return Sequent((self.equation,), self.equation)
 
@@ -71,7 +70,7 @@ class Reflexivity(Node):
     every: tuple[Var, ...]
     term: Term
 
-    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: list[Sequent]) -> Sequent:
         """The term on both sides."""
         return Sequent((), Equation(self.every, self.term, self.term))
 
@@ -88,19 +87,19 @@ class Calculate(Node):
     term: Term
     peel: Ix | None = None
 
-    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: list[Sequent]) -> Sequent:
         """The first premise with the new right side, under the hypotheses of all."""
         require(premises, "a calculation must have a target.")
         target, *sources = premises
-        old, new = target.equation.right, self.term
+        sides = target.equation.right, self.term
         for source in (premise.equation for premise in sources):
-            known = naturals(free((old, new)))
-            places = sum(a.name in symbols(source.left) for a in inside((old, new), Atom))
-            small = size((old, new)) + places * size(source.right) <= LARGEST_SIDES
-            flat = depth((old, new)) + depth(source.right) <= LARGEST_DEPTH
+            known, names = naturals(free(sides)), symbols(source.left)
+            places = [k for n, k in walk(sides) if isinstance(n, Atom) and n.name in names]
+            small = size(sides) + len(places) * size(source.right) <= LARGEST_SIDES
+            flat = max(places, default=0) + depth(source.right) <= LARGEST_DEPTH
             require(small and flat, "the sides grow too large or too deep.")
-            old, new = (replaced(side, source, known) for side in (old, new))
-        known = naturals(free((old, new, self.term)))
+            sides = tuple(replaced(side, source, known) for side in sides)
+        known, (old, new) = naturals(free((*sides, self.term))), sides
         reached = normal_form(old, known, self.peel)
         alike = any(normal_form(side, known, self.peel) == reached for side in (self.term, new))
         require(alike, "the two sides must have one normal form; they differ.")
@@ -119,14 +118,14 @@ class Induction(Node):
     predicate: tuple[Equation, ...]
     pick: int
 
-    def conclude(self, definitions: Definitions, premises: Sequence[Sequent]) -> Sequent:
+    def conclude(self, definitions: Definitions, premises: list[Sequent]) -> Sequent:
         """The picked equation for every time; only the predicate itself is discharged."""
         n, time = len(self.predicate), self.time
         fits = time.sort == TIME and 0 <= self.pick < n and len(premises) == 2 * n
         require(fits, f"induction on {n} equations needs a time and {2 * n} premises.")
-        goals = [part.put({time: now}) for now in (at(0), ix(time, 1)) for part in self.predicate]
-        fits = map(same, (premise.equation for premise in premises), goals)
-        require(all(fits), "premises must be P(0) and P(t + 1).")
+        goals = [part.put({time: now}) for now in (Ix(()), ix(time, 1)) for part in self.predicate]
+        fits = all(map(same, (premise.equation for premise in premises), goals))
+        require(fits, "premises must be P(0) and P(t + 1).")
         others = (h for h in united(premises[n:]) if h not in self.predicate)
         kept = tuple(dict.fromkeys((*united(premises[:n]), *others)))
         require(all(time not in h.free() for h in kept), f"`{time.name}` must be fixed nowhere.")
@@ -186,7 +185,7 @@ def replay(proof: Proof) -> Sequent:
     return shown[-1]
 
 
-def infer(definitions: Definitions, rule: Rule, premises: Sequence[Sequent]) -> Sequent:
+def infer(definitions: Definitions, rule: Rule, premises: list[Sequent]) -> Sequent:
     """What the rule concludes from the premises."""
     require(not premises or isinstance(rule, Calculate | Induction), "no premises are needed.")
     conclusion = rule.conclude(definitions, premises)
@@ -236,9 +235,8 @@ def match(equation: Equation, atom: Atom, known: Table) -> dict[Var, Ix] | None:
 def in_range(v: Var, value: Ix, known: Table) -> bool:
     """Whether a quantified index may take this value: a natural number, an element of its width."""
     sorts = [w.sort for w in value.vars]
-    if v.sort == TIME:
-        return sorts in ([], [TIME]) and implied(known, at(0), value)
-    return sorts == [v.sort] and value.shift == 0
+    natural = sorts in ([], [TIME]) and implied(known, Ix(()), value)
+    return natural if v.sort == TIME else sorts == [v.sort] and value.shift == 0
 
 
 def replaced(term: Any, source: Equation, known: Table) -> Any:
@@ -246,9 +244,7 @@ def replaced(term: Any, source: Equation, known: Table) -> Any:
     if isinstance(term, Atom):
         values = match(source, term, known)
         return term if values is None else substitute(source.right, values)
-
-    if binders(term):
-        term = renamed(term, source.free() | free((*known,)))
+    term = renamed(term, source.free() | free((*known,)))
     if isinstance(term, Sum) and term.low and term.high:
         known = close(limits(term.var, term.low, term.high), known)
     return rebuild(term, replaced, source, known)

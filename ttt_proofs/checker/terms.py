@@ -11,7 +11,7 @@ no attributes but its fields, and what is noted of them: a term stays what it wa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import repeat
@@ -47,16 +47,13 @@ class Node:
         """A copy or a pickle is made by the constructor."""
         return type(self), parts(self)
 
-    def __setstate__(self, state: object) -> None:
-        raise CheckerError("a record must be made from its fields; got a state to put in.")
-
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(kind: Any) -> Any:
     """Make a subclass of `Node` the dataclass that it declares; `hints()`: the types of fields."""
     made: Any = dataclass(frozen=True, slots=True)(kind)
     made.hints = cache(lambda: get_type_hints(made))
-    made.__setstate__ = Node.__setstate__  # in place of the one that `dataclass` puts in
+    made.__setstate__ = None  # a record is made from its fields alone: no state is put in
     return made
 
 
@@ -151,11 +148,6 @@ def ix(var: Var, shift: int = 0) -> Ix:
     return Ix((var,), shift)
 
 
-def at(shift: int) -> Ix:
-    """The constant index `shift`."""
-    return Ix((), shift)
-
-
 def parts(node: Any) -> tuple:
     """The fields of a node, the items of a tuple; nothing for all else."""
     if isinstance(node, Node):
@@ -188,9 +180,17 @@ def free(node: Any) -> frozenset[Var]:
     return found
 
 
+def walk(node: Any, outside: int = 0) -> Iterator[tuple[Any, int]]:
+    """Each record in a term (or tuple of terms), and how many of the others stand around it."""
+    if isinstance(node, Node):
+        yield node, outside
+    for part in parts(node):
+        yield from walk(part, outside + isinstance(node, Node))
+
+
 def depth(node: Any) -> int:
     """How many records nest in a term (or tuple of terms), at most."""
-    return isinstance(node, Node) + max(map(depth, parts(node)), default=0)
+    return 1 + max((outside for _, outside in walk(node)), default=-1)
 
 
 def size(node: Any) -> int:
@@ -200,8 +200,7 @@ def size(node: Any) -> int:
 
 def inside(node: Any, kind: Any) -> list:
     """All nodes of this kind in a term (or tuple of terms)."""
-    found = [node] if isinstance(node, kind) else []
-    return found + [n for part in parts(node) for n in inside(part, kind)]
+    return [found for found, _ in walk(node) if isinstance(found, kind)]
 
 
 def symbols(node: Any) -> frozenset[str]:
@@ -279,8 +278,8 @@ def well_formed(node: Any) -> None:
     if isinstance(node, int):
         require(abs(node) <= LARGEST_INTEGER, f"at most {LARGEST_INTEGER} is allowed; got {node}.")
     if isinstance(node, Ix):
-        require(node.vars == in_order(node.vars), "an index must have its variables in order.")
-        require(abs(node.shift) <= LARGEST_SHIFT, f"a shift is at most {LARGEST_SHIFT}.")
+        fits = node.vars == in_order(node.vars) and abs(node.shift) <= LARGEST_SHIFT
+        require(fits, f"variables in order, shifted by at most {LARGEST_SHIFT}, make an index.")
     if isinstance(node, Num):
         require(node.bottom >= 1, f"a denominator must be at least 1; got {node.bottom}.")
     if isinstance(node, App):
@@ -289,15 +288,8 @@ def well_formed(node: Any) -> None:
         require(fits, f"a slot of `{node.fn}` must be an entry of one of its arguments.")
     if isinstance(node, Prod):
         require([v.sort for v in node.factor.binders] == [TIME], "a product must bind one time.")
-        bounded_by(node.low, node.high)
-    if isinstance(node, Sum) and node.var.sort == TIME:
-        bounded_by(node.low, node.high)
-        require(node.var not in free((node.low, node.high)), "a sum must not bind its own bounds.")
-    elif isinstance(node, Sum):
-        require(node.low is node.high is None, f"the width `{node.var.sort}` has no bounds.")
-
-
-def bounded_by(*bounds: Ix | None) -> None:
-    """Raise unless each bound is there: a constant, or one time variable plus a constant."""
-    plain = all(b and [v.sort for v in b.vars] in ([], [TIME]) for b in bounds)
-    require(plain, "a bound of a time range must be at most one time variable plus a constant.")
+    if isinstance(node, Sum | Prod):
+        ends, timed = (node.low, node.high), isinstance(node, Prod) or node.var.sort == TIME
+        plain = all(end and [v.sort for v in end.vars] in ([], [TIME]) for end in ends)
+        fits = plain and free(ends).isdisjoint(binders(node)) if timed else ends == (None, None)
+        require(fits, "a time range must end at constants or other times, and a width has no ends.")

@@ -22,7 +22,8 @@ from ..checker.proof import (
     Sequent,
     Step,
 )
-from ..checker.terms import Term, Var, at, ix
+from ..checker.terms import Term, Var, ix
+from ..symbolic.bridge import at
 from .mutants import OPERATORS, changes
 
 

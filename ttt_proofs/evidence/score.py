@@ -63,7 +63,7 @@ def accepts(definitions: tuple[Block, ...], attempt: Attempt, goal: Equation) ->
     hypotheses = tuple(dict.fromkeys(h for p in attempt.premises for h in p.hypotheses))
     step = Step(replace(attempt.rule, term=goal.right), (), Sequent(hypotheses, goal))
     try:
-        conclusion = infer(known, step.rule, attempt.premises)
+        conclusion = infer(known, step.rule, [*attempt.premises])
         require(conclusion == step.conclusion, "the rule does not conclude what is recorded.")
         check(goal, Equation)  # all that is new in the step
     except CheckerError:

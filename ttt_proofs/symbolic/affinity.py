@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from ..checker.definitions import Define, Equation
 from ..checker.proof import Proof
-from ..checker.terms import Add, Atom, at
+from ..checker.terms import Add, Atom
 from ..loops import InnerLoop, Weight
 from ..program.rules import W
 from . import theory
-from .bridge import place
+from .bridge import at, place
 from .equality import Definitions, joined, tagged, unfolded
 from .prover import Prover
 

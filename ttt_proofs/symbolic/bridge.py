@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import sympy as sp
@@ -30,6 +31,11 @@ Entry = Callable[[Place, Place], Term]
 Axes = Mapping[str, tuple[str, ...]]
 
 LETTERS = {"D_k": "a", "D_h": "h", "D_v": "c", "L": "l"}
+
+
+def at(shift: int) -> Ix:
+    """The constant index `shift`."""
+    return Ix((), shift)
 
 
 def variable(sort: str, n: int = 0) -> Var:
@@ -70,12 +76,12 @@ class Scope:
     values: Mapping[str, sp.MatrixExpr] = field(default_factory=dict)
     time: tuple[Ix, ...] = ()
     axes: Axes = field(default_factory=dict)
-    used: dict[str, int] = field(default_factory=dict)
 
-    def fresh(self, sort: str) -> tuple[Var, ...]:
-        """Bound indices that this scope has not used."""
-        self.used[sort] = self.used.get(sort, 0) + 1
-        return variables(sort, self.axes, self.used[sort])
+    def fresh(self, sort: str, *around: Place) -> tuple[Var, ...]:
+        """Indices to bind: the first over this width that are not among those around them."""
+        taken = {v for found in around for index in found for v in index.vars}
+        tries = (variables(sort, self.axes, n) for n in count(1))
+        return next(found for found in tries if taken.isdisjoint(found))
 
 
 def entry(matrix: sp.MatrixExpr, row: Place, col: Place, scope: Scope) -> Term:
@@ -105,7 +111,9 @@ def entry(matrix: sp.MatrixExpr, row: Place, col: Place, scope: Scope) -> Term:
 def contraction(matrix: sp.MatMul, row: Place, col: Place, scope: Scope) -> Term:
     """Entry of a matrix product: sums over the indices between the factors."""
     coefficient, factors = matrix.as_coeff_matrices()
-    inner = [scope.fresh(factor.shape[1].name) for factor in factors[:-1]]
+    inner: list[tuple[Var, ...]] = []
+    for factor in factors[:-1]:
+        inner.append(scope.fresh(factor.shape[1].name, row, col, *map(place, inner)))
     ends = [row, *map(place, inner), col]
     terms = [
         entry(factor, a, b, scope) for factor, a, b in zip(factors, ends, ends[1:], strict=False)
@@ -117,7 +125,7 @@ def contraction(matrix: sp.MatMul, row: Place, col: Place, scope: Scope) -> Term
 
 def row_of(matrix: sp.MatrixExpr, row: Place, scope: Scope) -> Lam:
     """A row as a vector argument."""
-    col = scope.fresh(matrix.shape[1].name)
+    col = scope.fresh(matrix.shape[1].name, row)
     return Lam(col, entry(matrix, row, place(col), scope))
 
 
@@ -133,15 +141,23 @@ def row_function(function: RowFunction, row: Place, col: Place, scope: Scope) ->
         time = () if function.is_known else scope.time
         return App(function.name, (*time, *col), (rows,))
     (theta,) = function.parameters
-    row_vars, col_vars = (scope.fresh(size.name) for size in theta.shape)
+    row_vars, col_vars = ends_of(theta, scope)
     parameters = Lam(row_vars + col_vars, entry(theta, place(row_vars), place(col_vars), scope))
     return App(function.name, col, (rows, parameters))
+
+
+def ends_of(
+    matrix: sp.MatrixExpr, scope: Scope, *around: Place
+) -> tuple[tuple[Var, ...], tuple[Var, ...]]:
+    """Indices to bind for the rows and the columns of a matrix."""
+    rows = scope.fresh(matrix.shape[0].name, *around)
+    return rows, scope.fresh(matrix.shape[1].name, place(rows), *around)
 
 
 def row_function_adjoint(matrix: RowFunctionAdjoint, row: Place, col: Place, scope: Scope) -> Term:
     """`Σ_{l, c} C[l, c] ∂f_c(X[l, :], Θ) / ∂Θ[row, col]`."""
     function, cotangent = matrix.args
-    token, out = (scope.fresh(size.name) for size in function.shape)
+    token, out = ends_of(function, scope, row, col)
     value = row_function(function, place(token), place(out), scope)
     slope = App(value.fn, value.ix, value.args, ((1, row + col),))
     weighed = Mul((entry(cotangent, place(token), place(out), scope), slope))
@@ -153,7 +169,7 @@ def row_function_pullback(
 ) -> Term:
     """`Σ_c C[row, c] ∂f_c(X[row, :]) / ∂X[row, col]`."""
     function, cotangent = matrix.args
-    out = scope.fresh(function.shape[1].name)
+    out = scope.fresh(function.shape[1].name, row, col)
     value = row_function(function, row, place(out), scope)
     slope = App(value.fn, value.ix, value.args, ((0, col),))
     return sum_over(out, Mul((entry(cotangent, row, place(out), scope), slope)))
@@ -162,7 +178,7 @@ def row_function_pullback(
 def windowed(matrix: Windowed, row: Place, col: Place, scope: Scope) -> Term:
     """`Σ_d X[row + d, col] W[d, col]`."""
     inputs, window = matrix.args
-    offset = scope.fresh(window.shape[0].name)
+    offset = scope.fresh(window.shape[0].name, row, col)
     terms = (
         entry(inputs, shifted(row, place(offset)), col, scope),
         entry(window, place(offset), col, scope),
@@ -173,7 +189,7 @@ def windowed(matrix: Windowed, row: Place, col: Place, scope: Scope) -> Term:
 def windowed_adjoint(matrix: WindowedAdjoint, row: Place, col: Place, scope: Scope) -> Term:
     """`Σ_p X[p + row, col] C[p, col]`."""
     function, cotangent = matrix.args
-    token = scope.fresh(function.shape[0].name)
+    token = scope.fresh(function.shape[0].name, row, col)
     terms = (
         entry(function.args[0], shifted(place(token), row), col, scope),
         entry(cotangent, place(token), col, scope),

@@ -8,10 +8,10 @@ from typing import Any
 
 from ..checker.definitions import Block, Define, DefineGradient, Equation, sum_over
 from ..checker.proof import Proof
-from ..checker.terms import Add, Atom, CheckerError, Mul, Term, at, inside, ix, rebuild
+from ..checker.terms import Add, Atom, CheckerError, Mul, Term, inside, ix, rebuild
 from ..loops import InnerLoop, Weight
 from . import theory
-from .bridge import place, product, scalar
+from .bridge import at, place, product, scalar
 from .prover import Prover
 from .theory import NOW, T
 

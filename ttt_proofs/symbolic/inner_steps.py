@@ -20,13 +20,13 @@ from ..checker.definitions import (
     sum_over,
 )
 from ..checker.proof import Proof
-from ..checker.terms import TIME, Add, Atom, Ix, Lam, Mul, Prod, Sum, Term, Var, at, ix
+from ..checker.terms import TIME, Add, Atom, Ix, Lam, Mul, Prod, Sum, Term, Var, ix
 from ..loops import InnerLoop, Weight
 from ..loops.losses import F
 from ..program.coefficients import t
 from ..program.rules import G, W
 from . import theory
-from .bridge import Entry, Place, Scope, entry, index, loss_term, place, product, scalar
+from .bridge import Entry, Place, Scope, at, entry, index, loss_term, place, product, scalar
 from .gradients import adjoint
 from .linear_attention import PAST, Form, last_step, past_rows, sign
 from .prover import Prover

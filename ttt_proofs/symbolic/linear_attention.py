@@ -26,7 +26,6 @@ from ..checker.terms import (
     Sum,
     Term,
     Var,
-    at,
     free,
     ix,
     substitute,
@@ -36,7 +35,7 @@ from ..loops import InnerLoop
 from ..program.coefficients import t
 from ..program.rules import G, Line, W, following
 from . import theory
-from .bridge import index, place, product, scalar, variables
+from .bridge import at, index, place, product, scalar, variables
 from .gates import applied
 from .prover import Prover
 from .recurrence import Closed, Linear, NotCoveredError, i, linear, solve

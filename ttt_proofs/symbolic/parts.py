@@ -10,7 +10,7 @@ from ..checker.definitions import Equation
 from ..checker.terms import TIME, Atom, Var
 from ..loops import InnerLoop, Weight
 from . import affinity, inner_steps, theory
-from .bridge import Place, Scope, entry, index, place, scalar
+from .bridge import Place, Scope, ends_of, entry, index, place, scalar
 from .derivation import Part
 from .equality import prove_same_outputs, prove_textbook
 from .linear_attention import (
@@ -176,9 +176,9 @@ def gradient_part(loop: InnerLoop, weight: Weight, label: str = "") -> Part:
     Source: Appendix B, the chain rule that the theorems use.
     """
     define, found = theory.gradient_definition(loop, weight), theory.gradient_entry(loop, weight)
-    goal = define.equation(found, False)
     prover = Prover(((define,),))
     gradient = prover.definition(define.name, entry=found)
+    goal = prover.at(gradient).equation
     return Part(label or f"gradient in {weight.name}", goal, prover.claim(gradient, goal))
 
 
@@ -220,7 +220,7 @@ def matrix_identity_part(left: sp.MatrixExpr, right: sp.MatrixExpr, label: str =
         )
     names = {s.name for side in (left, right) for s in side.atoms(sp.MatrixSymbol)}
     scope = Scope({name: partial(symbol_entry, name) for name in names})
-    row, col = (scope.fresh(size.name) for size in left.shape)
+    row, col = ends_of(left, scope)
     sides = (entry(side, place(row), place(col), scope) for side in (left, right))
     goal = Equation(row + col, *sides)
     prover = Prover(())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..checker.definitions import Block, Equation
+from ..checker.definitions import Block, DefineGradient, Equation
 from ..checker.normal import naturals
 from ..checker.proof import (
     Assume,
@@ -19,7 +19,7 @@ from ..checker.proof import (
     infer,
     replaced,
 )
-from ..checker.terms import Ix, Lam, Term, Var, free
+from ..checker.terms import Atom, Ix, Lam, Term, Var, free, ix, put_symbol
 
 
 class Prover:
@@ -45,8 +45,15 @@ class Prover:
         return self.at(number).equation.right
 
     def definition(self, name: str, *, start: bool = False, entry: Lam | None = None) -> int:
-        """The equation that defines a symbol."""
-        return self.add(Definition(name, entry, start))
+        """The equation that defines a symbol; replaying decides whether `entry` is its gradient."""
+        rule, define = Definition(name, entry, start), self.known.get(name)
+        if entry is None or not isinstance(define, DefineGradient):
+            return self.add(rule)
+        every = define.every + entry.binders
+        value = put_symbol(entry.body, define.param, define.at)
+        stated = Equation(every, Atom(name, tuple(map(ix, every))), value)
+        self.steps.append(Step(rule, (), Sequent((), stated)))
+        return len(self.steps) - 1
 
     def assume(self, equation: Equation) -> int:
         """A hypothesis."""

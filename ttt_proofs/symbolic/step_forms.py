@@ -17,11 +17,11 @@ import sympy as sp
 
 from ..checker.definitions import Equation
 from ..checker.proof import Proof
-from ..checker.terms import Add, Atom, Ix, Sum, Term, at, ix, substitute, symbols
+from ..checker.terms import Add, Atom, Ix, Sum, Term, ix, substitute, symbols
 from ..loops.recurrence import OUTPUT, Recurrence
 from ..program.coefficients import t
 from ..program.steps import Affine, Entangled, Operations
-from .bridge import product, scalar
+from .bridge import at, product, scalar
 from .linear_attention import PAST, prove_states
 from .parts import NotCoveredError
 from .prover import Prover
