@@ -15,7 +15,7 @@ from .checker.definitions import ONE, sum_over
 from .checker.proof import Theorem
 from .checker.terms import Mul, Term
 from .loops import InnerLoop, Recurrence, Schedule
-from .recurrent_layer import RecurrentReduction, reduce_recurrence
+from .recurrent_reduction import RecurrentReduction, reduce_recurrence
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
 from .symbolic.linear_attention import Form

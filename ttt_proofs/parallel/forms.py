@@ -23,7 +23,6 @@ from ..symbolic.plan import TILE, NotParallelError, Plan, plan_of
 from ..symbolic.torch_loop import TorchLoop, Way, torch_loop, way_of
 from .calls import form
 from .chunks import Chunks, Outputs, by_chunk, chunks
-from .gates import weighing
 from .inputs import Coefficients, Number, Weights, wide
 from .maps import Along, fold
 from .pieces import Piece
@@ -31,6 +30,7 @@ from .state import State
 from .states import states
 from .tiles import Features, numbers, seen, tiles, weighed
 from .tiles import features as featured
+from .weighing import weighing
 
 Loop = InnerLoop | TorchLoop
 

@@ -1,6 +1,6 @@
 """Some steps of a loop as one affine map of its state, and the outputs of their tokens.
 
-All tiles are worked on at once: within a tile, attention under the mask of `gates`; from tile to
+All tiles are worked on at once: within a tile, attention under the mask of `weighing`; from tile to
 tile, the maps that are made here and combined in `maps`. Where values depend on the state, as in
 the delta rule, those of a tile solve a unit triangular system: its chunkwise WY form.
 """
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..symbolic.torch_loop import TorchLoop
 from .chunks import Chunks, filled
-from .gates import Weighing, weighing
 from .inputs import Number
+from .weighing import Weighing, weighing
 
 Features = Callable[..., Tensor]
 
