@@ -367,7 +367,7 @@ FAULTS_OF_PLAN = [
     ("and not code.buffers and not code.affine", "and not code.buffers"),
     ('all(c.every == "loop" for c in numbers)', "True"),
     ("or schedule.steps > 1", ""),
-    ('or any(x.kind != "state" for x in code.steps)', ""),
+    ('or any(x.kind != "state" for x in code.lines)', ""),
     ("(code.buffers or code.gated)", "code.gated"),
     ("(code.buffers or code.gated)", "code.buffers"),
     ("not tokens or schedule.steps", "schedule.steps"),

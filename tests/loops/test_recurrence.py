@@ -182,14 +182,14 @@ def test_a_copy_that_cannot_import_its_function_has_what_was_read_off_it():
     layer = read(lambda S, q, k, v: (S + outer(k, v), q @ S))
     made = pickle.loads(pickle.dumps(layer))
     assert made == layer and made.function is None
-    assert made.program == layer.program
+    assert made.traced == layer.traced
 
 
 def test_states_come_in_an_order_of_computation():
     layer = LAYERS["momentum"][0]
-    assert [name for name, _ in layer.program.states] == ["M", "S"]
+    assert [name for name, _ in layer.traced.states] == ["M", "S"]
     assert list(layer.states) == ["S", "M"] == list(TWO)
-    assert [name for name, _ in LAYERS["through"][0].program.states] == ["n", "S"]
+    assert [name for name, _ in LAYERS["through"][0].traced.states] == ["n", "S"]
     assert list(WITH_VECTOR) == ["S", "n"]
 
 

@@ -17,7 +17,7 @@ import sympy as sp
 
 from ..program.checks import parameter_names
 from ..program.expressions import RowLoss
-from ..program.lowering import Program, read_loss, read_net
+from ..program.lowering import NetProgram, read_loss, read_net
 from ..program.tracing import Proxy
 from .losses import Loss
 from .nets import Net
@@ -103,7 +103,7 @@ class TracedNet(Net, FromCode):
 
     code: Any = field(compare=False)
     state: str | None = field(default=None, compare=False)
-    read: Program = field(init=False)
+    read: NetProgram = field(init=False)
     where: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -129,7 +129,7 @@ class TracedNet(Net, FromCode):
         object.__setattr__(self, "read", program)
 
     @property
-    def traced(self) -> Program:
+    def traced(self) -> NetProgram:
         """What was read off the code."""
         return self.read
 

@@ -15,7 +15,7 @@ from ..checker.terms import NAME
 from ..program.coefficients import Coefficient
 from ..program.rule_tracing import head_of
 from ..program.step_tracing import read_step
-from ..program.steps import SINGLE, Axes, Step
+from ..program.steps import SINGLE, Axes, StepProgram
 from ..program.tracing import Source
 from .rule import imported
 
@@ -50,7 +50,7 @@ class Recurrence:
     sentence, with the line, for code that is no such step.
     """
 
-    step: Callable[..., Any] | Step
+    step: Callable[..., Any] | StepProgram
     states: Mapping[str, Axes]
     coefficients: Mapping[str, Coefficient] = field(default_factory=dict)
 
@@ -66,17 +66,17 @@ class Recurrence:
         object.__setattr__(self, "coefficients", MappingProxyType(dict(self.coefficients)))
         check_names(self)
         check_coefficients(self)
-        _ = self.program  # raises for what is no step
+        _ = self.traced  # raises for what is no step
 
     @property
     def function(self) -> Callable[..., Any] | None:
         """The code itself; None where there is only what was read off it."""
-        return None if isinstance(self.step, Step) else self.step
+        return None if isinstance(self.step, StepProgram) else self.step
 
     @cached_property
-    def program(self) -> Step:
+    def traced(self) -> StepProgram:
         """The operations of the step."""
-        if isinstance(self.step, Step):
+        if isinstance(self.step, StepProgram):
             return self.step
         given = {name: self.axes(name) for name in self.coefficients}
         code = getattr(self.step, "__code__", None)
@@ -124,7 +124,7 @@ class Recurrence:
     @property
     def identity(self) -> tuple[Any, ...]:
         """What two equal recurrences share."""
-        return (self.program, tuple(self.states.items()), frozenset(self.coefficients.items()))
+        return (self.traced, tuple(self.states.items()), frozenset(self.coefficients.items()))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recurrence) and self.identity == other.identity
@@ -145,10 +145,10 @@ class Recurrence:
 
     def __reduce__(self) -> tuple[Any, ...]:
         where = [getattr(self.function, f"__{part}__", "") for part in ("module", "qualname")]
-        return restored, (*where, self.program, dict(self.states), dict(self.coefficients))
+        return restored, (*where, self.traced, dict(self.states), dict(self.coefficients))
 
 
-def restored(module: str, name: str, program: Step, *declared: Any) -> Recurrence:
+def restored(module: str, name: str, program: StepProgram, *declared: Any) -> Recurrence:
     """The recurrence with its code, imported; what was read off it where that is not to be had."""
     plain, found = Recurrence(program, *declared), imported(module, name)
     if found is None:
@@ -181,7 +181,7 @@ def check_names(layer: Recurrence) -> None:
                 f"a state or coefficient must have a name of its own, no word of statements; got "
                 f"{name!r}. Rename it."
             )
-    if isinstance(layer.step, Step):
+    if isinstance(layer.step, StepProgram):
         return
     try:
         found = inspect.signature(layer.step).parameters.values()

@@ -56,7 +56,7 @@ def recurrent(
     shapes, dtypes or numbers are off, `ValueError` where the step has unknown functions.
     """
     start = checked(layer, q, k, v, coefficients, initial_state)
-    operations, step = layer.program.operations, layer.program
+    operations, step = layer.traced.operations, layer.traced
     given = data(layer, operations, q, k, v, coefficients or {})
     roots = [*(n for _, n in step.states), step.output]
     ahead = before_states(operations, roots, given)
@@ -98,7 +98,7 @@ def parallel_form(
     known = data(layer, plan.operations, q, k, v, coefficients or {})
     if not q.shape[1]:
         return finished(v, None, start)
-    step, states = layer.program, {}
+    step, states = layer.traced, {}
     places = {name: n for n, name in step.old.items()}
     lead = (len(q), q.shape[2], q.shape[1])
     carry = along or fold

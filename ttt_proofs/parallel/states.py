@@ -126,8 +126,8 @@ def worked_out(
             before, final = scan(stage, known, start, steps, along)
             known |= dict(zip(stage.states, before.unbind(3), strict=True))
             last |= dict(zip(stage.states, final[:, :, :, None].unbind(2), strict=True))
-        for step in stage.steps:
-            known[step.seen] = step.made(known)
+        for line in stage.lines:
+            known[line.seen] = line.made(known)
     return known, last
 
 
@@ -138,8 +138,8 @@ def seen_by_tokens(code: TorchLoop, x: Chunks, known: Mapping[str, Number], g: T
     """
     length = x.k.shape[3]
     seen: Known = {name: every(y, length) for name, y in known.items()} | {"G": g}
-    for step in code.steps:
-        seen[step.seen] = step.made(seen)
+    for line in code.lines:
+        seen[line.seen] = line.made(seen)
     return seen["W_next"]
 
 

@@ -46,10 +46,10 @@ def gated(code: TorchLoop, x: Chunks, keys: Tensor, values: Tensor) -> Tensor:
     if not code.folded:
         return values
     known: dict[str, Any] = {"G": gradients(code, x, keys, values)} | x.coefficients
-    for step in code.steps:
-        if step.seen in code.folded:
-            known[step.seen] = step.made(known)
-            values = values * known[step.seen].to(values.dtype)
+    for line in code.lines:
+        if line.seen in code.folded:
+            known[line.seen] = line.made(known)
+            values = values * known[line.seen].to(values.dtype)
     return values
 
 

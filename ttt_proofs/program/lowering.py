@@ -28,7 +28,7 @@ from .tracing import Node, Proxy, Source, Trace, run
 
 
 @dataclass(frozen=True)
-class Program:
+class NetProgram:
     """A net as SymPy has it; see `Net` for what each part means.
 
     turned: whether the last layer's weight is the transpose of what the function takes, since the
@@ -171,7 +171,7 @@ def read_net(
     state: str | None = None,
     names: Sequence[str] = (),
     widths: Sequence[str] = (),
-) -> Program:
+) -> NetProgram:
     """The program of `function(x, *weights)`, x `[L, D_k]`, which returns `[L, D_v]`.
 
     vectors: weights that are `[cols]`; the others are matrices, or vectors where the function adds
@@ -249,7 +249,7 @@ def peel(node: Node, weight: Node, gates: list[Node], factor: Fraction) -> Peele
 
 def split(
     lowering: Lowering, out: Node, nodes: Sequence[Node], weights: Sequence[Node], state: str | None
-) -> Program:
+) -> NetProgram:
     """The program with the last layer split off: the features, what it makes of them, the gate."""
     by_name = {node.label: node for node in weights}
     if state is not None and state not in by_name:
@@ -287,7 +287,7 @@ def split(
         outputs = lowering.wide(out, out)
         features = lowering.symbols["X"]
         obstacle = hindrance(found, weight)
-    return Program(
+    return NetProgram(
         lowering.symbols["X"],
         tuple(lowering.symbols[w.label] for w in weights),
         tuple(lowering.assignments),

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from .operations import ENTRYWISE, Abstract, Entrywise, Rowwise
-from .shapes import Dim, Shape, ShapeError
+from .shapes import Dim, Dims, ShapeError
 from .steps import (
     RECIPROCAL,
     ROOT,
@@ -27,7 +27,7 @@ from .steps import (
     Contraction,
     Operation,
     Operations,
-    Step,
+    StepProgram,
     View,
     reads,
 )
@@ -50,7 +50,7 @@ class StepTrace(Trace):
         """Record an operation."""
         return StepProxy(self, super().node(*args, **kwargs).node)
 
-    def together(self, sign: str, a: Node, b: Node) -> tuple[Shape, Rank]:
+    def together(self, sign: str, a: Node, b: Node) -> tuple[Dims, Rank]:
         """The shape of an entrywise operation: axes are counted from the last, as in PyTorch."""
         count = max(len(a.shape), len(b.shape))
         one, other = (
@@ -288,7 +288,7 @@ def read_step(
     coefficients: Mapping[str, Axes],
     output: Axes,
     home: Source,
-) -> Step:
+) -> StepProgram:
     """The step that `function(states, data, coefficients)` makes, all by name, with their axes.
 
     It returns the new states, by name, and the output. home: where the user's code begins. Raises
@@ -381,7 +381,7 @@ def trace_refuse(node: Node, required: str, got: str) -> NoReturn:
     raise ValueError(f"`step` must {required}; got {got}{node.source}. Write another function.")
 
 
-def pruned(made: Operations, states: dict[str, int], output: int) -> Step:
+def pruned(made: Operations, states: dict[str, int], output: int) -> StepProgram:
     """The step without what nothing reads, the states in an order of computation."""
     operations = made.list
     roots = [*states.values(), output]
@@ -394,4 +394,4 @@ def pruned(made: Operations, states: dict[str, int], output: int) -> Step:
         for op in map(operations.__getitem__, used)
     )
     ordered = sorted(((name, place[k]) for name, k in states.items()), key=lambda pair: pair[1])
-    return Step(kept, tuple(ordered), place[output])
+    return StepProgram(kept, tuple(ordered), place[output])

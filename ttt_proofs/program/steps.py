@@ -119,7 +119,7 @@ class Operations:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepProgram:
     """The operations of one step; `states` by name the number of each new value, `output` its own.
 
     The states come in an order in which each reads only new values of those before it.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from .operations import Depthwise, Entrywise, Rowwise
-from .shapes import Dim, Shape, ShapeError, Widths
+from .shapes import Dim, Dims, ShapeError, Widths
 
 LARGEST = 2**53  # integers that every reader of a proof reads alike
 
@@ -42,7 +42,7 @@ class Node:
 
     does: Any
     args: tuple[Node, ...]
-    shape: Shape
+    shape: Dims
     rank: Rank
     source: Source
     order: int
@@ -89,7 +89,7 @@ class Trace:
         self,
         does: Any,
         args: tuple[Node, ...],
-        shape: Shape,
+        shape: Dims,
         rank: Rank = "matrix",
         factor: Fraction = Fraction(1),
     ) -> Proxy:
@@ -108,7 +108,7 @@ class Trace:
         except ShapeError as error:
             self.refuse(f"have equal widths where {why}", str(error), "Transpose or change one.")
 
-    def together(self, sign: str, a: Node, b: Node) -> tuple[Shape, Rank]:
+    def together(self, sign: str, a: Node, b: Node) -> tuple[Dims, Rank]:
         """The shape of an entrywise operation on two tensors."""
         ranks = {a.rank, b.rank}
         if "token" in ranks and len(ranks) > 1:

@@ -63,7 +63,7 @@ class StepPlan:
 
 def in_order(layer: Recurrence) -> tuple[str, ...] | None:
     """The states, each after those that it reads; None where some read each other."""
-    step = layer.program
+    step = layer.traced
     edges = {
         name: {step.old[n] for n in reads(step.operations, k) if n in step.old} - {name}
         for name, k in step.states
@@ -79,13 +79,13 @@ def in_order(layer: Recurrence) -> tuple[str, ...] | None:
 
 def coupled(layer: Recurrence) -> str:
     """Which states read each other."""
-    names = [name for name, _ in layer.program.states]
+    names = [name for name, _ in layer.traced.states]
     return f"the states {', '.join(names[:-1])} and {names[-1]} read each other's past"
 
 
 def carried(layer: Recurrence) -> dict[int, Carried]:
     """All values that stand for states, those before the step and those after it."""
-    step = layer.program
+    step = layer.traced
     after = {k: (name, 0) for k, name in step.made.items()}
     return after | {k: (name, 1) for k, name in step.old.items()}
 
@@ -94,14 +94,14 @@ def split(
     layer: Recurrence, operations: Operations, name: str, among: Mapping[int, Carried]
 ) -> Affine:
     """A state's new value as an affine map of what is carried; `Entangled` where it is none."""
-    number = dict(layer.program.states)[name]
-    return Splitter(operations, among).split(number, layer.program.made.get(number) == name)
+    number = dict(layer.traced.states)[name]
+    return Splitter(operations, among).split(number, layer.traced.made.get(number) == name)
 
 
 @cache
 def step_plan(layer: Recurrence) -> StepPlan:
     """The plan of a recurrence, a pure function of its step."""
-    order, step = in_order(layer), layer.program
+    order, step = in_order(layer), layer.traced
     if order is None:
         return StepPlan(Plan("sequential", coupled(layer)), step.operations, ())
     operations, scans = Operations(step.operations), []
@@ -188,7 +188,7 @@ def degree(operations: Sequence[Operation], k: int, among: Mapping[int, Any]) ->
 
 def cause(layer: Recurrence, name: str, found: Entangled, among: Mapping[int, Carried]) -> str:
     """Why a state is not affine in what is carried entry by entry, with the user's line."""
-    step = layer.program
+    step = layer.traced
     operation = step.operations[found.number]
     line = str(operation.source)
     if found.kind == "matrix":

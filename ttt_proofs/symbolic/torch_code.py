@@ -213,12 +213,12 @@ def weighed(lines: list[Assignment], loop: InnerLoop) -> list[Assignment]:
 def net_code(loop: InnerLoop) -> list[str]:
     """The functions of net and loss: features, outputs, cotangent, values, gradients."""
     net, weights = loop.net, [weight.name for weight in loop.net.weights]
-    if net.window and (net.program or net.gate is not None):
+    if net.window and (net.assignments or net.gate is not None):
         raise ValueError(
             f"only a convolution that is all of a net can run; got {net}. Leave out the rest."
         )
     layer = made(net)
-    program, through = list(net.program), list(forward(net))
+    program, through = list(net.assignments), list(forward(net))
     symbols = [symbol for symbol, _ in through] + [weight.symbol for weight in net.weights]
     known = {adjoint(symbol).name: adjoint(symbol) for symbol in symbols}
     back = [(known[name], value) for name, value in backward(net).items()]

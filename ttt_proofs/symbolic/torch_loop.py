@@ -23,7 +23,7 @@ Way = Literal["tiles", "states"]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class NamedFunction:
     """A function of some names, of which it takes what they stand for."""
 
     reads: tuple[str, ...]
@@ -34,13 +34,13 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class CompiledLine:
     """A line of the rule: what it computes, and how later lines name it."""
 
     target: str
     kind: str
     seen: str
-    made: Piece
+    made: NamedFunction
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +51,10 @@ class Stage:
     `transition[i][j]` times state j, and of `shift[i]`, which reads none of them.
     """
 
-    steps: tuple[Step, ...]
+    lines: tuple[CompiledLine, ...]
     states: tuple[str, ...] = ()
-    transition: tuple[tuple[Piece, ...], ...] = ()
-    shift: tuple[Piece, ...] = ()
+    transition: tuple[tuple[NamedFunction, ...], ...] = ()
+    shift: tuple[NamedFunction, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class TorchLoop:
     gated: whether the net has an output gate; affine: whether values depend on the state, which
     they do by an affine map; numbers: the coefficients of the update, all but those that weigh
     losses; fast: the weights that move; last: the last layer's, which is the state.
-    steps: the lines of the update in order; buffers: the states that it has beside the weight.
+    lines: the lines of the update in order; buffers: the states that it has beside the weight.
     stages: the same lines, by what depends on what, where data alone give the gradients. folded:
     the gates that multiply each gradient, and nothing else, so that values may have them instead.
     way: how the loop runs in parallel: "tiles", masked attention within tiles, or "states", a
@@ -85,7 +85,7 @@ class TorchLoop:
     window: tuple[int, int, int] | None
     gated: bool
     affine: bool
-    steps: tuple[Step, ...]
+    lines: tuple[CompiledLine, ...]
     buffers: tuple[str, ...]
     coefficients: Mapping[str, Coefficient]
     loss_weights: Mapping[str, str]
@@ -105,12 +105,12 @@ class TorchLoop:
         return self  # nothing in it changes
 
 
-def made(expression: sp.Expr) -> Piece:
+def made(expression: sp.Expr) -> NamedFunction:
     """An expression of numbers and entries as a function."""
     names = tuple(sorted(read(expression)))
     known: dict[str, Any] = {}
     exec(f"import torch\ndef made({', '.join(names)}): return {scalar_code(expression)}", known)
-    return Piece(names, known["made"])
+    return NamedFunction(names, known["made"])
 
 
 def grouped(rule: Rule) -> list[list[Line]]:
@@ -150,9 +150,9 @@ def reads_only(
     return set().union(*(edges[x.target] for x in group)) <= known | {x.target for x in group}
 
 
-def stage(group: list[Line], rule: Rule, steps: Mapping[str, Step]) -> Stage:
+def stage(group: list[Line], rule: Rule, lines: Mapping[str, CompiledLine]) -> Stage:
     """A group as a map or a scan; `ValueError` where a state is carried by what is not linear."""
-    own = tuple(steps[x.target.name] for x in group)
+    own = tuple(lines[x.target.name] for x in group)
     carried = [x for x in group if x.target in rule.states]
     if not carried:
         return Stage(own)
@@ -215,12 +215,14 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
     exec(compile(source, "<derived from the loop's SymPy expressions>", "exec"), names)
     rule, plan = loop.rule, plan_of(loop)
 
-    def step(line: Line) -> Step:
+    def ready(line: Line) -> CompiledLine:
         function = names[f"next_{line.target.name}"]
         given = function.__code__.co_varnames[: function.__code__.co_argcount]
-        return Step(line.target.name, line.kind, seen_name(line), Piece(given, function))
+        return CompiledLine(
+            line.target.name, line.kind, seen_name(line), NamedFunction(given, function)
+        )
 
-    steps = {line.target.name: step(line) for line in rule.lines}
+    lines = {line.target.name: ready(line) for line in rule.lines}
     way, refusal = way_of(loop, plan)
     of_data = way is not None and plan.word != "affine"
     functions = ("net", "features", "outputs", "cotangent", "values", "gradients", "update")
@@ -233,7 +235,7 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
         window=loop.net.window,
         gated=loop.net.gate is not None,
         affine=plan.word == "affine",
-        steps=tuple(steps.values()),
+        lines=tuple(lines.values()),
         buffers=tuple(s.name for s in rule.buffers),
         coefficients=dict(loop.coefficients),
         loss_weights=dict(loop.loss_weights),
@@ -241,7 +243,7 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
         fast=tuple(w.name for w in loop.fast_weights),
         last=loop.net.last.name,
         plan=plan,
-        stages=tuple(stage(g, rule, steps) for g in grouped(rule)) if of_data else (),
+        stages=tuple(stage(g, rule, lines) for g in grouped(rule)) if of_data else (),
         folded=(folded(rule) or ()) if way == "tiles" else (),
         way=way,
         refusal=refusal,
