@@ -15,8 +15,9 @@ import torch
 pytest.importorskip("triton")
 
 from tests.kernels.whole_loops import called, halves, inputs_of, wrong
+from tests.loops.random_loops import random_loop
 from ttt_proofs.evidence.conditioning import relative_error, relative_errors
-from ttt_proofs.evidence.sampling import random_inputs, random_loop
+from ttt_proofs.evidence.sampling import random_inputs
 from ttt_proofs.kernels import run as real
 from ttt_proofs.loops import (
     GLU,

@@ -9,9 +9,10 @@ from functools import partial
 import pytest
 import torch
 
+from tests.loops.random_loops import random_loop
 from tests.parallel.test_forms import run, same, short
 from tests.parallel.ways import CHUNKED, composed, masked, scanned, stepwise, tensors, tiled
-from ttt_proofs.evidence.sampling import Inputs, random_inputs, random_loop
+from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
     GLU,
     MLP,
