@@ -10,7 +10,7 @@ from typing import Any
 
 import sympy as sp
 
-from .coefficients import Coefficient, t
+from .coefficients import Coefficient, Shape, t
 from .rule_tracing import INITIAL, Function, RuleNode, RuleProxy, RuleTrace, head_of, refuse
 from .rules import (
     W_0,
@@ -234,8 +234,8 @@ def traced(
     """
     how, trace = signature(function, buffers, tuple(coefficients)), RuleTrace()
 
-    def proxy(value: sp.Expr, varies: Any = "entry") -> RuleProxy:
-        return RuleProxy(trace, trace.leaf(value, varies))
+    def proxy(value: sp.Expr, shape: Shape = "entry") -> RuleProxy:
+        return RuleProxy(trace, trace.leaf(value, shape))
 
     weight = proxy(W)
     for name, begin in buffers.items():
@@ -246,7 +246,7 @@ def traced(
     held = {name: proxy(sp.Symbol(name)) for name in how.buffers}
     moved, later = how.call(function, weight, proxy(G), held, given, proxy(W_0))
     for name, value in {"the weight": moved, **later}.items():
-        if not isinstance(value, RuleProxy) or value.node.varies != "entry":
+        if not isinstance(value, RuleProxy) or value.node.shape != "entry":
             refuse(f"no matrix for {name}", "Return one, of the weight's size.", head_of(function))
     made = {}
     for name in how.buffers:

@@ -18,17 +18,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import sympy as sp
 from sympy.core.symbol import Str
 
+from .coefficients import Shape, united
 from .operators import RUNNABLE
 from .rules import W_0
 
-Varies = Literal[
-    "scalar", "row", "column", "entry"
-]  # the entries of a matrix that a value differs in
 Function = Callable[..., Any]
 
 INITIAL = W_0.name
@@ -55,13 +53,7 @@ class RuleNode:
     operation: str
     arguments: tuple[RuleNode, ...]
     value: sp.Basic | None
-    varies: Varies
-
-
-def united(kinds: list[Varies]) -> Varies:
-    """The entries that values differ in when they are taken together."""
-    found: set[Varies] = set(kinds) - {"scalar"}
-    return "scalar" if not found else found.pop() if len(found) == 1 else "entry"
+    shape: Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +68,16 @@ class RuleTrace:
         operation: str,
         *arguments: RuleNode,
         value: sp.Basic | None = None,
-        varies: Varies | None = None,
+        shape: Shape | None = None,
     ) -> RuleNode:
         """The one node of this operation on these arguments."""
         key = (operation, arguments, value)
-        kind = varies or united([argument.varies for argument in arguments])
-        return self.nodes.setdefault(key, RuleNode(operation, arguments, value, kind))
+        told = shape or united(argument.shape for argument in arguments)
+        return self.nodes.setdefault(key, RuleNode(operation, arguments, value, told))
 
-    def leaf(self, value: sp.Expr, varies: Varies = "scalar") -> RuleNode:
+    def leaf(self, value: sp.Expr, shape: Shape = "scalar") -> RuleNode:
         """An input or a number."""
-        return self.node("leaf", value=value, varies=varies)
+        return self.node("leaf", value=value, shape=shape)
 
     def operand(self, value: Any) -> RuleNode:
         """What a proxy is taken together with: a proxy, or a number as it is written."""
@@ -221,7 +213,7 @@ def lifted(trace: RuleTrace, value: Any) -> RuleProxy:
 
 def matrix(x: RuleProxy, taken: str) -> RuleProxy:
     """The proxy; `ValueError` unless it is one of a whole matrix."""
-    if x.node.varies != "entry":
+    if x.node.shape != "entry":
         refuse(f"{taken} of a value that is no matrix", "Take it of a matrix.")
     return x
 
@@ -249,7 +241,7 @@ def difference_call(x: RuleProxy, other: Any, *, alpha: Any = 1) -> RuleProxy:
 
 def zero_call(x: RuleProxy, **named: Any) -> RuleProxy:
     """`torch.zeros_like`."""
-    return RuleProxy(x.trace, x.trace.leaf(sp.Integer(0), x.node.varies))
+    return RuleProxy(x.trace, x.trace.leaf(sp.Integer(0), x.node.shape))
 
 
 # What methods of tensors, and functions of torch, are on proxies.
@@ -278,7 +270,7 @@ CALLS: dict[str, Callable[..., RuleProxy]] = {
 def column_norm(x: Any) -> Any:
     """The Euclidean norm of each column: `[..., rows, cols]` to `[..., 1, cols]`."""
     if isinstance(x, RuleProxy):
-        return matrix(x, "a norm").made("norm", varies="column")
+        return matrix(x, "a norm").made("norm", shape="column")
     return x.norm(dim=-2, keepdim=True)
 
 
@@ -292,7 +284,7 @@ def operator(name: str) -> Function:
 
     "muon" and "muon_bfloat16" run; any other is abstract, and raises `ValueError` on tensors.
     """
-    return lambda x: applied("operator", name, x, varies="entry")
+    return lambda x: applied("operator", name, x, shape="entry")
 
 
 def unknown_gate(name: str, *, varies: bool = False) -> Function:
@@ -300,13 +292,13 @@ def unknown_gate(name: str, *, varies: bool = False) -> Function:
 
     varies: whether it may be another function for each column of each weight.
     """
-    return lambda x: applied("own gate" if varies else "gate", name, x, varies="column")
+    return lambda x: applied("own gate" if varies else "gate", name, x, shape="column")
 
 
-def applied(operation: str, name: str, x: Any, varies: Varies) -> Any:
+def applied(operation: str, name: str, x: Any, shape: Shape) -> Any:
     """A named function of a matrix."""
     if isinstance(x, RuleProxy):
-        return matrix(x, f"`{name}`").made(operation, value=Str(name), varies=varies)
+        return matrix(x, f"`{name}`").made(operation, value=Str(name), shape=shape)
     if operation != "operator" or name not in RUNNABLE:
         raise ValueError(
             f"`{name}` must be a concrete function for a loop to be run; got an abstract one. "

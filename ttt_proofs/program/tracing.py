@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from .dataflow import reached
 from .operations import Depthwise, Entrywise, Rowwise
 from .shapes import Dim, Dims, ShapeError, Widths
 
@@ -57,14 +58,13 @@ class Node:
     @property
     def inside(self) -> list[Node]:
         """This node and all that it is made of, in the order of their recording."""
-        found: dict[int, Node] = {id(self): self}
-        open_: list[Node] = [self]
-        while open_:
-            for node in open_.pop().args:
-                if id(node) not in found:
-                    found[id(node)] = node
-                    open_.append(node)
-        return sorted(found.values(), key=lambda node: node.order)
+        found: set[Node] = {self}
+        return sorted(found | reached(self, parts), key=lambda node: node.order)
+
+
+def parts(node: Node) -> tuple[Node, ...]:
+    """What a node is an operation on."""
+    return node.args
 
 
 @dataclass(eq=False)

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import sympy as sp
-
 from ..loops.recurrence import Recurrence
-from ..program.coefficients import Shape
+from ..program.coefficients import Shape, united
 from ..program.steps import (
     SINGLE,
     Affine,
@@ -30,7 +28,7 @@ from ..program.steps import (
     View,
     reads,
 )
-from .plan import ADDITIVE, DECAY, Parallel, Plan, Scan
+from .plan import ADDITIVE, DECAY, Parallel, Plan
 from .step_maps import Mapped, mapped
 
 COUPLED = "states are coupled, each with those before it; writes depend on none of them"
@@ -123,13 +121,12 @@ def step_plan(layer: Recurrence) -> StepPlan:
             continue
         factor = form.factors.get((name, 1), operations.number(0))
         scans.append(Scanned(name, factor, form.write))
-    parts = tuple(Scan((sp.Symbol(scan.state),)) for scan in scans)
     entries = [scan for scan in scans if isinstance(scan, Scanned)]
     word, reason = described(layer, operations, entries)
     if len(entries) < len(scans):
         word, reason = "affine", f"S ← A S + B, A a matrix made of {' and '.join(sorted(made_of))}"
-    axes = [operations.list[scan.factor].axes for scan in entries]
-    return StepPlan(Plan(word, reason, parts, finest(axes)), tuple(operations.list), tuple(scans))
+    shape = united(told_apart(operations.list[scan.factor].axes) for scan in entries)
+    return StepPlan(Plan(word, reason, shape), tuple(operations.list), tuple(scans))
 
 
 def described(
@@ -147,17 +144,11 @@ def described(
     return "gated", DECAY
 
 
-def finest(axes: Sequence[Axes]) -> Shape:
-    """The finest shape among factors: which entries of a state they tell apart."""
-    found: set[Shape] = set()
-    for own in axes:
-        wide = [axis != SINGLE for axis in (SINGLE, SINGLE, *own)[-2:]]
-        if len(own) == 1:  # of a vector
-            wide = [wide[1], False]
-        found |= {"row"} if wide == [True, False] else set()
-        found |= {"column"} if wide == [False, True] else set()
-        found |= {"entry"} if wide == [True, True] else set()
-    return "entry" if len(found) > 1 else found.pop() if found else "scalar"
+def told_apart(axes: Axes) -> Shape:
+    """Which entries of a state a factor tells apart; those of a vector are rows."""
+    sides = (*axes, SINGLE) if len(axes) == 1 else (SINGLE, SINGLE, *axes)[-2:]
+    rows, cols = (axis != SINGLE for axis in sides)
+    return "entry" if rows and cols else "row" if rows else "column" if cols else "scalar"
 
 
 def degree(operations: Sequence[Operation], k: int, among: Mapping[int, Any]) -> int | None:

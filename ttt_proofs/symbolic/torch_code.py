@@ -292,8 +292,7 @@ def rule_code(loop: InnerLoop) -> list[str]:
     """The update rule: a function for each line, and `update`, which calls them in order."""
     rule = loop.rule
     lines = [line_code(line, rule) for line in rule.lines]
-    names = [name for name in loop.coefficients if name not in loop.loss_weights.values()]
-    given = [*map(str, (G, W, *rule.buffers)), *map(python_name, names), W_0.name]
+    given = [*map(str, (G, W, *rule.buffers)), *map(python_name, loop.rule_coefficients), W_0.name]
     calls = [
         f"    {seen_name(line)} = {code[4 : code.index(':')]}"
         for line, code in zip(rule.lines, lines, strict=True)

@@ -14,8 +14,9 @@ import sympy as sp
 
 from ..loops import InnerLoop, Schedule
 from ..program.coefficients import Coefficient
-from ..program.rules import G, Line, Rule
-from .plan import Plan, plan_of, reads
+from ..program.dataflow import reached
+from ..program.rules import G, Line, Rule, unfolded
+from .plan import Plan, plan_of
 from .torch_code import loop_code, read, scalar_code, seen_name
 
 Known = Mapping[str, Any]  # what names stand for: tensors, or numbers
@@ -115,22 +116,12 @@ def made(expression: sp.Expr) -> NamedFunction:
 
 def grouped(rule: Rule) -> list[list[Line]]:
     """The lines, those on one cycle together, each group after what it reads."""
-    edges = {line.target: reads(rule, line) - {G} for line in rule.lines}
-
-    def reach(start: sp.Symbol) -> set[sp.Symbol]:
-        found: set[sp.Symbol] = set()
-        waiting = [start]
-        while waiting:
-            new = edges[waiting.pop()] - found
-            found |= new
-            waiting += new
-        return found
-
-    reached = {target: reach(target) for target in edges}
+    edges = {target: read - {G} for target, read in rule.reads.items()}
+    reach = {target: reached(target, edges.__getitem__) for target in edges}
 
     def together(line: Line) -> list[Line]:
-        others = [x for x in rule.lines if x is not line and line.target in reached[x.target]]
-        return [line, *(x for x in others if x.target in reached[line.target])]
+        others = [x for x in rule.lines if x is not line and line.target in reach[x.target]]
+        return [line, *(x for x in others if x.target in reach[line.target])]
 
     left = list(rule.lines)
     groups: list[list[Line]] = []
@@ -157,12 +148,11 @@ def stage(group: list[Line], rule: Rule, lines: Mapping[str, CompiledLine]) -> S
     if not carried:
         return Stage(own)
     states = [x.target for x in carried]
-    reached: dict[sp.Basic, sp.Expr] = {}
     for line in group:
         if line.kind != "state":
             raise ValueError(f"a scan must be of linear lines; got {line}. Run it step by step.")
-        reached[line.seen] = sp.expand(line.expression.xreplace(reached))
-    whole = [reached[x.seen] for x in carried]
+    made_of = unfolded(group)
+    whole = [sp.expand(made_of[x.seen]) for x in carried]
     transition = [[e.coeff(s) for s in states] for e in whole]
     shift = [
         sp.expand(e - sum(a * s for a, s in zip(row, states, strict=True)))
@@ -187,7 +177,7 @@ def folded(rule: Rule) -> tuple[str, ...] | None:
     whole = sp.prod([line.seen for line in gates])
     others = {x.target for x in rule.lines if x.kind != "gate"}
     for line in gates:
-        if reads(rule, line) & others:
+        if rule.reads[line.target] & others:
             return None
     for line in rule.of_kind("state"):
         ungated = sp.expand(line.expression.xreplace({G: G / whole}))
@@ -201,7 +191,8 @@ def way_of(loop: InnerLoop, plan: Plan) -> tuple[Way | None, str | None]:
     rule = loop.rule
     if plan.word == "sequential":
         return None, f"this loop is sequential: {plan.reason}"
-    tiled = plan.shape == "scalar" and not plan.operators and folded(rule) is not None
+    operators = rule.of_kind("operator")
+    tiled = plan.shape == "scalar" and not operators and folded(rule) is not None
     if plan.word == "affine" and loop.loss.proportion is None:
         return None, "this loop's values mix the columns of the state, or weigh them apart"
     if plan.word == "affine" and not tiled:
@@ -239,7 +230,7 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
         buffers=tuple(s.name for s in rule.buffers),
         coefficients=dict(loop.coefficients),
         loss_weights=dict(loop.loss_weights),
-        numbers=tuple(n for n in loop.coefficients if n not in loop.loss_weights.values()),
+        numbers=tuple(loop.rule_coefficients),
         fast=tuple(w.name for w in loop.fast_weights),
         last=loop.net.last.name,
         plan=plan,
