@@ -35,6 +35,7 @@ Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
 PARAMETERS = "the kernel's parameters are updated, so φ depends on the state"
 BY_TOKEN = "each token has an update of its own, with gradients at the chunk's start"
 NORM = "each column is divided by a norm of the state that it is part of"
+OPERATED = "an operator is applied to a state that is made of what it has made"
 UNKNOWN = "the value is an unknown function of the state, perhaps not affine"
 DEGREE = "the value is not affine in the state"
 NONLINEAR = "a nonlinear function is taken of a gradient that depends on the state"
@@ -78,8 +79,8 @@ def planned(loop: InnerLoop, stored: Term | None) -> Plan:
         return Plan("sequential", BY_TOKEN)
     names = {weight.name for weight in loop.fast_weights}
     degree = degree_in(stored, names | {f"{name}_in" for name in names})
-    cyclic = on_a_cycle(rule, feedback=degree != 0)
-    if any(line.start is not None for line in cyclic if line.kind == "gate"):
+    alone = {line.kind for line in on_a_cycle(rule, feedback=False)}
+    if "gate" in alone:
         return Plan("sequential", NORM)
     if curved := nonlinear(rule):
         return Plan(
@@ -89,7 +90,9 @@ def planned(loop: InnerLoop, stored: Term | None) -> Plan:
         return Plan("sequential", UNKNOWN)
     if degree > 1:
         return Plan("sequential", DEGREE)
-    if any(line.kind != "state" for line in cyclic):
+    if "operator" in alone:
+        return Plan("sequential", OPERATED)
+    if any(line.kind != "state" for line in on_a_cycle(rule, feedback=degree != 0)):
         return Plan("sequential", NONLINEAR)
     shape = finest(loop)
     if degree == 1 and loop.loss.proportion is None:
