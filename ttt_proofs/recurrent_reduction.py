@@ -23,10 +23,9 @@ from .symbolic.step_terms import places
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .parallel.chunks import Outputs
     from .parallel.inputs import Coefficients
     from .parallel.maps import Along
-    from .parallel.recurrences import States
+    from .parallel.recurrences import Result, States
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class RecurrentReduction:
         *,
         coefficients: Coefficients | None = None,
         initial_state: States | None = None,
-    ) -> Outputs:
+    ) -> Result:
         """Outputs `[B, T, H, V]` and the final states; see `parallel.recurrences.recurrent`."""
         given = {"coefficients": coefficients, "initial_state": initial_state}
         return runs().recurrent(self.layer, q, k, v, **given)
@@ -91,7 +90,7 @@ class RecurrentReduction:
         initial_state: States | None = None,
         tile: int = TILE,
         along: Along | None = None,
-    ) -> Outputs:
+    ) -> Result:
         """The same by scans over time; see `parallel.recurrences.parallel_form`."""
         given = {"coefficients": coefficients, "initial_state": initial_state}
         return runs().parallel_form(self.layer, q, k, v, **given, tile=tile, along=along)

@@ -171,7 +171,8 @@ class Reduction:
         Tiles of about `tile` tokens: masked attention within each (Section 6.2, Appendix H), and
         affine maps of the state from one to the next, combined by `along` (of `parallel.maps`; one
         after the other by default); in the composed class, and where coefficients tell rows,
-        columns or entries apart, scans of a state for each step, and operators between them.
+        columns or entries apart or gates scale more than the gradient, scans of a state for each
+        step, and operators between them.
         Time and memory grow linearly with T.
         Raises `NotParallelError`, with the obstruction, for a sequential loop; otherwise as
         `recurrent`.

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..symbolic.torch_loop import Stage, TorchLoop
 from .chunks import Chunks
 from .inputs import Number
-from .maps import Along, fold
+from .maps import Along, by_tile, fold
 from .tiles import constant_values, gradients, in_tile, repeated
 
 Known = dict[str, Any]  # what names stand for: tensors, or numbers
@@ -33,11 +33,7 @@ def prefixes(
     steps = min(steps, count)
     if steps <= 1:
         return along(a, b, start)
-    one = torch.eye(m, dtype=a.dtype, device=a.device)
-    missing = -count % steps  # steps that keep the state and add nothing
-    a = torch.cat([a, one.expand(*a.shape[:-3], missing, m, m)], dim=-3)
-    b = torch.cat([b, b.new_zeros(*b.shape[:-3], missing, *b.shape[-2:])], dim=-3)
-    a, b = (x.unflatten(-3, (-1, steps)) for x in (a, b))  # [..., N', P, m, m or c]
+    a, b = by_tile(a, b, steps)
     units = torch.eye((steps + 1) * m, dtype=a.dtype, device=a.device).unflatten(0, (-1, m))
     wide = (*a.shape[:-3], steps, m, units.shape[-1])
     weights, last = fold(a, units[1:].expand(wide), units[0].expand(*wide[:-3], *wide[-2:]))
