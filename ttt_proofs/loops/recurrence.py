@@ -13,6 +13,7 @@ from typing import Any
 
 from ..checker.terms import NAME
 from ..program.coefficients import Coefficient
+from ..program.names import OF_RECURRENCES, STARTS
 from ..program.rule_tracing import head_of
 from ..program.step_tracing import read_step
 from ..program.steps import SINGLE, Axes, StepProgram
@@ -21,8 +22,6 @@ from .rule import imported
 
 DATA: Mapping[str, Axes] = MappingProxyType({"q": ("K",), "k": ("K",), "v": ("V",)})
 OUTPUT: Axes = ("V",)
-TAKEN = {*DATA, "o", "t", "i", "j", "s", "torch"}
-TAILS = ("", "_0", "_next")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,10 +172,10 @@ def check_axes(name: object, axes: object) -> Axes:
 def check_names(layer: Recurrence) -> None:
     """Raise unless the step is a function whose arguments are named, and each by one name."""
     names = Counter([*layer.states, *layer.coefficients])
-    tailed = {name + tail for name in layer.states for tail in TAILS[1:]}
+    tailed = {name + tail for name in layer.states for tail in STARTS}
     for name, many in names.items():
         usable = isinstance(name, str) and NAME.fullmatch(name)
-        if not usable or many > 1 or name in TAKEN or name in tailed:
+        if not usable or many > 1 or name in OF_RECURRENCES or name in tailed:
             raise ValueError(
                 f"a state or coefficient must have a name of its own, no word of statements; got "
                 f"{name!r}. Rename it."

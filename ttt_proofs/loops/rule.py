@@ -11,19 +11,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..program.coefficients import Coefficient
+from ..program.names import IN_LINES, OF_COEFFICIENTS, TAILS
 from ..program.rule_lines import signature, traced
-from ..program.rule_tracing import INITIAL, zeros_like
-from ..program.rules import W_0, G, Rule, W
+from ..program.rule_tracing import zeros_like
+from ..program.rules import Rule, W
 
 if TYPE_CHECKING:
     from .loop import InnerLoop
 
 Trained = Literal["all", "last"] | tuple[str, ...]
-
-# Names that mean something in an update's lines, and in statements, where buffers are `M_W`.
-IN_LINES = {INITIAL, "epsilon", "torch", *(symbol.name for symbol in (W, G, W_0))}
-TAKEN = IN_LINES | {"q", "k", "v", "o", "t", "i", "j", "s", "u", "X", "V", "F", "rows", "visible"}
-TAILS = ("", "_0", "_next", "_seen", "_in", "_a", "_b", "_ab")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -195,8 +191,9 @@ def check_names(update: Update) -> None:
     """Raise `ValueError` unless buffers and coefficients have names of their own."""
     names = [*update.buffers, *update.coefficients]
     for name, many in Counter(names).items():
-        usable = isinstance(name, str) and name.isidentifier() and not name.endswith(TAILS[1:])
-        if not usable or many > 1 or name in (IN_LINES if name in update.buffers else TAKEN):
+        usable = isinstance(name, str) and name.isidentifier() and not name.endswith(TAILS)
+        taken = IN_LINES if name in update.buffers else OF_COEFFICIENTS
+        if not usable or many > 1 or name in taken:
             raise ValueError(
                 f"a buffer or coefficient must have a name of its own, no word of statements; "
                 f"got {name!r}. Rename it."
@@ -255,7 +252,7 @@ def check_update(loop: InnerLoop) -> None:
     made = [line.target.name for line in update.rule.lines if line.target != W]
     own = [f"{name}_{w}" for w in moving for name in (*made, "G", "X")] + weights
     parts = {f"{letter}{n}_{w}" for w in moving for letter in "SAB" for n in ("", 0)} - set(own)
-    tailed = [name + tail for name in (*own, *parts) for tail in TAILS]
+    tailed = [name + tail for name in (*own, *parts) for tail in ("", *TAILS)]
     names = Counter([*loop.coefficients, *tailed])
     if double := [name for name, many in names.items() if many > 1]:
         raise ValueError(

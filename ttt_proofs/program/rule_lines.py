@@ -11,6 +11,7 @@ from typing import Any
 import sympy as sp
 
 from .coefficients import Coefficient, Shape, t
+from .names import IN_LINES
 from .rule_tracing import INITIAL, Function, RuleNode, RuleProxy, RuleTrace, head_of, refuse
 from .rules import (
     W_0,
@@ -252,7 +253,7 @@ def traced(
     for name in how.buffers:
         if later[name].node.operation != "leaf":
             made.setdefault(later[name].node, sp.Symbol(name))
-    taken = {*buffers, *coefficients, *(s.name for s in (W, G, W_0)), *map(str, trace.constants)}
+    taken = {*buffers, *coefficients, *IN_LINES, *map(str, trace.constants)}
     shaped = {given[n].node.value for n, c in coefficients.items() if c.shape in ("row", "entry")}
     lowering = RuleLowering(taken, made, shaped)
     for name in how.buffers:

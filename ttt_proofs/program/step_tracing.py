@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import Any, NoReturn
 
@@ -360,9 +359,8 @@ def lowered(made: Operations, node: Node, args: list[int]) -> int:
         return made.together("add", args[0], made.number(node.factor), node.source)
     if isinstance(does, Entrywise) and does.name == "identity":
         return args[0]
-    if isinstance(does, Entrywise) and does.name.startswith("power_"):
-        factor = Fraction(does.name.removeprefix("power_"))
-        return made.add(Operation("power", tuple(args), axes, factor, source=node.source))
+    if does == "power":
+        return made.add(Operation("power", tuple(args), axes, node.factor, source=node.source))
     kind: Any = does.name if isinstance(does, Entrywise | Rowwise) else does
     if isinstance(does, Abstract) and does.kind != "entrywise":
         required = "have unknown functions of entries"

@@ -47,7 +47,7 @@ class Node:
     rank: Rank
     source: Source
     order: int
-    factor: Fraction = Fraction(1)  # of "scale", and what "shift" adds
+    factor: Fraction = Fraction(1)  # of "scale", what "shift" adds, the exponent of "power"
     label: str = ""
 
     @property
@@ -346,9 +346,8 @@ def raised(trace: Trace, a: Any, power: Any) -> Proxy:
     n = number(trace, power)
     if n is None or n.denominator != 1 or not 1 <= n <= 9:
         trace.refuse("have powers 1 to 9", f"`** {power}`", "Multiply, or use a known function.")
-    node, n = node_of(trace, a), int(n)
-    row = Entrywise(f"power_{n}", lambda x: x**n, f"({{0}} ** {n})")
-    return trace.node(row, (node,), node.shape, node.rank)
+    node = node_of(trace, a)
+    return trace.node("power", (node,), node.shape, node.rank, n)
 
 
 def product(trace: Trace, a: Any, b: Any) -> Proxy:
