@@ -122,8 +122,11 @@ def test_what_is_no_step_is_refused_in_a_sentence_with_its_line(step):
 
 DECLARED = {
     "returns one": (lambda: read(one), "must return S, the output; got 1"),
-    "argument": (lambda: read(renamed), "got `gate` in `def renamed(S, q, k, v, gate):`"),
-    "missing": (lambda: read(layers.additive, alpha=TOKEN), "`alpha` is none in `def additive"),
+    "argument": (lambda: read(renamed), "got `gate` in `renamed` in line "),
+    "missing": (
+        lambda: read(layers.additive, alpha=TOKEN),
+        "`alpha` is none in `additive` in line ",
+    ),
     "step": (lambda: read(layers.decayed, alpha=Coefficient("step")), "one for each token or for"),
     "mean": (lambda: read(layers.decayed, alpha=Coefficient("token", mean=True)), "one for each"),
     "shape": (

@@ -7,17 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ..checker.terms import NAME
 from ..program.coefficients import Coefficient
 from ..program.names import OF_RECURRENCES, STARTS
-from ..program.rule_tracing import head_of
 from ..program.step_tracing import read_step
 from ..program.steps import SINGLE, Axes, StepProgram
-from ..program.tracing import Source
+from ..program.tracing import head, home
 from .rule import imported
 
 DATA: Mapping[str, Axes] = MappingProxyType({"q": ("K",), "k": ("K",), "v": ("V",)})
@@ -78,9 +76,7 @@ class Recurrence:
         if isinstance(self.step, StepProgram):
             return self.step
         given = {name: self.axes(name) for name in self.coefficients}
-        code = getattr(self.step, "__code__", None)
-        home = Source(Path(code.co_filename).name, code.co_firstlineno) if code else Source()
-        return read_step(self.called, self.states, DATA, given, OUTPUT, home)
+        return read_step(self.called, self.states, DATA, given, OUTPUT, home(self.step))
 
     def axes(self, coefficient: str) -> Axes:
         """The axes with which a coefficient comes to the step."""
@@ -115,7 +111,7 @@ class Recurrence:
         if len(values) != len(self.states) + 1:
             wanted = ", ".join([*self.states, "the output"])
             raise ValueError(
-                f"`step` must return {wanted}; got {len(values)} from {head_of(self.function)}. "
+                f"`step` must return {wanted}; got {len(values)} from {head(self.function)}. "
                 f"Return {len(self.states) + 1} tensors."
             )
         return dict(zip(self.states, values, strict=False)), values[-1]
@@ -188,7 +184,7 @@ def check_names(layer: Recurrence) -> None:
         raise TypeError(
             f"`step` must be a Python function; got {layer.step!r}. Write one."
         ) from None
-    told, known = head_of(layer.step), {*names, *DATA}
+    told, known = head(layer.step), {*names, *DATA}
     strange = [p.name for p in found if p.name not in known and p.default is p.empty]
     missing = [name for name in names if name not in {p.name for p in found}]
     if strange:

@@ -12,7 +12,7 @@ import sympy as sp
 
 from .coefficients import Coefficient, Shape, t
 from .names import IN_LINES
-from .rule_tracing import INITIAL, Function, RuleNode, RuleProxy, RuleTrace, head_of, refuse
+from .rule_tracing import INITIAL, Function, RuleNode, RuleProxy, RuleTrace, refuse
 from .rules import (
     W_0,
     G,
@@ -27,6 +27,7 @@ from .rules import (
     root,
     unknown_gate,
 )
+from .tracing import head, home
 
 # Each operation of a trace on entries.
 APPLY: dict[str, Callable[..., sp.Expr]] = {
@@ -73,7 +74,7 @@ class Signature:
             wanted = ", ".join(["the weight", *self.buffers])
             raise ValueError(
                 f"an update rule must return the new values of {wanted}; got {len(values)} "
-                f"from {head_of(function)}. Return {1 + len(held)}."
+                f"from {head(function)}. Return {1 + len(held)}."
             )
         return values[0], dict(zip(self.buffers, values[1:], strict=True))
 
@@ -91,7 +92,7 @@ def signature(function: Function, buffers: Mapping[str, Any], names: tuple[str, 
     known = {*buffers, *names, INITIAL}
     strange = [p.name for p in rest if p.name not in known and p.default is p.empty]
     missing = [n for n in (*buffers, *names) if n not in {p.name for p in rest}]
-    told = head_of(function)
+    told = head(function)
     if len(by_place) < 2:
         raise ValueError(
             f"an update rule must be given the weight and its gradient first; got {told}. "
@@ -242,13 +243,13 @@ def traced(
     for name, begin in buffers.items():
         first = begin(weight)
         if not isinstance(first, RuleProxy) or first.node.value != 0:
-            refuse(f"the buffer `{name}`", "Let it start at 0, with zeros_like.", head_of(function))
+            refuse(f"the buffer `{name}`", "Let it start at 0, with zeros_like.", home(function))
     given = {name: proxy(c.symbol(name), c.shape) for name, c in coefficients.items()}
     held = {name: proxy(sp.Symbol(name)) for name in how.buffers}
     moved, later = how.call(function, weight, proxy(G), held, given, proxy(W_0))
     for name, value in {"the weight": moved, **later}.items():
         if not isinstance(value, RuleProxy) or value.node.shape != "entry":
-            refuse(f"no matrix for {name}", "Return one, of the weight's size.", head_of(function))
+            refuse(f"no matrix for {name}", "Return one, of the weight's size.", home(function))
     made = {}
     for name in how.buffers:
         if later[name].node.operation != "leaf":

@@ -11,13 +11,10 @@ entrywise, but for `column_norm(x)`, `unknown_gate(name)(x)` and `operator(name)
 
 from __future__ import annotations
 
-import linecache
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NoReturn
 
 import sympy as sp
@@ -26,6 +23,7 @@ from sympy.core.symbol import Str
 from .coefficients import Shape, united
 from .operators import RUNNABLE
 from .rules import W_0
+from .tracing import Source, here
 
 Function = Callable[..., Any]
 
@@ -95,32 +93,9 @@ class RuleTrace:
         return self.leaf(sp.Rational(written))
 
 
-def refuse(got: str, advice: str, where: str | None = None) -> NoReturn:
+def refuse(got: str, advice: str, where: Source | None = None) -> NoReturn:
     """Raise `ValueError` with the user's line."""
-    raise ValueError(f"{ENTRYWISE}; got {got} in {where or spot()}. {advice}")
-
-
-def spot() -> str:
-    """The innermost line of the user's that is being run."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        name = frame.f_globals.get("__name__", "").partition(".")[0]
-        if name not in ("torch", "ttt_proofs", "functools"):
-            break
-        frame = frame.f_back
-    return line_of(frame.f_code.co_filename, frame.f_lineno)
-
-
-def line_of(file: str, number: int) -> str:
-    """A line of a file, as a message shows it."""
-    text = linecache.getline(file, number).strip().rstrip(".")
-    return f"`{text}` ({Path(file).name}, line {number})"
-
-
-def head_of(function: Function) -> str:
-    """The line in which a function begins."""
-    code = getattr(function, "__code__", None)
-    return line_of(code.co_filename, code.co_firstlineno) if code else repr(function)
+    raise ValueError(f"{ENTRYWISE}; got {got}{here() if where is None else where}. {advice}")
 
 
 class RuleProxy:

@@ -147,10 +147,21 @@ def here() -> Source:
     frame = sys._getframe(1)
     while frame is not None and frame.f_code is not run.__code__:
         module = frame.f_globals.get("__name__", "")
-        if module.split(".")[0] not in ("torch", __name__.split(".")[0]):
+        if module.split(".")[0] not in ("torch", "functools", __name__.split(".")[0]):
             return Source(Path(frame.f_code.co_filename).name, frame.f_lineno)
         frame = frame.f_back
     return Source()
+
+
+def home(function: Any) -> Source:
+    """The line in which a function begins."""
+    code = getattr(function, "__code__", None)
+    return Source(Path(code.co_filename).name, code.co_firstlineno) if code else Source()
+
+
+def head(function: Any) -> str:
+    """A function's name, with that line."""
+    return f"`{getattr(function, '__name__', function)}`{home(function)}"
 
 
 def run(trace: Trace, function: Callable[..., Any], arguments: Sequence[Proxy]) -> Node:
