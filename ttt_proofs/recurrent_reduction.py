@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .checker.proof import Theorem
 from .checker.terms import Term
 from .loops import Recurrence
+from .loops.copies import Unchanging
 from .program.coefficients import t
 from .render import latex, text
 from .symbolic.assumptions import assumptions
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RecurrentReduction:
+class RecurrentReduction(Unchanging):
     """A recurrence by what its states are after t tokens, and what is read of them.
 
     `output` is the output at t, as a checker term in the starts `S_0` of the states and in what
@@ -60,12 +61,6 @@ class RecurrentReduction:
 
     def __reduce__(self) -> tuple[Callable[..., RecurrentReduction], tuple[Recurrence]]:
         return reduce_recurrence, (self.layer,)
-
-    def __copy__(self) -> RecurrentReduction:
-        return self  # nothing in it changes
-
-    def __deepcopy__(self, memo: object) -> RecurrentReduction:
-        return self
 
     def recurrent(
         self,

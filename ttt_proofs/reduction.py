@@ -15,6 +15,7 @@ from .checker.definitions import ONE, sum_over
 from .checker.proof import Theorem
 from .checker.terms import Mul, Term
 from .loops import InnerLoop, Recurrence, Schedule
+from .loops.copies import Unchanging
 from .recurrent_reduction import RecurrentReduction, reduce_recurrence
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reduction:
+class Reduction(Unchanging):
     """A loop as linear attention: `o_t = query (state0 + Σ_i coefficient · keyᵀ value)`.
 
     `query`, `key`, `value`, `coefficient`, `state0` are checker terms (`str(...)` of a
@@ -99,12 +100,6 @@ class Reduction:
 
     def __reduce__(self) -> tuple[Callable[[InnerLoop], Reduction], tuple[InnerLoop]]:
         return reduce, (self.loop,)
-
-    def __copy__(self) -> Reduction:
-        return self  # nothing in it changes
-
-    def __deepcopy__(self, memo: object) -> Reduction:
-        return self
 
     def recurrent(
         self,

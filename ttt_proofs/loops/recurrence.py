@@ -16,14 +16,14 @@ from ..program.names import OF_RECURRENCES, STARTS
 from ..program.step_tracing import read_step
 from ..program.steps import SINGLE, Axes, StepProgram
 from ..program.tracing import head, home
-from .rule import imported
+from .copies import Unchanging, path, restored
 
 DATA: Mapping[str, Axes] = MappingProxyType({"q": ("K",), "k": ("K",), "v": ("V",)})
 OUTPUT: Axes = ("V",)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Recurrence:
+class Recurrence(Unchanging):
     """A layer as code: what one token does to some states, and what is read of them.
 
         def gated_delta(S, q, k, v, *, alpha, beta):
@@ -132,27 +132,9 @@ class Recurrence:
         states = ", ".join(f"{n} [{', '.join(axes)}]" for n, axes in self.states.items())
         return f"Recurrence({name}: {states}; {', '.join(self.coefficients) or 'no coefficients'})"
 
-    def __copy__(self) -> Recurrence:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Recurrence:
-        return self  # nothing in it changes
-
     def __reduce__(self) -> tuple[Any, ...]:
-        where = [getattr(self.function, f"__{part}__", "") for part in ("module", "qualname")]
-        return restored, (*where, self.traced, dict(self.states), dict(self.coefficients))
-
-
-def restored(module: str, name: str, program: StepProgram, *declared: Any) -> Recurrence:
-    """The recurrence with its code, imported; what was read off it where that is not to be had."""
-    plain, found = Recurrence(program, *declared), imported(module, name)
-    if found is None:
-        return plain
-    try:
-        again = Recurrence(found, *declared)
-    except (TypeError, ValueError):
-        return plain
-    return again if again == plain else plain
+        declared = (dict(self.states), dict(self.coefficients))
+        return restored, (Recurrence, path(self.function), self.traced, *declared)
 
 
 def check_axes(name: object, axes: object) -> Axes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from ..program.names import IN_LINES, OF_COEFFICIENTS, TAILS
 from ..program.rule_lines import signature, traced
 from ..program.rule_tracing import zeros_like
 from ..program.rules import Rule, W
+from .copies import Unchanging, path, restored
 
 if TYPE_CHECKING:
     from .loop import InnerLoop
@@ -23,7 +23,7 @@ Trained = Literal["all", "last"] | tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Update:
+class Update(Unchanging):
     """An update rule as code: a function of a weight, its gradient, buffers and coefficients.
 
         def rule(W, g, M, *, alpha, eta):
@@ -138,43 +138,10 @@ class Update:
         options |= {"loss_weights": dict(self.loss_weights)} if self.loss_weights else {}
         return f"Update({lines}{''.join(f'; {n}={v!r}' for n, v in options.items())})"
 
-    def __copy__(self) -> Update:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Update:
-        return self  # nothing in it changes
-
     def __reduce__(self) -> tuple[Any, ...]:
-        where = (
-            getattr(self.function, "__module__", ""),
-            getattr(self.function, "__qualname__", ""),
-        )
-        declared = (dict(self.coefficients), self.trained, dict(self.loss_weights))
-        return restored, (where, self.rule, *declared)
-
-
-def restored(where: tuple[str, str], rule: Rule, *declared: Any) -> Update:
-    """The update with its code, imported; its lines alone where that is not to be had."""
-    lines = Update(rule, {}, *declared)
-    found = imported(*where)
-    if found is None:
-        return lines
-    try:
-        again = Update(found, dict(lines.buffers), *declared)
-    except (TypeError, ValueError):
-        return lines
-    return again if again == lines else lines
-
-
-def imported(module: str, name: str) -> Any:
-    """A function by its import path; None where there is none."""
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    return found
+        buffers = {state.name: zeros_like for state in self.rule.buffers}
+        declared = (buffers, dict(self.coefficients), self.trained, dict(self.loss_weights))
+        return restored, (Update, path(self.function), self.rule, *declared)
 
 
 def check_trained(trained: object) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import sympy as sp
 
 from ..loops import InnerLoop, Schedule
+from ..loops.copies import Unchanging
 from ..program.coefficients import Coefficient
 from ..program.dataflow import reached
 from ..program.rules import G, Line, Rule, unfolded
@@ -59,7 +60,7 @@ class Stage:
 
 
 @dataclass(frozen=True, eq=False)
-class TorchLoop:
+class TorchLoop(Unchanging):
     """The functions that `loop_code` writes and its text, and what the forms are chosen by.
 
     gated: whether the net has an output gate; affine: whether values depend on the state, which
@@ -101,9 +102,6 @@ class TorchLoop:
 
     def __reduce__(self) -> tuple[Callable[..., TorchLoop], tuple[InnerLoop, str]]:
         return compiled, (self.loop, self.source)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> TorchLoop:
-        return self  # nothing in it changes
 
 
 def made(expression: sp.Expr) -> NamedFunction:
