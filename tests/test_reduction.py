@@ -15,11 +15,12 @@ import sympy as sp
 import torch
 
 import ttt_proofs
+from tests.loops.random_loops import random_loop
 from ttt_proofs import reduce
 from ttt_proofs.checker.proof import Theorem
 from ttt_proofs.checker.terms import symbols
 from ttt_proofs.evidence.autograd import autograd_witness
-from ttt_proofs.evidence.sampling import random_inputs, random_loop
+from ttt_proofs.evidence.sampling import random_inputs
 from ttt_proofs.evidence.statement import statement_witness
 from ttt_proofs.loops import (
     GLU,

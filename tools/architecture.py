@@ -26,7 +26,7 @@ LAYERS = (
     "symbolic",
     "render",
     "parallel",
-    "recurrent_layer",
+    "recurrent_reduction",
     "reduction",
     "reference",
     "kernels",

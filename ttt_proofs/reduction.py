@@ -15,7 +15,8 @@ from .checker.definitions import ONE, sum_over
 from .checker.proof import Theorem
 from .checker.terms import Mul, Term
 from .loops import InnerLoop, Recurrence, Schedule
-from .recurrent_layer import RecurrentReduction, reduce_recurrence
+from .loops.copies import Unchanging
+from .recurrent_reduction import RecurrentReduction, reduce_recurrence
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
 from .symbolic.linear_attention import Form
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Reduction:
+class Reduction(Unchanging):
     """A loop as linear attention: `o_t = query (state0 + Σ_i coefficient · keyᵀ value)`.
 
     `query`, `key`, `value`, `coefficient`, `state0` are checker terms (`str(...)` of a
@@ -99,12 +100,6 @@ class Reduction:
 
     def __reduce__(self) -> tuple[Callable[[InnerLoop], Reduction], tuple[InnerLoop]]:
         return reduce, (self.loop,)
-
-    def __copy__(self) -> Reduction:
-        return self  # nothing in it changes
-
-    def __deepcopy__(self, memo: object) -> Reduction:
-        return self
 
     def recurrent(
         self,
@@ -171,7 +166,8 @@ class Reduction:
         Tiles of about `tile` tokens: masked attention within each (Section 6.2, Appendix H), and
         affine maps of the state from one to the next, combined by `along` (of `parallel.maps`; one
         after the other by default); in the composed class, and where coefficients tell rows,
-        columns or entries apart, scans of a state for each step, and operators between them.
+        columns or entries apart or gates scale more than the gradient, scans of a state for each
+        step, and operators between them.
         Time and memory grow linearly with T.
         Raises `NotParallelError`, with the obstruction, for a sequential loop; otherwise as
         `recurrent`.

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from tests.evidence.updates import MUON, UPDATES, loop_of
+from tests.loops.random_loops import random_loop
 from ttt_proofs import NotParallelError
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.conditioning import UNITS, draw_steady, moved, relative_error
-from ttt_proofs.evidence.sampling import random_inputs, random_loop
+from ttt_proofs.evidence.sampling import random_inputs
 from ttt_proofs.evidence.tolerances import SMALLEST_SCALE
 from ttt_proofs.loops import (
     MLP,

@@ -7,7 +7,8 @@ from itertools import product
 import pytest
 import torch
 
-from ttt_proofs.evidence.sampling import Inputs, ragged, random_inputs, random_loop
+from tests.loops.random_loops import random_loop
+from ttt_proofs.evidence.sampling import Inputs, ragged, random_inputs
 from ttt_proofs.loops import (
     ACTIVATIONS,
     GLU,

@@ -15,8 +15,9 @@ import torch
 pytest.importorskip("triton")
 
 from tests.kernels.whole_loops import called, halves, inputs_of, wrong
+from tests.loops.random_loops import random_loop
 from ttt_proofs.evidence.conditioning import relative_error, relative_errors
-from ttt_proofs.evidence.sampling import random_inputs, random_loop
+from ttt_proofs.evidence.sampling import random_inputs
 from ttt_proofs.kernels import run as real
 from ttt_proofs.loops import (
     GLU,
@@ -367,7 +368,7 @@ FAULTS_OF_PLAN = [
     ("and not code.buffers and not code.affine", "and not code.buffers"),
     ('all(c.every == "loop" for c in numbers)', "True"),
     ("or schedule.steps > 1", ""),
-    ('or any(x.kind != "state" for x in code.steps)', ""),
+    ('or any(x.kind != "state" for x in code.lines)', ""),
     ("(code.buffers or code.gated)", "code.gated"),
     ("(code.buffers or code.gated)", "code.buffers"),
     ("not tokens or schedule.steps", "schedule.steps"),

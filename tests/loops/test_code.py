@@ -254,7 +254,7 @@ def test_a_copy_keeps_code_that_can_be_imported():
     local = TracedNet(lambda x, W: x @ W)
     assert copy.deepcopy(local).function(*random(0, (2, 3), (3, 2))).shape == (2, 2)
     lost = pickle.loads(pickle.dumps(local))
-    assert lost == local and lost.program == local.program
+    assert lost == local and lost.traced == local.traced
     with pytest.raises(ValueError, match=r"must be at hand .*; got a copy without its code\. Def"):
         lost.function(*random(0, (2, 3), (3, 2)))
 

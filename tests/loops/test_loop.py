@@ -26,7 +26,6 @@ from ttt_proofs.loops import (
     SwiGLU,
     ladder,
 )
-from ttt_proofs.loops.update import NEXT_M, M, N, R, U
 from ttt_proofs.program.coefficients import t
 from ttt_proofs.program.rules import (
     EPSILON,
@@ -34,6 +33,7 @@ from ttt_proofs.program.rules import (
     G,
     W,
     column_norm,
+    following,
     inverse,
     operator,
     unknown_gate,
@@ -41,7 +41,8 @@ from ttt_proofs.program.rules import (
 
 SENTENCE = re.compile(r"`(\w+)` must (?:not )?(?:be|have) .+; got .+\. [A-Z][^\n]*\.")
 
-eta, alpha = sp.symbols("eta alpha")
+M, U, R, N, eta, alpha = sp.symbols("M U R N eta alpha")
+NEXT_M = following(M)
 eta_t, alpha_t, R_t = (sp.IndexedBase(name)[t] for name in ("eta", "alpha", "R"))
 N_next = sp.IndexedBase("N")[t + 1]
 

@@ -44,9 +44,9 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("net", PROGRAMS, ids=str)
 def test_programs_by_name_and_shape(net):
-    assert [symbol.name for symbol, _ in net.program] == PROGRAMS[net]
+    assert [symbol.name for symbol, _ in net.assignments] == PROGRAMS[net]
     known = {"X", *(w.name for w in net.weights)}
-    for symbol, value in net.program:
+    for symbol, value in net.assignments:
         assert symbol.shape == value.shape
         assert {s.name for s in value.atoms(sp.MatrixSymbol)} <= known  # nothing before its turn
         known.add(symbol.name)
@@ -55,10 +55,10 @@ def test_programs_by_name_and_shape(net):
 
 
 def test_abstract_features_are_one_function_of_each_row():
-    ((_, value),) = Features("psi").program
+    ((_, value),) = Features("psi").assignments
     assert isinstance(value, RowFunction)
     assert (value.name, value.rows_of.name) == ("psi", "X")
-    assert value != Features("phi").program[0][1]
+    assert value != Features("phi").assignments[0][1]
 
 
 RUN = [Linear(), MLP(1), *(MLP(d, a) for d in (2, 3) for a in TORCH), *map(SwiGLU, TORCH)]
@@ -67,7 +67,7 @@ RUN = [Linear(), MLP(1), *(MLP(d, a) for d in (2, 3) for a in TORCH), *map(SwiGL
 @pytest.mark.parametrize("net", RUN, ids=str)
 def test_programs_compute_the_net(net):
     x = random_arrays(net, 0)
-    values = assigned(net.program, {name: a.numpy() for name, a in x.items()})
+    values = assigned(net.assignments, {name: a.numpy() for name, a in x.items()})
     torch.testing.assert_close(torch.tensor(values[net.features.name]), features_of(net, x))
 
 
@@ -84,7 +84,7 @@ def test_programs_compute_the_net(net):
 def test_another_net_is_told_apart(net, other):
     """The comparison above can fail."""
     x = random_arrays(MLP(3), 0) | random_arrays(net, 0)
-    values = assigned(net.program, {name: a.numpy() for name, a in x.items()})
+    values = assigned(net.assignments, {name: a.numpy() for name, a in x.items()})
     actual, wrong = torch.tensor(values[net.features.name]), features_of(other, x)
     assert actual.shape != wrong.shape or not torch.allclose(actual, wrong)
 
@@ -174,7 +174,7 @@ def test_what_the_theorems_do_not_cover(net, why):
 
 
 def test_a_net_without_weights_has_no_meaning():
-    for part in ("weights", "program"):
+    for part in ("weights", "assignments"):
         with pytest.raises(NotImplementedError):
             getattr(Net(), part)
 

@@ -122,8 +122,11 @@ def test_what_is_no_step_is_refused_in_a_sentence_with_its_line(step):
 
 DECLARED = {
     "returns one": (lambda: read(one), "must return S, the output; got 1"),
-    "argument": (lambda: read(renamed), "got `gate` in `def renamed(S, q, k, v, gate):`"),
-    "missing": (lambda: read(layers.additive, alpha=TOKEN), "`alpha` is none in `def additive"),
+    "argument": (lambda: read(renamed), "got `gate` in `renamed` in line "),
+    "missing": (
+        lambda: read(layers.additive, alpha=TOKEN),
+        "`alpha` is none in `additive` in line ",
+    ),
     "step": (lambda: read(layers.decayed, alpha=Coefficient("step")), "one for each token or for"),
     "mean": (lambda: read(layers.decayed, alpha=Coefficient("token", mean=True)), "one for each"),
     "shape": (
@@ -182,14 +185,14 @@ def test_a_copy_that_cannot_import_its_function_has_what_was_read_off_it():
     layer = read(lambda S, q, k, v: (S + outer(k, v), q @ S))
     made = pickle.loads(pickle.dumps(layer))
     assert made == layer and made.function is None
-    assert made.program == layer.program
+    assert made.traced == layer.traced
 
 
 def test_states_come_in_an_order_of_computation():
     layer = LAYERS["momentum"][0]
-    assert [name for name, _ in layer.program.states] == ["M", "S"]
+    assert [name for name, _ in layer.traced.states] == ["M", "S"]
     assert list(layer.states) == ["S", "M"] == list(TWO)
-    assert [name for name, _ in LAYERS["through"][0].program.states] == ["n", "S"]
+    assert [name for name, _ in LAYERS["through"][0].traced.states] == ["n", "S"]
     assert list(WITH_VECTOR) == ["S", "n"]
 
 

@@ -21,10 +21,10 @@ from ttt_proofs.loops import (
 from ttt_proofs.parallel import forms
 from ttt_proofs.parallel.chunks import chunks
 from ttt_proofs.parallel.forms import attention, recurrent
-from ttt_proofs.parallel.gates import weighing
 from ttt_proofs.parallel.maps import fold, scan, total
 from ttt_proofs.parallel.maps import scanned as by_scan
 from ttt_proofs.parallel.tiles import numbers
+from ttt_proofs.parallel.weighing import weighing
 from ttt_proofs.reference import run_loop
 from ttt_proofs.symbolic.torch_loop import torch_loop
 

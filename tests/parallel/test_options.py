@@ -9,9 +9,10 @@ from functools import partial
 import pytest
 import torch
 
+from tests.loops.random_loops import random_loop
 from tests.parallel.test_forms import run, same, short
 from tests.parallel.ways import CHUNKED, composed, masked, scanned, stepwise, tensors, tiled
-from ttt_proofs.evidence.sampling import Inputs, random_inputs, random_loop
+from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
     GLU,
     MLP,
@@ -24,7 +25,7 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.parallel import chunks, forms, gates, states, tiles
+from ttt_proofs.parallel import chunks, forms, states, tiles, weighing
 from ttt_proofs.parallel.forms import attention, recurrent
 from ttt_proofs.reference import run_loop
 
@@ -206,7 +207,7 @@ def with_fault(module, sound: str, wrong: str):
         for name, x in vars(forms).items()
         if getattr(x, "__module__", "") == home and hasattr(x, "__name__")
     }
-    if module is gates:  # `tiles` imports from it as well
+    if module is weighing:  # `tiles` imports from it as well
         copy.tiles = faulty(tiles, "import torch\n", "import torch\n").tiles
         copy.tiles.__globals__.update(weighing=bad.weighing)
     vars(copy).update({name: getattr(bad, own) for name, own in names.items()})
@@ -244,9 +245,9 @@ FAULTS = [
     (tiled, AFFINE, tiles, "        slope = rows * slope\n", ""),
     (scanned, AFFINE, tiles, "self.values + self.slope @ states", "self.values"),
     (tiled, GATED, tiles, "values(zero + 1) - values(zero)", "zero + 1"),
-    (tiled, TWICE_AFFINE, gates, "units[update if apart else n]", "units[n]"),
-    (tiled, AFTER, gates, "given[n]", "given[0]"),
-    (tiled, AFTER, gates, "units[columns + n]", "units[columns + len(names) - 1 - n]"),
+    (tiled, TWICE_AFFINE, weighing, "units[update if apart else n]", "units[n]"),
+    (tiled, AFTER, weighing, "given[n]", "given[0]"),
+    (tiled, AFTER, weighing, "units[columns + n]", "units[columns + len(names) - 1 - n]"),
     (composed, COMPOSED, states, '"G": moved.to(dtype)', '"G": moved.flip(2).to(dtype)'),
     (composed, COMPOSED, states, "each - 1 :: each", "::each"),
     (composed, COMPOSED, states, "before.unbind(3)", "(0 * before).unbind(3)"),

@@ -252,7 +252,7 @@ sys.modules["torch"] = sys.modules["numpy"] = sys.modules["flint"] = None
 from ttt_proofs.loops import GradientStep, InnerLoop, Schedule
 from ttt_proofs.program.operations import silu
 loop = InnerLoop(lambda x, A, B: silu(x @ A) @ B, lambda f, v: ((f - v) ** 4).sum(-1))
-print(loop.net.program, loop.loss.gradient)
+print(loop.net.assignments, loop.loss.gradient)
 """
 
 

@@ -8,10 +8,11 @@ from itertools import product
 import pytest
 import torch
 
+from tests.loops.random_loops import random_loop
 from tests.reference.samples import faulty, numbers, sample, sample_coefficients
 from ttt_proofs.evidence.autograd import measured
 from ttt_proofs.evidence.conditioning import draw_steady, relative_errors
-from ttt_proofs.evidence.sampling import random_inputs, random_loop
+from ttt_proofs.evidence.sampling import random_inputs
 from ttt_proofs.evidence.tolerances import allowance
 from ttt_proofs.loops import (
     GLU,

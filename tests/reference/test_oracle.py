@@ -430,7 +430,8 @@ def test_a_hidden_width_that_would_broadcast_is_refused(name):
 
 def test_the_oracle_uses_nothing_that_it_checks():
     derived = (
-        ".program",
+        ".traced",
+        ".assignments",
         ".gradient",
         ".expression",
         ".features",

@@ -269,7 +269,7 @@ def test_muon_in_bfloat16_is_bit_for_bit_that_of_the_layer_as_released(dtype, sh
     generator = torch.Generator().manual_seed(5)
     gradient = torch.randn((2, 3, *shape), generator=generator).to(dtype)
     released = newton_schulz_bfloat16(gradient.mT.contiguous().flatten(0, 1))
-    (step,) = (step for step in torch_loop(loop).steps if step.kind == "operator")
+    (step,) = (step for step in torch_loop(loop).lines if step.kind == "operator")
     made = step.made.function(gradient)
     assert made.dtype == dtype
     assert torch.equal(made, released.mT.unflatten(0, (2, 3)))

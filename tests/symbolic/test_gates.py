@@ -8,7 +8,6 @@ from tests.checker.build import at
 from tests.symbolic.values import Meaning, muon_entry
 from ttt_proofs.checker.terms import App, Atom, Lam, Var, ix, symbols
 from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
-from ttt_proofs.loops.update import N, R
 from ttt_proofs.program.rules import W_0, G, W, operator
 from ttt_proofs.symbolic.bridge import scalar
 from ttt_proofs.symbolic.gates import applied, columns, norm
@@ -30,7 +29,7 @@ def gate(clip: str | None = None, weight_norm: str | None = None):
     """A gate on column c of W, of the matrix x: the one of a step's line, of the step or weight."""
     rule = GradientStep(None, clip=clip, weight_norm=weight_norm).rule
     taken = {G: X_ENTRY} if clip else {W - G: X_ENTRY}
-    expression = rule[R if clip else N].xreplace(taken)
+    expression = rule[sp.Symbol("R" if clip else "N")].xreplace(taken)
 
     def entry(e: sp.Expr):
         return scalar(e, found | {X_ENTRY: COLUMN.body, W_0: Atom("W_0", (ix(ROW), ix(COL)))})

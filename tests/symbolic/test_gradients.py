@@ -87,7 +87,7 @@ def test_a_wrong_expression_shows(name, monkeypatch):
 @pytest.mark.parametrize("net", NETS, ids=str)
 def test_each_gradient_has_the_shape_of_its_symbol(net):
     found = backward(net)
-    known = {s.name: s for s, _ in net.program} | {w.name: w.symbol for w in net.weights}
+    known = {s.name: s for s, _ in net.assignments} | {w.name: w.symbol for w in net.weights}
     assert {w.name for w in net.weights} <= {name[1:] for name in found} <= set(known)
     for name, expression in found.items():
         assert expression.shape == known[name[1:]].shape

@@ -15,8 +15,12 @@ from ttt_proofs.loops import (
     Linear,
     Schedule,
     SquaredError,
+    Update,
+    column_norm,
     lact,
     ladder,
+    operator,
+    zeros_like,
 )
 from ttt_proofs.program.coefficients import t
 from ttt_proofs.symbolic import inner_steps
@@ -82,6 +86,49 @@ def test_the_ladder_from_lact_to_linear_attention():
     static = replace(lact().update, trained="last", weight_norm=None)
     delta = replace(lact(), update=static, loss=SquaredError())
     assert plan_of(delta).word == "sequential"
+
+
+def step(rule, *buffers: str, loss=None) -> InnerLoop:
+    """A linear net under an update rule that is written as code."""
+    update = Update(rule, dict.fromkeys(buffers, zeros_like))
+    return InnerLoop(Linear(), loss or Frobenius(), update)
+
+
+def gated_buffer(W, g, M):
+    M = M / 2 + g
+    return W - M / (column_norm(M) + 1), M
+
+
+def of_the_old_weight(W, g):
+    return W / (column_norm(W) + 1) - g
+
+
+def of_its_own(W, g, M):
+    moved = M + g
+    M = moved / (column_norm(moved) + 1)
+    return W - M, M
+
+
+def operated(W, g):
+    return operator("muon")(W - g)
+
+
+OF_STATE, OF_GRADIENT = "each column is divided by a norm of the state", "a nonlinear function is"
+CURVED = [
+    (step(gated_buffer, "M"), "gated", "momentum couples"),
+    (step(gated_buffer, "M", loss=SquaredError()), "sequential", OF_GRADIENT),
+    (step(of_the_old_weight), "sequential", OF_STATE),
+    (step(of_the_old_weight, loss=SquaredError()), "sequential", OF_STATE),
+    (step(of_its_own, "M"), "sequential", OF_STATE),
+    (step(operated), "sequential", "an operator is applied to a state that is made of what it"),
+]
+
+
+@pytest.mark.parametrize(("loop", "word", "reason"), CURVED, ids=str)
+def test_the_reason_is_what_leads_back_to_itself(loop, word, reason):
+    """A norm of a buffer is one of the state only where it scales the state that it is taken of."""
+    plan = plan_of(loop)
+    assert plan.word == word and plan.reason.startswith(reason)
 
 
 alpha, eta = (sp.IndexedBase(name)[t] for name in ("alpha", "eta"))

@@ -8,11 +8,12 @@ import pytest
 import sympy as sp
 
 from ttt_proofs.loops import GradientStep
-from ttt_proofs.loops.update import NEXT_M, M, U
 from ttt_proofs.program.coefficients import t
 from ttt_proofs.program.rules import G, Line, Rule, W, following, operator
 from ttt_proofs.symbolic.recurrence import Closed, NotCoveredError, solve
 
+M, U = sp.symbols("M U")
+NEXT_M = following(M)
 STEPS = 5
 NAMES = ("eta", "alpha", "lam", "g")
 

@@ -427,7 +427,7 @@ def test_negated_values_are_minus_the_values(loss):
 def test_norms_have_the_range_of_float32(target, scale):
     """Of matrices whose norms leave float16, or whose squares do."""
     code = torch_loop(InnerLoop(Linear(), Frobenius(), replace(GATED, orthogonal=None)))
-    (line,) = (step for step in code.steps if step.target == target)
+    (line,) = (step for step in code.lines if step.target == target)
     g = ((2 * torch.rand(2, 8, 5, dtype=torch.float64) - 1) * scale).half()
     given = {"G": g, "W": g, "M_next": g * 0, "U": g * 0, "W_0": g.flip(-1), "eta": 1.0}
     found = line.made(given)

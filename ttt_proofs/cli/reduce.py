@@ -86,7 +86,7 @@ def beside_code(layer: Any, seed: int) -> tuple[str, bool]:
     from ..parallel.recurrences import recurrent
     from ..program.operations import Abstract
 
-    if any(isinstance(x.does, Abstract) for x in layer.program.operations):
+    if any(isinstance(x.does, Abstract) for x in layer.traced.operations):
         return "code: not applicable, the step has unknown functions", True
 
     def run(q: Any, k: Any, v: Any, coefficients: Any) -> Any:

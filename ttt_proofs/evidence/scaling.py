@@ -14,7 +14,7 @@ import sympy as sp
 from ..loops import InnerLoop
 from ..program.coefficients import Coefficient
 from ..program.rules import Rule, W
-from ..symbolic.gains import gains, unfolded
+from ..symbolic.gains import gains, next_weight
 
 Range = tuple[float, float]
 Side = Literal["high", "low"]
@@ -120,7 +120,7 @@ def lasting(loop: InnerLoop) -> dict[str, Side]:
     """
     known = gains(loop)
     scaling = (*known.outer, *known.inner, *loop.loss_weights.values())
-    factor = sp.expand(unfolded(loop.rule, through=False)).coeff(W)
+    factor = sp.expand(next_weight(loop.rule, through=False)).coeff(W)
     factor = factor.xreplace({kind.symbol(n): sp.Integer(0) for n, kind in of(loop, scaling)})
     names = [n for n, k in of(loop, loop.coefficients) if factor.has(k.symbol(n))]
     held = {n: dict(zip(SIDES, bounded(loop.coefficients[n])[::-1], strict=True)) for n in names}

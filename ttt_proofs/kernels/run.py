@@ -27,7 +27,7 @@ from ..parallel.state import State
 from ..program.expressions import ACTIVATIONS
 from ..program.rules import G, W
 from ..symbolic.plan import TILE
-from ..symbolic.torch_loop import Step, TorchLoop, torch_loop
+from ..symbolic.torch_loop import CompiledLine, TorchLoop, torch_loop
 from .limits import DEVICES, DTYPES, MAX_WIDTH
 
 Operator = Literal["additive", "momentum", "delta", "features"]
@@ -71,7 +71,7 @@ def operator_by_token(code: TorchLoop) -> Operator | Refusal:
     alone = schedule.read == "causal" and not code.buffers and not code.affine
     # A causal reading sees sums of tokens, whatever the chunk, if each counts alike in all chunks.
     tokens = schedule.chunk == 1 or (alone and all(c.every == "loop" for c in numbers))
-    if not tokens or schedule.steps > 1 or any(x.kind != "state" for x in code.steps):
+    if not tokens or schedule.steps > 1 or any(x.kind != "state" for x in code.lines):
         return Refusal(plain)
     if any(c.shape != "scalar" for c in numbers):
         return Refusal("kernels take numbers for whole matrices")
@@ -79,7 +79,7 @@ def operator_by_token(code: TorchLoop) -> Operator | Refusal:
         return Refusal("the delta rule's kernel has neither momentum nor an output gate")
     if moves_by(loop, G):
         return "delta" if code.affine else "additive"
-    if len(code.steps) == 2 and code.buffers == (code.steps[0].target,) and not code.affine:
+    if len(code.lines) == 2 and code.buffers == (code.lines[0].target,) and not code.affine:
         first = sp.expand(loop.rule.lines[0].expression)
         buffer, after = loop.rule.buffers[0], loop.rule.lines[0].seen
         own, kept = first.coeff(G), first.coeff(buffer)
@@ -97,7 +97,7 @@ def moves_by(loop: InnerLoop, source: sp.Expr) -> bool:
 def gate_and_up(net: Net) -> tuple[str, str] | None:
     """The weights a and b of a net whose features are silu(X a) ⊙ (X b); None for any other."""
     known: dict[Any, Any] = {}
-    for symbol, value in net.program:
+    for symbol, value in net.assignments:
         known[symbol] = value.xreplace(known)
     features = net.features.xreplace(known)
     if not isinstance(features, sp.HadamardProduct) or len(features.args) != 2:
@@ -287,11 +287,11 @@ def rule(code: TorchLoop, coefficients: Coefficients) -> tuple[Number, Number, N
     and of a gradient in W.
     """
 
-    def unit(step: Step, name: str) -> Number:
-        zeros = dict.fromkeys(step.made.reads, 0.0)
-        return step.made(zeros | dict(coefficients) | {name: 1.0})
+    def unit(line: CompiledLine, name: str) -> Number:
+        zeros = dict.fromkeys(line.made.reads, 0.0)
+        return line.made(zeros | dict(coefficients) | {name: 1.0})
 
-    *buffers, weight = code.steps
+    *buffers, weight = code.lines
     if not buffers:
         return 1.0, 0.0, unit(weight, "G")
     (buffer,) = buffers

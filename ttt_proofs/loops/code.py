@@ -17,27 +17,14 @@ import sympy as sp
 
 from ..program.checks import parameter_names
 from ..program.expressions import RowLoss
-from ..program.lowering import Program, read_loss, read_net
+from ..program.lowering import NetProgram, read_loss, read_net
 from ..program.tracing import Proxy
+from .copies import Unchanging, importable, path
 from .losses import Loss
 from .nets import Net
 
 
-def path(code: Any) -> str:
-    """Where a function, or a module's class, is imported from."""
-    named = code if hasattr(code, "__qualname__") else type(code)
-    return f"{named.__module__}.{named.__qualname__}"
-
-
-def importable(code: Any) -> bool:
-    """Whether importing by its path gives this very function."""
-    found: Any = sys.modules.get(getattr(code, "__module__", ""))
-    for name in getattr(code, "__qualname__", "").split("."):
-        found = getattr(found, name, None)
-    return found is code and code is not None
-
-
-class FromCode:
+class FromCode(Unchanging):
     """What nets and losses from code share: their code is left behind where it has no path."""
 
     code: Any
@@ -49,12 +36,6 @@ class FromCode:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-
-    def __copy__(self) -> FromCode:
-        return self
-
-    def __deepcopy__(self, memo: dict) -> FromCode:
-        return self
 
     def present(self) -> Any:
         """The code. Raises `ValueError` in a copy that could not take it along."""
@@ -103,13 +84,13 @@ class TracedNet(Net, FromCode):
 
     code: Any = field(compare=False)
     state: str | None = field(default=None, compare=False)
-    read: Program = field(init=False)
+    read: NetProgram = field(init=False)
     where: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.code) or isinstance(self.code, type):
             raise TypeError(f"`net` must be a function or a module; got {self.code!r}. Pass one.")
-        object.__setattr__(self, "where", path(self.code))
+        object.__setattr__(self, "where", ".".join(path(self.code)))
         module: Any = self.code
         if hasattr(module, "named_parameters"):
             given = dict(module.named_parameters())
@@ -129,7 +110,7 @@ class TracedNet(Net, FromCode):
         object.__setattr__(self, "read", program)
 
     @property
-    def traced(self) -> Program:
+    def traced(self) -> NetProgram:
         """What was read off the code."""
         return self.read
 
@@ -211,11 +192,11 @@ class TracedLoss(Loss, FromCode):
     def __post_init__(self) -> None:
         if not callable(self.code) or isinstance(self.code, type):
             raise TypeError(f"`loss` must be a function; got {self.code!r}. Pass one.")
+        object.__setattr__(self, "where", ".".join(path(self.code)))
         if len(parameter_names("loss", self.code)) != 2:
             raise ValueError(
-                f"`loss` must take outputs and values, f and v; got {path(self.code)}. Write it so."
+                f"`loss` must take outputs and values, f and v; got {self.where}. Write it so."
             )
-        object.__setattr__(self, "where", path(self.code))
         object.__setattr__(self, "read", read_loss(self.code))
 
     @property

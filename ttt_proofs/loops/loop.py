@@ -216,6 +216,13 @@ class InnerLoop:
     @property
     def coefficients(self) -> dict[str, Coefficient]:
         """Everything that a run gives numbers for, by name, those that weigh losses included."""
-        own = dict(self.update.coefficients)
-        weighing = dict.fromkeys(self.loss_weights.values(), Coefficient("token"))
-        return own | weighing | own
+        found = dict(self.update.coefficients)
+        for name in self.loss_weights.values():
+            found.setdefault(name, Coefficient("token"))
+        return found
+
+    @property
+    def rule_coefficients(self) -> dict[str, Coefficient]:
+        """Those that the update rule is given: all but those that weigh losses."""
+        weighing = set(self.loss_weights.values())
+        return {name: c for name, c in self.coefficients.items() if name not in weighing}

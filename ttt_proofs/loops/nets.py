@@ -15,7 +15,7 @@ import sympy as sp
 
 from ..program.checks import parameter_names
 from ..program.expressions import CHUNK, UNIT, WINDOW, shown
-from ..program.lowering import Program, read_net
+from ..program.lowering import NetProgram, read_net
 from ..program.operations import Abstract, check_name, named
 
 
@@ -59,7 +59,7 @@ class Net:
         return parameter_names("net", self.function)[1:]
 
     @property
-    def traced(self) -> Program:
+    def traced(self) -> NetProgram:
         """The net's program, as it is read off its function once."""
         if not hasattr(self, "function"):
             raise NotImplementedError
@@ -71,7 +71,7 @@ class Net:
         return tuple(Weight(w.name, *w.shape) for w in self.traced.weights)
 
     @property
-    def program(self) -> tuple[Assignment, ...]:
+    def assignments(self) -> tuple[Assignment, ...]:
         """Assignments from X `[L, D_k]`, the features and the gate among them."""
         return self.traced.assignments
 
@@ -130,7 +130,7 @@ class Net:
 
 
 @cache
-def of_library(net: Net) -> Program:
+def of_library(net: Net) -> NetProgram:
     """The program of one of the library's nets."""
     names, widths = net.names
     return read_net(net.function, net.parameters, names=names, widths=widths)

@@ -7,26 +7,23 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from ..checker.terms import NAME
 from ..program.coefficients import Coefficient
-from ..program.rule_tracing import head_of
+from ..program.names import OF_RECURRENCES, STARTS
 from ..program.step_tracing import read_step
-from ..program.steps import SINGLE, Axes, Step
-from ..program.tracing import Source
-from .rule import imported
+from ..program.steps import SINGLE, Axes, StepProgram
+from ..program.tracing import head, home
+from .copies import Unchanging, path, restored
 
 DATA: Mapping[str, Axes] = MappingProxyType({"q": ("K",), "k": ("K",), "v": ("V",)})
 OUTPUT: Axes = ("V",)
-TAKEN = {*DATA, "o", "t", "i", "j", "s", "torch"}
-TAILS = ("", "_0", "_next")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Recurrence:
+class Recurrence(Unchanging):
     """A layer as code: what one token does to some states, and what is read of them.
 
         def gated_delta(S, q, k, v, *, alpha, beta):
@@ -50,7 +47,7 @@ class Recurrence:
     sentence, with the line, for code that is no such step.
     """
 
-    step: Callable[..., Any] | Step
+    step: Callable[..., Any] | StepProgram
     states: Mapping[str, Axes]
     coefficients: Mapping[str, Coefficient] = field(default_factory=dict)
 
@@ -66,22 +63,20 @@ class Recurrence:
         object.__setattr__(self, "coefficients", MappingProxyType(dict(self.coefficients)))
         check_names(self)
         check_coefficients(self)
-        _ = self.program  # raises for what is no step
+        _ = self.traced  # raises for what is no step
 
     @property
     def function(self) -> Callable[..., Any] | None:
         """The code itself; None where there is only what was read off it."""
-        return None if isinstance(self.step, Step) else self.step
+        return None if isinstance(self.step, StepProgram) else self.step
 
     @cached_property
-    def program(self) -> Step:
+    def traced(self) -> StepProgram:
         """The operations of the step."""
-        if isinstance(self.step, Step):
+        if isinstance(self.step, StepProgram):
             return self.step
         given = {name: self.axes(name) for name in self.coefficients}
-        code = getattr(self.step, "__code__", None)
-        home = Source(Path(code.co_filename).name, code.co_firstlineno) if code else Source()
-        return read_step(self.called, self.states, DATA, given, OUTPUT, home)
+        return read_step(self.called, self.states, DATA, given, OUTPUT, home(self.step))
 
     def axes(self, coefficient: str) -> Axes:
         """The axes with which a coefficient comes to the step."""
@@ -116,7 +111,7 @@ class Recurrence:
         if len(values) != len(self.states) + 1:
             wanted = ", ".join([*self.states, "the output"])
             raise ValueError(
-                f"`step` must return {wanted}; got {len(values)} from {head_of(self.function)}. "
+                f"`step` must return {wanted}; got {len(values)} from {head(self.function)}. "
                 f"Return {len(self.states) + 1} tensors."
             )
         return dict(zip(self.states, values, strict=False)), values[-1]
@@ -124,7 +119,7 @@ class Recurrence:
     @property
     def identity(self) -> tuple[Any, ...]:
         """What two equal recurrences share."""
-        return (self.program, tuple(self.states.items()), frozenset(self.coefficients.items()))
+        return (self.traced, tuple(self.states.items()), frozenset(self.coefficients.items()))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recurrence) and self.identity == other.identity
@@ -137,27 +132,9 @@ class Recurrence:
         states = ", ".join(f"{n} [{', '.join(axes)}]" for n, axes in self.states.items())
         return f"Recurrence({name}: {states}; {', '.join(self.coefficients) or 'no coefficients'})"
 
-    def __copy__(self) -> Recurrence:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Recurrence:
-        return self  # nothing in it changes
-
     def __reduce__(self) -> tuple[Any, ...]:
-        where = [getattr(self.function, f"__{part}__", "") for part in ("module", "qualname")]
-        return restored, (*where, self.program, dict(self.states), dict(self.coefficients))
-
-
-def restored(module: str, name: str, program: Step, *declared: Any) -> Recurrence:
-    """The recurrence with its code, imported; what was read off it where that is not to be had."""
-    plain, found = Recurrence(program, *declared), imported(module, name)
-    if found is None:
-        return plain
-    try:
-        again = Recurrence(found, *declared)
-    except (TypeError, ValueError):
-        return plain
-    return again if again == plain else plain
+        declared = (dict(self.states), dict(self.coefficients))
+        return restored, (Recurrence, path(self.function), self.traced, *declared)
 
 
 def check_axes(name: object, axes: object) -> Axes:
@@ -173,15 +150,15 @@ def check_axes(name: object, axes: object) -> Axes:
 def check_names(layer: Recurrence) -> None:
     """Raise unless the step is a function whose arguments are named, and each by one name."""
     names = Counter([*layer.states, *layer.coefficients])
-    tailed = {name + tail for name in layer.states for tail in TAILS[1:]}
+    tailed = {name + tail for name in layer.states for tail in STARTS}
     for name, many in names.items():
         usable = isinstance(name, str) and NAME.fullmatch(name)
-        if not usable or many > 1 or name in TAKEN or name in tailed:
+        if not usable or many > 1 or name in OF_RECURRENCES or name in tailed:
             raise ValueError(
                 f"a state or coefficient must have a name of its own, no word of statements; got "
                 f"{name!r}. Rename it."
             )
-    if isinstance(layer.step, Step):
+    if isinstance(layer.step, StepProgram):
         return
     try:
         found = inspect.signature(layer.step).parameters.values()
@@ -189,7 +166,7 @@ def check_names(layer: Recurrence) -> None:
         raise TypeError(
             f"`step` must be a Python function; got {layer.step!r}. Write one."
         ) from None
-    told, known = head_of(layer.step), {*names, *DATA}
+    told, known = head(layer.step), {*names, *DATA}
     strange = [p.name for p in found if p.name not in known and p.default is p.empty]
     missing = [name for name in names if name not in {p.name for p in found}]
     if strange:

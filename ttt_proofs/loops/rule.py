@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,23 +10,20 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..program.coefficients import Coefficient
+from ..program.names import IN_LINES, OF_COEFFICIENTS, TAILS
 from ..program.rule_lines import signature, traced
-from ..program.rule_tracing import INITIAL, zeros_like
-from ..program.rules import W_0, G, Rule, W
+from ..program.rule_tracing import zeros_like
+from ..program.rules import Rule, W
+from .copies import Unchanging, path, restored
 
 if TYPE_CHECKING:
     from .loop import InnerLoop
 
 Trained = Literal["all", "last"] | tuple[str, ...]
 
-# Names that mean something in an update's lines, and in statements, where buffers are `M_W`.
-IN_LINES = {INITIAL, "epsilon", "torch", *(symbol.name for symbol in (W, G, W_0))}
-TAKEN = IN_LINES | {"q", "k", "v", "o", "t", "i", "j", "s", "u", "X", "V", "F", "rows", "visible"}
-TAILS = ("", "_0", "_next", "_seen", "_in", "_a", "_b", "_ab")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Update:
+class Update(Unchanging):
     """An update rule as code: a function of a weight, its gradient, buffers and coefficients.
 
         def rule(W, g, M, *, alpha, eta):
@@ -142,43 +138,10 @@ class Update:
         options |= {"loss_weights": dict(self.loss_weights)} if self.loss_weights else {}
         return f"Update({lines}{''.join(f'; {n}={v!r}' for n, v in options.items())})"
 
-    def __copy__(self) -> Update:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Update:
-        return self  # nothing in it changes
-
     def __reduce__(self) -> tuple[Any, ...]:
-        where = (
-            getattr(self.function, "__module__", ""),
-            getattr(self.function, "__qualname__", ""),
-        )
-        declared = (dict(self.coefficients), self.trained, dict(self.loss_weights))
-        return restored, (where, self.rule, *declared)
-
-
-def restored(where: tuple[str, str], rule: Rule, *declared: Any) -> Update:
-    """The update with its code, imported; its lines alone where that is not to be had."""
-    lines = Update(rule, {}, *declared)
-    found = imported(*where)
-    if found is None:
-        return lines
-    try:
-        again = Update(found, dict(lines.buffers), *declared)
-    except (TypeError, ValueError):
-        return lines
-    return again if again == lines else lines
-
-
-def imported(module: str, name: str) -> Any:
-    """A function by its import path; None where there is none."""
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    return found
+        buffers = {state.name: zeros_like for state in self.rule.buffers}
+        declared = (buffers, dict(self.coefficients), self.trained, dict(self.loss_weights))
+        return restored, (Update, path(self.function), self.rule, *declared)
 
 
 def check_trained(trained: object) -> None:
@@ -195,8 +158,9 @@ def check_names(update: Update) -> None:
     """Raise `ValueError` unless buffers and coefficients have names of their own."""
     names = [*update.buffers, *update.coefficients]
     for name, many in Counter(names).items():
-        usable = isinstance(name, str) and name.isidentifier() and not name.endswith(TAILS[1:])
-        if not usable or many > 1 or name in (IN_LINES if name in update.buffers else TAKEN):
+        usable = isinstance(name, str) and name.isidentifier() and not name.endswith(TAILS)
+        taken = IN_LINES if name in update.buffers else OF_COEFFICIENTS
+        if not usable or many > 1 or name in taken:
             raise ValueError(
                 f"a buffer or coefficient must have a name of its own, no word of statements; "
                 f"got {name!r}. Rename it."
@@ -255,7 +219,7 @@ def check_update(loop: InnerLoop) -> None:
     made = [line.target.name for line in update.rule.lines if line.target != W]
     own = [f"{name}_{w}" for w in moving for name in (*made, "G", "X")] + weights
     parts = {f"{letter}{n}_{w}" for w in moving for letter in "SAB" for n in ("", 0)} - set(own)
-    tailed = [name + tail for name in (*own, *parts) for tail in TAILS]
+    tailed = [name + tail for name in (*own, *parts) for tail in ("", *TAILS)]
     names = Counter([*loop.coefficients, *tailed])
     if double := [name for name, many in names.items() if many > 1]:
         raise ValueError(

@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args
 
-import sympy as sp
-
 from ..program.coefficients import Clock, Coefficient, choose
 from ..program.expressions import check_name, shown
-from ..program.operators import RUNNABLE
 from ..program.rule_lines import traced
 from ..program.rule_tracing import Constant, column_norm, operator, unknown_gate, zeros_like
-from ..program.rules import EPSILON, Rule, following
+from ..program.rules import EPSILON, Rule
 
 Rate = Literal["constant", "per_step", "per_token"]
 Place = Literal["inside", "outside"]
@@ -22,14 +19,11 @@ Train = Literal["all", "last"]
 
 # Names that can run; in proofs each is an abstract function, as any other name is.
 CLIPS = ("column_norm",)
-OPERATORS = tuple(RUNNABLE)
 NORMS = ("initial_norm",)
 
 TINY = Constant(EPSILON.name, 1e-5)  # keeps the norm of a zero column from dividing
 
-M, U, R, N = sp.symbols("M U R N")
-NEXT_M = following(M)
-ETA, ALPHA = "eta", "alpha"  # the names of a rate and of a momentum
+M, ETA, ALPHA = "M", "eta", "alpha"  # the names of a buffer, of a rate and of a momentum
 
 EVERY: dict[str, Clock] = {"constant": "loop", "per_step": "step", "per_token": "token"}
 
@@ -94,7 +88,7 @@ class GradientStep:
     @property
     def buffers(self) -> dict[str, Callable[[Any], Any]]:
         """The buffer that the momentum needs, as "M", and its start."""
-        return {M.name: zeros_like} if self.momentum else {}
+        return {M: zeros_like} if self.momentum else {}
 
     @property
     def function(self) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..loops import InnerLoop
 from . import forms
 from .chunks import Outputs
-from .inputs import Coefficients, Weights, check_inputs
+from .inputs import Coefficients, Weights, check_inputs, check_tile
 from .maps import Along, fold
 from .rounding import amplification
 from .sharding import Given, Group, across, agreed, alike
@@ -73,9 +73,3 @@ def attention(
     v = k[..., :1].expand(*k.shape[:-1], wide) if isinstance(k, Tensor) and k.ndim else k
     check_inputs(loop, q, k, v, weights, coefficients)
     return forms.attention(loop, q, k, weights, coefficients)
-
-
-def check_tile(tile: object) -> None:
-    """Raise `ValueError` unless it is a positive number of tokens."""
-    if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
-        raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")

@@ -23,7 +23,6 @@ from ..symbolic.plan import TILE, NotParallelError, Plan, plan_of
 from ..symbolic.torch_loop import TorchLoop, Way, torch_loop, way_of
 from .calls import form
 from .chunks import Chunks, Outputs, by_chunk, chunks
-from .gates import weighing
 from .inputs import Coefficients, Number, Weights, wide
 from .maps import Along, fold
 from .pieces import Piece
@@ -31,6 +30,7 @@ from .state import State
 from .states import states
 from .tiles import Features, numbers, seen, tiles, weighed
 from .tiles import features as featured
+from .weighing import weighing
 
 Loop = InnerLoop | TorchLoop
 
@@ -161,11 +161,12 @@ def chunked(
 ) -> Outputs:
     """Masked attention in tiles of about `tile` tokens, and states carried from tile to tile.
 
-    For the classes additive, gated and affine: memory and time linear in T, and all but the
-    passage from tile to tile in large products. `along` combines the tiles' maps: `maps.fold` one
-    after the other, `maps.scanned` by a parallel scan. `features` makes the features in place of
-    the derived code (`tiles.features`). On a CPU, long sequences go in segments that fit into its
-    cache. One tile for all is the matrix form
+    For the classes additive, gated and affine, where coefficients are of whole weights and gates
+    scale the gradient alone; raises `NotParallelError` for other loops. Memory and time are linear
+    in T, and all but the passage from tile to tile is in large products. `along` combines the
+    tiles' maps: `maps.fold` one after the other, `maps.scanned` by a parallel scan. `features`
+    makes the features in place of the derived code (`tiles.features`). On a CPU, long sequences go
+    in segments that fit into its cache. One tile for all is the matrix form
     `O = Φ(Q) W_0 + ((Φ(Q) Φ(K)ᵀ) ⊙ C) V̂` of Section 6.2.
     """
     code = torch_loop(loop)

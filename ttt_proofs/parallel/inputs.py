@@ -246,6 +246,12 @@ def check_number(name: str, number: object, like: Tensor) -> None:
         raise ValueError(f"`{name}` must be one finite number; got {got}. {cure}.")
 
 
+def check_tile(tile: object) -> None:
+    """Raise `ValueError` unless it is a positive number of tokens."""
+    if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
+        raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")
+
+
 def listed(names: Iterable[object]) -> str:
     """Names in order, or "none"."""
     return ", ".join(sorted(map(str, names))) or "none"

@@ -57,6 +57,18 @@ def scanned(a: Tensor, b: Tensor, start: Tensor) -> States:
     return states[..., :-1, :, :], states[..., -1, :, :]
 
 
+def by_tile(a: Tensor, b: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """The maps in tiles of `steps` maps, `[..., N', steps, r, r]` and `[..., N', steps, r, c]`.
+
+    A last tile that is not full ends with maps that keep the state.
+    """
+    rows, missing = a.shape[-1], -b.shape[-3] % steps
+    one = torch.eye(rows, dtype=a.dtype, device=a.device)
+    a = torch.cat([a, one.expand(*a.shape[:-3], missing, rows, rows)], dim=-3)
+    b = torch.cat([b, b.new_zeros(*b.shape[:-3], missing, *b.shape[-2:])], dim=-3)
+    return a.unflatten(-3, (-1, steps)), b.unflatten(-3, (-1, steps))
+
+
 def total(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """All the maps as one: `[..., r, r]` and `[..., r, c]`."""
     rows, columns = b.shape[-2:]

@@ -17,24 +17,24 @@ from ..program.steps import FUNCTIONS, SINGLE, Axes, Contraction, Operation, Vie
 from ..symbolic.plan import TILE, NotParallelError
 from ..symbolic.step_maps import Mapped
 from ..symbolic.step_plan import Scanned, step_plan
-from .chunks import Outputs
 from .inputs import (
     Coefficients,
     check_layout,
     check_number,
     check_shape,
     check_tensor,
+    check_tile,
     listed,
     shown,
     wide,
 )
-from .maps import Along, fold
+from .maps import Along, by_tile, fold
 from .maps import scan as scan_maps
-from .state import State
 from .states import scan_entries
 
 Known = dict[int, Tensor]
 States = Mapping[str, Tensor]
+Result = tuple[Tensor, dict[str, Tensor]]
 
 
 def recurrent(
@@ -45,18 +45,18 @@ def recurrent(
     *,
     coefficients: Coefficients | None = None,
     initial_state: States | None = None,
-) -> Outputs:
+) -> Result:
     """Outputs `[B, T, H, V]` and the final states, token after token.
 
     q, k `[B, T, H, K]`, v `[B, T, H, V]`, all of one floating dtype. coefficients: exactly those of
     `layer.coefficients`, by name: of the loop a number, of each token `[B, T, H]`; those of rows,
-    columns or entries have these sizes after H. The final `State` maps the states' names to
-    `[B, H, *]`, in float32 or float64; given as `initial_state`, the next tokens go on from there;
-    without it, states begin with zeros. Raises `ValueError` or `TypeError` in one sentence if
-    shapes, dtypes or numbers are off, `ValueError` where the step has unknown functions.
+    columns or entries have these sizes after H. The final states are a dict of `[B, H, *]` by name,
+    in float32 or float64; given as `initial_state`, the next tokens go on from there; without it,
+    states begin with zeros. Raises `ValueError` or `TypeError` in one sentence if shapes, dtypes or
+    numbers are off, `ValueError` where the step has unknown functions.
     """
     start = checked(layer, q, k, v, coefficients, initial_state)
-    operations, step = layer.program.operations, layer.program
+    operations, step = layer.traced.operations, layer.traced
     given = data(layer, operations, q, k, v, coefficients or {})
     roots = [*(n for _, n in step.states), step.output]
     ahead = before_states(operations, roots, given)
@@ -81,7 +81,7 @@ def parallel_form(
     initial_state: States | None = None,
     tile: int = TILE,
     along: Along | None = None,
-) -> Outputs:
+) -> Result:
     """The same outputs and final states by scans, with a state for each token.
 
     Where a state goes through no matrix, each entry is scanned by itself; otherwise maps of whole
@@ -92,13 +92,12 @@ def parallel_form(
     plan = step_plan(layer)
     if not plan.scans:
         raise NotParallelError(f"{plan.plan.reason}, so it runs token by token. Use `recurrent`.")
-    if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
-        raise ValueError(f"`tile` must be a positive number of tokens; got {tile!r}. Use 64.")
+    check_tile(tile)
     start = checked(layer, q, k, v, coefficients, initial_state)
     known = data(layer, plan.operations, q, k, v, coefficients or {})
     if not q.shape[1]:
         return finished(v, None, start)
-    step, states = layer.program, {}
+    step, states = layer.traced, {}
     places = {name: n for n, name in step.old.items()}
     lead = (len(q), q.shape[2], q.shape[1])
     carry = along or fold
@@ -185,21 +184,18 @@ def mapped(
             else x.reshape(*x.shape[: x.ndim - len(sizes)], count, 1)
         )
 
-    before, final = in_tiles(a, columns(b), columns(start), tile, along)
+    before, final = scanned_in_tiles(a, columns(b), columns(start), tile, along)
     after = torch.cat([before[:, :, 1:], final[:, :, None]], dim=2)
     back = (x.mT if turned else x.reshape(*lead, *sizes) for x in (before, after))
     return tuple(back)  # pyright: ignore[reportReturnType]
 
 
-def in_tiles(a: Tensor, b: Tensor, start: Tensor, tile: int, along: Along) -> tuple[Tensor, Tensor]:
+def scanned_in_tiles(
+    a: Tensor, b: Tensor, start: Tensor, tile: int, along: Along
+) -> tuple[Tensor, Tensor]:
     """The states before each map and after all: a parallel scan in each tile, `along` the tiles."""
-    count, rows = b.shape[-3:-1]
-    steps = min(tile, count)
-    missing = -count % steps  # maps that keep the state
-    one = torch.eye(rows, dtype=a.dtype, device=a.device)
-    a = torch.cat([a, one.expand(*a.shape[:-3], missing, rows, rows)], dim=-3)
-    b = torch.cat([b, b.new_zeros(*b.shape[:-3], missing, *b.shape[-2:])], dim=-3)
-    gates, shifts = scan_maps(*(x.unflatten(-3, (-1, steps)) for x in (a, b)))
+    count = b.shape[-3]
+    gates, shifts = scan_maps(*by_tile(a, b, min(tile, count)))
     first, final = along(gates[..., -1, :, :], shifts[..., -1, :, :], start)
     after = gates @ first[..., None, :, :] + shifts
     before = torch.cat([first[..., None, :, :], after[..., :-1, :, :]], dim=-3)
@@ -283,13 +279,14 @@ def data(
     return known
 
 
-def finished(v: Tensor, outputs: Tensor | None, states: States) -> Outputs:
+def finished(v: Tensor, outputs: Tensor | None, states: States) -> Result:
     """Outputs as they are returned, `[B, T, H, V]`, and a state of its own memory."""
+    own = {name: x.clone() for name, x in states.items()}
     if outputs is None:
-        return torch.zeros_like(v), State({n: x.clone() for n, x in states.items()}, {})
+        return torch.zeros_like(v), own
     batch, tokens, heads, width = v.shape
     whole = outputs.expand(batch, heads, tokens, width).transpose(1, 2).to(v.dtype)
-    return whole.contiguous(), State({n: x.clone() for n, x in states.items()}, {})
+    return whole.contiguous(), own
 
 
 def checked(

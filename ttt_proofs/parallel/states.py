@@ -15,7 +15,7 @@ from torch import Tensor
 from ..symbolic.torch_loop import Stage, TorchLoop
 from .chunks import Chunks
 from .inputs import Number
-from .maps import Along, fold
+from .maps import Along, by_tile, fold
 from .tiles import constant_values, gradients, in_tile, repeated
 
 Known = dict[str, Any]  # what names stand for: tensors, or numbers
@@ -33,11 +33,7 @@ def prefixes(
     steps = min(steps, count)
     if steps <= 1:
         return along(a, b, start)
-    one = torch.eye(m, dtype=a.dtype, device=a.device)
-    missing = -count % steps  # steps that keep the state and add nothing
-    a = torch.cat([a, one.expand(*a.shape[:-3], missing, m, m)], dim=-3)
-    b = torch.cat([b, b.new_zeros(*b.shape[:-3], missing, *b.shape[-2:])], dim=-3)
-    a, b = (x.unflatten(-3, (-1, steps)) for x in (a, b))  # [..., N', P, m, m or c]
+    a, b = by_tile(a, b, steps)
     units = torch.eye((steps + 1) * m, dtype=a.dtype, device=a.device).unflatten(0, (-1, m))
     wide = (*a.shape[:-3], steps, m, units.shape[-1])
     weights, last = fold(a, units[1:].expand(wide), units[0].expand(*wide[:-3], *wide[-2:]))
@@ -126,8 +122,8 @@ def worked_out(
             before, final = scan(stage, known, start, steps, along)
             known |= dict(zip(stage.states, before.unbind(3), strict=True))
             last |= dict(zip(stage.states, final[:, :, :, None].unbind(2), strict=True))
-        for step in stage.steps:
-            known[step.seen] = step.made(known)
+        for line in stage.lines:
+            known[line.seen] = line.made(known)
     return known, last
 
 
@@ -138,8 +134,8 @@ def seen_by_tokens(code: TorchLoop, x: Chunks, known: Mapping[str, Number], g: T
     """
     length = x.k.shape[3]
     seen: Known = {name: every(y, length) for name, y in known.items()} | {"G": g}
-    for step in code.steps:
-        seen[step.seen] = step.made(seen)
+    for line in code.lines:
+        seen[line.seen] = line.made(seen)
     return seen["W_next"]
 
 

@@ -1,6 +1,6 @@
 """Some steps of a loop as one affine map of its state, and the outputs of their tokens.
 
-All tiles are worked on at once: within a tile, attention under the mask of `gates`; from tile to
+All tiles are worked on at once: within a tile, attention under the mask of `weighing`; from tile to
 tile, the maps that are made here and combined in `maps`. Where values depend on the state, as in
 the delta rule, those of a tile solve a unit triangular system: its chunkwise WY form.
 """
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..symbolic.torch_loop import TorchLoop
 from .chunks import Chunks, filled
-from .gates import Weighing, weighing
 from .inputs import Number
+from .weighing import Weighing, weighing
 
 Features = Callable[..., Tensor]
 
@@ -46,10 +46,10 @@ def gated(code: TorchLoop, x: Chunks, keys: Tensor, values: Tensor) -> Tensor:
     if not code.folded:
         return values
     known: dict[str, Any] = {"G": gradients(code, x, keys, values)} | x.coefficients
-    for step in code.steps:
-        if step.seen in code.folded:
-            known[step.seen] = step.made(known)
-            values = values * known[step.seen].to(values.dtype)
+    for line in code.lines:
+        if line.seen in code.folded:
+            known[line.seen] = line.made(known)
+            values = values * known[line.seen].to(values.dtype)
     return values
 
 

@@ -7,15 +7,9 @@ import keyword
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .names import HEADS, OF_WEIGHTS, TAILS, TRANSPOSE
 from .operations import Abstract, Rowwise
 from .tracing import Node, Source, Trace
-
-# Names that statements and generated code have for themselves.
-RESERVED = frozenset(
-    ("X", "F", "V", "Z", "dF", "dZ", "q", "k", "v", "o", "S", "t", "i", "rest", "visible", "rows")
-)
-HEADS = "GXMURNSABP"  # of what belongs to a weight: its gradient G_W, its buffer M_W, ...
-TAILS = ("0", "in", "seen", "next", "a", "b", "ab", "T")
 
 
 def parameter_names(subject: str, function: Callable[..., Any]) -> tuple[str, ...]:
@@ -38,10 +32,10 @@ def parameter_names(subject: str, function: Callable[..., Any]) -> tuple[str, ..
 
 def check_names(weights: Sequence[str]) -> None:
     """Raise `ValueError` for a weight's name that statements or code have another meaning for."""
-    taken = RESERVED | {"torch", "eta", "alpha", "epsilon"}
+    taken = set(OF_WEIGHTS)
     for name in weights:
         taken |= {f"d{name}"} | {f"{head}_{name}" for head in HEADS}
-        taken |= {f"{name}_{tail}" for tail in TAILS}
+        taken |= {f"{name}{tail}" for tail in (*TAILS, TRANSPOSE)}
     for name in weights:
         inverse = name.startswith("inverse_")
         if name in taken or inverse or keyword.iskeyword(name) or weights.count(name) > 1:

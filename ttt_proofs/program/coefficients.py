@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -20,6 +21,12 @@ def choose(owner: object, **allowed: tuple[object, ...]) -> None:
         if value not in values or type(value) not in map(type, values):
             names = ", ".join(map(repr, values))
             raise ValueError(f"`{field}` must be one of {names}; got {value!r}. Choose one.")
+
+
+def united(shapes: Iterable[Shape]) -> Shape:
+    """Which entries values tell apart when they are taken together."""
+    found = set(shapes) - {"scalar"}
+    return "scalar" if not found else found.pop() if len(found) == 1 else "entry"
 
 
 @dataclass(frozen=True)

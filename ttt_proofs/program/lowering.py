@@ -9,7 +9,7 @@ from typing import Any
 
 import sympy as sp
 
-from .checks import RESERVED, check_mixing, check_names, check_output, check_tokens, check_use
+from .checks import check_mixing, check_names, check_output, check_tokens, check_use
 from .differentials import hadamard
 from .expressions import (
     CHUNK,
@@ -22,13 +22,14 @@ from .expressions import (
     entrywise,
     width,
 )
-from .operations import Abstract, Depthwise, Entrywise, Rowwise
+from .names import OF_WEIGHTS, TRANSPOSE
+from .operations import Abstract, Depthwise, Rowwise
 from .shapes import Dim
 from .tracing import Node, Proxy, Source, Trace, run
 
 
 @dataclass(frozen=True)
-class Program:
+class NetProgram:
     """A net as SymPy has it; see `Net` for what each part means.
 
     turned: whether the last layer's weight is the transpose of what the function takes, since the
@@ -71,7 +72,7 @@ class Lowering:
         if self.names:
             return self.names.pop(0)
         given = {symbol.name for symbol in self.symbols.values()} | set(self.symbols)
-        taken = RESERVED | given | {f"d{name}" for name in given}
+        taken = OF_WEIGHTS | given | {f"d{name}" for name in given}
         while True:
             self.counts[letter] = self.counts.get(letter, 0) + 1
             found = f"{letter}{self.counts[letter]}"
@@ -122,6 +123,8 @@ class Lowering:
             return rational(node.factor) * inner
         if does == "shift":
             return entrywise(lambda x: x + rational(node.factor), inner)
+        if does == "power":
+            return entrywise(lambda x: x ** int(node.factor), inner)
         if does == "transpose":
             return inner.T
         if does in ("sum", "mean"):
@@ -171,7 +174,7 @@ def read_net(
     state: str | None = None,
     names: Sequence[str] = (),
     widths: Sequence[str] = (),
-) -> Program:
+) -> NetProgram:
     """The program of `function(x, *weights)`, x `[L, D_k]`, which returns `[L, D_v]`.
 
     vectors: weights that are `[cols]`; the others are matrices, or vectors where the function adds
@@ -249,7 +252,7 @@ def peel(node: Node, weight: Node, gates: list[Node], factor: Fraction) -> Peele
 
 def split(
     lowering: Lowering, out: Node, nodes: Sequence[Node], weights: Sequence[Node], state: str | None
-) -> Program:
+) -> NetProgram:
     """The program with the last layer split off: the features, what it makes of them, the gate."""
     by_name = {node.label: node for node in weights}
     if state is not None and state not in by_name:
@@ -267,7 +270,7 @@ def split(
     symbol = lowering.symbols[weight.label]
     if isinstance(found, Peeled):
         if found.turned:
-            symbol = sp.MatrixSymbol(f"{weight.label}_T", *reversed(symbol.shape))
+            symbol = sp.MatrixSymbol(f"{weight.label}{TRANSPOSE}", *reversed(symbol.shape))
             lowering.symbols[weight.label] = symbol
         source = found.product.args[0]
         if found.factor != 1 and not isinstance(found.product.does, Depthwise):
@@ -287,7 +290,7 @@ def split(
         outputs = lowering.wide(out, out)
         features = lowering.symbols["X"]
         obstacle = hindrance(found, weight)
-    return Program(
+    return NetProgram(
         lowering.symbols["X"],
         tuple(lowering.symbols[w.label] for w in weights),
         tuple(lowering.assignments),
@@ -333,7 +336,7 @@ def hindrance(node: Node, weight: Node) -> str:
     if node.does == "add" and vector:
         told = f"; `{vector}` is added{node.source}"
         return "the last layer must have no bias" + (told if user else "")
-    signs = {"add": "+", "multiply": "*", "shift": "+", "matmul": "@", "scale": "*"}
+    signs = {"add": "+", "multiply": "*", "shift": "+", "matmul": "@", "scale": "*", "power": "**"}
     told = f"; `{signs.get(does, does)}`{node.source} comes after `{name}`"
     return "the last layer must be linear" + (told if user else "")
 
@@ -421,7 +424,7 @@ def folded(lowering: Lowering, inner: Node, sign: int) -> sp.Expr:
     if inner.does == "multiply":
         left, right = (lowering.wide(x, inner) for x in inner.args)
         return sp.Trace(sign * left * right.T)
-    if isinstance(inner.does, Entrywise) and inner.does.name in ("square", "power_2"):
+    if inner.name == "square" or (inner.does == "power" and inner.factor == 2):
         value = lowering.of(inner.args[0])
         return sp.Trace(sign * value * value.T)
     value = lowering.of(inner)

@@ -10,8 +10,9 @@ from typing import Any
 
 import sympy as sp
 
-from .coefficients import Coefficient, t
-from .rule_tracing import INITIAL, Function, Node, Proxy, Trace, head_of, refuse
+from .coefficients import Coefficient, Shape, t
+from .names import IN_LINES
+from .rule_tracing import INITIAL, Function, RuleNode, RuleProxy, RuleTrace, refuse
 from .rules import (
     W_0,
     G,
@@ -26,6 +27,7 @@ from .rules import (
     root,
     unknown_gate,
 )
+from .tracing import head, home
 
 # Each operation of a trace on entries.
 APPLY: dict[str, Callable[..., sp.Expr]] = {
@@ -72,7 +74,7 @@ class Signature:
             wanted = ", ".join(["the weight", *self.buffers])
             raise ValueError(
                 f"an update rule must return the new values of {wanted}; got {len(values)} "
-                f"from {head_of(function)}. Return {1 + len(held)}."
+                f"from {head(function)}. Return {1 + len(held)}."
             )
         return values[0], dict(zip(self.buffers, values[1:], strict=True))
 
@@ -90,7 +92,7 @@ def signature(function: Function, buffers: Mapping[str, Any], names: tuple[str, 
     known = {*buffers, *names, INITIAL}
     strange = [p.name for p in rest if p.name not in known and p.default is p.empty]
     missing = [n for n in (*buffers, *names) if n not in {p.name for p in rest}]
-    told = head_of(function)
+    told = head(function)
     if len(by_place) < 2:
         raise ValueError(
             f"an update rule must be given the weight and its gradient first; got {told}. "
@@ -115,14 +117,14 @@ def signature(function: Function, buffers: Mapping[str, Any], names: tuple[str, 
 
 
 @dataclass
-class Lowering:
+class RuleLowering:
     """The lines of a rule in the making. `made` are the buffers' new values in the trace."""
 
     taken: set[str]
-    made: dict[Node, sp.Symbol]
+    made: dict[RuleNode, sp.Symbol]
     shaped: set[sp.Basic]
     lines: list[Line] = field(default_factory=list)
-    known: dict[Node, sp.Expr] = field(default_factory=dict)
+    known: dict[RuleNode, sp.Expr] = field(default_factory=dict)
 
     def name(self, letter: str) -> sp.Symbol:
         """The letter, or the first of it with a number, that nothing is called yet."""
@@ -137,7 +139,7 @@ class Lowering:
         self.lines.append(line)
         return line.seen
 
-    def of(self, node: Node) -> sp.Expr:
+    def of(self, node: RuleNode) -> sp.Expr:
         """A value as later lines write it: a buffer's new value by its name."""
         if node not in self.known:
             if node in self.made:
@@ -148,7 +150,7 @@ class Lowering:
                 self.known[node] = self.built(node)
         return self.known[node]
 
-    def built(self, node: Node) -> sp.Expr:
+    def built(self, node: RuleNode) -> sp.Expr:
         """A value by what it is made of."""
         if node.operation == "leaf":
             return node.value  # pyright: ignore[reportReturnType]
@@ -159,7 +161,7 @@ class Lowering:
             return NAMED[node.operation](node.value, *arguments)
         return APPLY[node.operation](*arguments)
 
-    def operated(self, node: Node) -> sp.Expr:
+    def operated(self, node: RuleNode) -> sp.Expr:
         """What an operator makes: a line of its own, of a state that may be made for it."""
         operand = self.settled(self.of(node.arguments[0]))
         held = [line for line in self.lines if line.kind == "state"]
@@ -210,7 +212,7 @@ class Lowering:
         late = e.has(*(x.seen for x in self.lines if x.kind != "gate" or x.start is not None))
         return self.assign(Line(self.name("R"), e, "gate", sp.Integer(0) if late else None))
 
-    def weight(self, node: Node) -> None:
+    def weight(self, node: RuleNode) -> None:
         """The weight's line, the last. A gate on the whole new weight is one of the new time."""
         e = self.of(node)
         if isinstance(e, sp.Mul):
@@ -232,29 +234,29 @@ def traced(
 
     Raises `ValueError`, with the line of the code, for what is no rule.
     """
-    how, trace = signature(function, buffers, tuple(coefficients)), Trace()
+    how, trace = signature(function, buffers, tuple(coefficients)), RuleTrace()
 
-    def proxy(value: sp.Expr, varies: Any = "entry") -> Proxy:
-        return Proxy(trace, trace.leaf(value, varies))
+    def proxy(value: sp.Expr, shape: Shape = "entry") -> RuleProxy:
+        return RuleProxy(trace, trace.leaf(value, shape))
 
     weight = proxy(W)
     for name, begin in buffers.items():
         first = begin(weight)
-        if not isinstance(first, Proxy) or first.node.value != 0:
-            refuse(f"the buffer `{name}`", "Let it start at 0, with zeros_like.", head_of(function))
+        if not isinstance(first, RuleProxy) or first.node.value != 0:
+            refuse(f"the buffer `{name}`", "Let it start at 0, with zeros_like.", home(function))
     given = {name: proxy(c.symbol(name), c.shape) for name, c in coefficients.items()}
     held = {name: proxy(sp.Symbol(name)) for name in how.buffers}
     moved, later = how.call(function, weight, proxy(G), held, given, proxy(W_0))
     for name, value in {"the weight": moved, **later}.items():
-        if not isinstance(value, Proxy) or value.node.varies != "entry":
-            refuse(f"no matrix for {name}", "Return one, of the weight's size.", head_of(function))
+        if not isinstance(value, RuleProxy) or value.node.shape != "entry":
+            refuse(f"no matrix for {name}", "Return one, of the weight's size.", home(function))
     made = {}
     for name in how.buffers:
         if later[name].node.operation != "leaf":
             made.setdefault(later[name].node, sp.Symbol(name))
-    taken = {*buffers, *coefficients, *(s.name for s in (W, G, W_0)), *map(str, trace.constants)}
+    taken = {*buffers, *coefficients, *IN_LINES, *map(str, trace.constants)}
     shaped = {given[n].node.value for n, c in coefficients.items() if c.shape in ("row", "entry")}
-    lowering = Lowering(taken, made, shaped)
+    lowering = RuleLowering(taken, made, shaped)
     for name in how.buffers:
         seen = lowering.of(later[name].node)
         if seen != following(sp.Symbol(name)):

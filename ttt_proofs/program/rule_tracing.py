@@ -11,24 +11,20 @@ entrywise, but for `column_norm(x)`, `unknown_gate(name)(x)` and `operator(name)
 
 from __future__ import annotations
 
-import linecache
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import sympy as sp
 from sympy.core.symbol import Str
 
+from .coefficients import Shape, united
 from .operators import RUNNABLE
 from .rules import W_0
+from .tracing import Source, here
 
-Varies = Literal[
-    "scalar", "row", "column", "entry"
-]  # the entries of a matrix that a value differs in
 Function = Callable[..., Any]
 
 INITIAL = W_0.name
@@ -49,47 +45,41 @@ class Constant(float):
 
 
 @dataclass(frozen=True, eq=False)
-class Node:
+class RuleNode:
     """A value of the trace: an operation on others, or a leaf with a value; one node for each."""
 
     operation: str
-    arguments: tuple[Node, ...]
+    arguments: tuple[RuleNode, ...]
     value: sp.Basic | None
-    varies: Varies
-
-
-def united(kinds: list[Varies]) -> Varies:
-    """The entries that values differ in when they are taken together."""
-    found: set[Varies] = set(kinds) - {"scalar"}
-    return "scalar" if not found else found.pop() if len(found) == 1 else "entry"
+    shape: Shape
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class RuleTrace:
     """The nodes of one run, each made once, and the named constants that it met."""
 
-    nodes: dict[tuple[Any, ...], Node] = field(default_factory=dict)
+    nodes: dict[tuple[Any, ...], RuleNode] = field(default_factory=dict)
     constants: dict[sp.Symbol, float] = field(default_factory=dict)
 
     def node(
         self,
         operation: str,
-        *arguments: Node,
+        *arguments: RuleNode,
         value: sp.Basic | None = None,
-        varies: Varies | None = None,
-    ) -> Node:
+        shape: Shape | None = None,
+    ) -> RuleNode:
         """The one node of this operation on these arguments."""
         key = (operation, arguments, value)
-        kind = varies or united([argument.varies for argument in arguments])
-        return self.nodes.setdefault(key, Node(operation, arguments, value, kind))
+        told = shape or united(argument.shape for argument in arguments)
+        return self.nodes.setdefault(key, RuleNode(operation, arguments, value, told))
 
-    def leaf(self, value: sp.Expr, varies: Varies = "scalar") -> Node:
+    def leaf(self, value: sp.Expr, shape: Shape = "scalar") -> RuleNode:
         """An input or a number."""
-        return self.node("leaf", value=value, varies=varies)
+        return self.node("leaf", value=value, shape=shape)
 
-    def operand(self, value: Any) -> Node:
+    def operand(self, value: Any) -> RuleNode:
         """What a proxy is taken together with: a proxy, or a number as it is written."""
-        if isinstance(value, Proxy):
+        if isinstance(value, RuleProxy):
             return value.node
         if isinstance(value, Constant):
             symbol = sp.Symbol(value.name)
@@ -103,73 +93,50 @@ class Trace:
         return self.leaf(sp.Rational(written))
 
 
-def refuse(got: str, advice: str, where: str | None = None) -> NoReturn:
+def refuse(got: str, advice: str, where: Source | None = None) -> NoReturn:
     """Raise `ValueError` with the user's line."""
-    raise ValueError(f"{ENTRYWISE}; got {got} in {where or spot()}. {advice}")
+    raise ValueError(f"{ENTRYWISE}; got {got}{here() if where is None else where}. {advice}")
 
 
-def spot() -> str:
-    """The innermost line of the user's that is being run."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        name = frame.f_globals.get("__name__", "").partition(".")[0]
-        if name not in ("torch", "ttt_proofs", "functools"):
-            break
-        frame = frame.f_back
-    return line_of(frame.f_code.co_filename, frame.f_lineno)
-
-
-def line_of(file: str, number: int) -> str:
-    """A line of a file, as a message shows it."""
-    text = linecache.getline(file, number).strip().rstrip(".")
-    return f"`{text}` ({Path(file).name}, line {number})"
-
-
-def head_of(function: Function) -> str:
-    """The line in which a function begins."""
-    code = getattr(function, "__code__", None)
-    return line_of(code.co_filename, code.co_firstlineno) if code else repr(function)
-
-
-class Proxy:
+class RuleProxy:
     """Stands for a matrix, a number of each row or column, or a number, while a rule is traced."""
 
     __array_ufunc__ = None
     __hash__ = object.__hash__
 
-    def __init__(self, trace: Trace, node: Node) -> None:
+    def __init__(self, trace: RuleTrace, node: RuleNode) -> None:
         self.trace, self.node = trace, node
 
-    def made(self, operation: str, *others: Any, **fixed: Any) -> Proxy:
+    def made(self, operation: str, *others: Any, **fixed: Any) -> RuleProxy:
         """The operation on this value and others."""
         arguments = (self.trace.operand(other) for other in others)
-        return Proxy(self.trace, self.trace.node(operation, self.node, *arguments, **fixed))
+        return RuleProxy(self.trace, self.trace.node(operation, self.node, *arguments, **fixed))
 
-    def __add__(self, other: Any) -> Proxy:
+    def __add__(self, other: Any) -> RuleProxy:
         return self.made("add", other)
 
-    def __mul__(self, other: Any) -> Proxy:
+    def __mul__(self, other: Any) -> RuleProxy:
         return self.made("mul", other)
 
-    def __neg__(self) -> Proxy:
+    def __neg__(self) -> RuleProxy:
         return self.made("mul", -1)
 
-    def __pos__(self) -> Proxy:
+    def __pos__(self) -> RuleProxy:
         return self
 
-    def __sub__(self, other: Any) -> Proxy:
+    def __sub__(self, other: Any) -> RuleProxy:
         return self + -lifted(self.trace, other)
 
-    def __rsub__(self, other: Any) -> Proxy:
+    def __rsub__(self, other: Any) -> RuleProxy:
         return -self + other
 
-    def __truediv__(self, other: Any) -> Proxy:
+    def __truediv__(self, other: Any) -> RuleProxy:
         return self * lifted(self.trace, other).inverted()
 
-    def __rtruediv__(self, other: Any) -> Proxy:
+    def __rtruediv__(self, other: Any) -> RuleProxy:
         return self.inverted() * other
 
-    def __pow__(self, power: Any) -> Proxy:
+    def __pow__(self, power: Any) -> RuleProxy:
         if not isinstance(power, int) or isinstance(power, bool):
             refuse(f"the power {power!r}", "Take a whole power, or `.sqrt()`.")
         base = self if power >= 0 else self.inverted()
@@ -177,7 +144,7 @@ class Proxy:
 
     __radd__, __rmul__ = __add__, __mul__
 
-    def inverted(self) -> Proxy:
+    def inverted(self) -> RuleProxy:
         """`1 / x`."""
         if self.node.value == 0:
             refuse("a division by 0", "Divide by something else.")
@@ -208,25 +175,25 @@ class Proxy:
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", str(func)).removeprefix("linalg_")
-        proxy = next((a for a in args if isinstance(a, Proxy)), None)
+        proxy = next((a for a in args if isinstance(a, RuleProxy)), None)
         if name not in CALLS or proxy is None:
             refuse(f"`torch.{name}`", "Write each entry's rule, or use operator(name).")
         return CALLS[name](lifted(proxy.trace, args[0]), *args[1:], **(kwargs or {}))
 
 
-def lifted(trace: Trace, value: Any) -> Proxy:
+def lifted(trace: RuleTrace, value: Any) -> RuleProxy:
     """The value as a proxy."""
-    return value if isinstance(value, Proxy) else Proxy(trace, trace.operand(value))
+    return value if isinstance(value, RuleProxy) else RuleProxy(trace, trace.operand(value))
 
 
-def matrix(x: Proxy, taken: str) -> Proxy:
+def matrix(x: RuleProxy, taken: str) -> RuleProxy:
     """The proxy; `ValueError` unless it is one of a whole matrix."""
-    if x.node.varies != "entry":
+    if x.node.shape != "entry":
         refuse(f"{taken} of a value that is no matrix", "Take it of a matrix.")
     return x
 
 
-def norm_call(x: Proxy, *given: Any, **named: Any) -> Proxy:
+def norm_call(x: RuleProxy, *given: Any, **named: Any) -> RuleProxy:
     """`x.norm(dim=-2, keepdim=True)` and `torch.linalg.vector_norm` of the same."""
     found = dict(zip(("ord", "dim", "keepdim"), given, strict=False))
     found |= {"ord" if name == "p" else name: value for name, value in named.items()}
@@ -237,54 +204,54 @@ def norm_call(x: Proxy, *given: Any, **named: Any) -> Proxy:
     return column_norm(x)
 
 
-def sum_call(x: Proxy, other: Any, *, alpha: Any = 1) -> Proxy:
+def sum_call(x: RuleProxy, other: Any, *, alpha: Any = 1) -> RuleProxy:
     """`torch.add`."""
     return x + alpha * lifted(x.trace, other)
 
 
-def difference_call(x: Proxy, other: Any, *, alpha: Any = 1) -> Proxy:
+def difference_call(x: RuleProxy, other: Any, *, alpha: Any = 1) -> RuleProxy:
     """`torch.sub`."""
     return x - alpha * lifted(x.trace, other)
 
 
-def zero_call(x: Proxy, **named: Any) -> Proxy:
+def zero_call(x: RuleProxy, **named: Any) -> RuleProxy:
     """`torch.zeros_like`."""
-    return Proxy(x.trace, x.trace.leaf(sp.Integer(0), x.node.varies))
+    return RuleProxy(x.trace, x.trace.leaf(sp.Integer(0), x.node.shape))
 
 
 # What methods of tensors, and functions of torch, are on proxies.
-CALLS: dict[str, Callable[..., Proxy]] = {
+CALLS: dict[str, Callable[..., RuleProxy]] = {
     "add": sum_call,
     "sub": difference_call,
-    "mul": Proxy.__mul__,
-    "multiply": Proxy.__mul__,
-    "div": Proxy.__truediv__,
-    "true_divide": Proxy.__truediv__,
-    "neg": Proxy.__neg__,
-    "pow": Proxy.__pow__,
+    "mul": RuleProxy.__mul__,
+    "multiply": RuleProxy.__mul__,
+    "div": RuleProxy.__truediv__,
+    "true_divide": RuleProxy.__truediv__,
+    "neg": RuleProxy.__neg__,
+    "pow": RuleProxy.__pow__,
     "square": lambda x: x**2,
-    "reciprocal": Proxy.inverted,
+    "reciprocal": RuleProxy.inverted,
     "sqrt": lambda x: x.made("root"),
     "lerp": lambda x, end, weight: x + weight * (end - x),
     "norm": norm_call,
     "vector_norm": norm_call,
     "zeros_like": zero_call,
 } | {
-    name: getattr(Proxy, name)
+    name: getattr(RuleProxy, name)
     for name in ("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__")
 }
 
 
 def column_norm(x: Any) -> Any:
     """The Euclidean norm of each column: `[..., rows, cols]` to `[..., 1, cols]`."""
-    if isinstance(x, Proxy):
-        return matrix(x, "a norm").made("norm", varies="column")
+    if isinstance(x, RuleProxy):
+        return matrix(x, "a norm").made("norm", shape="column")
     return x.norm(dim=-2, keepdim=True)
 
 
 def zeros_like(x: Any) -> Any:
     """A matrix of zeros, as large as x: what a buffer is at the start."""
-    return zero_call(x) if isinstance(x, Proxy) else x.new_zeros(x.shape)
+    return zero_call(x) if isinstance(x, RuleProxy) else x.new_zeros(x.shape)
 
 
 def operator(name: str) -> Function:
@@ -292,7 +259,7 @@ def operator(name: str) -> Function:
 
     "muon" and "muon_bfloat16" run; any other is abstract, and raises `ValueError` on tensors.
     """
-    return lambda x: applied("operator", name, x, varies="entry")
+    return lambda x: applied("operator", name, x, shape="entry")
 
 
 def unknown_gate(name: str, *, varies: bool = False) -> Function:
@@ -300,13 +267,13 @@ def unknown_gate(name: str, *, varies: bool = False) -> Function:
 
     varies: whether it may be another function for each column of each weight.
     """
-    return lambda x: applied("own gate" if varies else "gate", name, x, varies="column")
+    return lambda x: applied("own gate" if varies else "gate", name, x, shape="column")
 
 
-def applied(operation: str, name: str, x: Any, varies: Varies) -> Any:
+def applied(operation: str, name: str, x: Any, shape: Shape) -> Any:
     """A named function of a matrix."""
-    if isinstance(x, Proxy):
-        return matrix(x, f"`{name}`").made(operation, value=Str(name), varies=varies)
+    if isinstance(x, RuleProxy):
+        return matrix(x, f"`{name}`").made(operation, value=Str(name), shape=shape)
     if operation != "operator" or name not in RUNNABLE:
         raise ValueError(
             f"`{name}` must be a concrete function for a loop to be run; got an abstract one. "

@@ -7,12 +7,14 @@ each column, or an operator, a matrix made of a matrix.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import sympy as sp
 from sympy.core.symbol import Str
+
+from .coefficients import t
 
 W, G = sp.symbols("W G")
 W_0 = sp.Symbol("W_0")  # the weight before the first step
@@ -86,7 +88,6 @@ class Line:
             return following(self.target)
         if self.kind == "operator":
             return self.target
-        t = sp.Symbol("t", integer=True)
         return sp.IndexedBase(self.target)[t if self.start is None else t + 1]
 
 
@@ -124,6 +125,23 @@ class Rule(Mapping[sp.Symbol, sp.Expr]):
         return tuple(line for line in self.lines if line.kind == kind)
 
     @property
+    def reads(self) -> dict[sp.Symbol, set[sp.Symbol]]:
+        """By target, what its line reads: the gradient, states, gates, what operators make."""
+        seen = {line.seen: line.target for line in self.of_kind("state")}
+        known = {*self, G}
+        found = {line.target: line.expression.atoms(sp.Symbol) for line in self.lines}
+        # An indexed family has its name as a symbol.
+        return {x: {seen.get(y, y) for y in read} & known for x, read in found.items()}
+
+    @property
     def states(self) -> tuple[sp.Symbol, ...]:
         """What is carried from step to step: the buffers, then the weight."""
         return (*self.buffers, W)
+
+
+def unfolded(lines: Iterable[Line]) -> dict[sp.Expr, sp.Expr]:
+    """What each of these lines makes, by its name in later ones, in what there is before them."""
+    made: dict[sp.Expr, sp.Expr] = {}
+    for line in lines:
+        made[line.seen] = line.expression.xreplace(made)
+    return made

@@ -27,7 +27,7 @@ class Dim:
         return self.root.name or "?"
 
 
-Shape = tuple[Dim, ...]
+Dims = tuple[Dim, ...]
 
 
 class Widths:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import partial
 from typing import Any, NoReturn
 
 from .operations import ENTRYWISE, Abstract, Entrywise, Rowwise
-from .shapes import Dim, Shape, ShapeError
+from .shapes import Dim, Dims, ShapeError
 from .steps import (
     RECIPROCAL,
     ROOT,
@@ -27,7 +26,7 @@ from .steps import (
     Contraction,
     Operation,
     Operations,
-    Step,
+    StepProgram,
     View,
     reads,
 )
@@ -50,7 +49,7 @@ class StepTrace(Trace):
         """Record an operation."""
         return StepProxy(self, super().node(*args, **kwargs).node)
 
-    def together(self, sign: str, a: Node, b: Node) -> tuple[Shape, Rank]:
+    def together(self, sign: str, a: Node, b: Node) -> tuple[Dims, Rank]:
         """The shape of an entrywise operation: axes are counted from the last, as in PyTorch."""
         count = max(len(a.shape), len(b.shape))
         one, other = (
@@ -288,7 +287,7 @@ def read_step(
     coefficients: Mapping[str, Axes],
     output: Axes,
     home: Source,
-) -> Step:
+) -> StepProgram:
     """The step that `function(states, data, coefficients)` makes, all by name, with their axes.
 
     It returns the new states, by name, and the output. home: where the user's code begins. Raises
@@ -360,9 +359,8 @@ def lowered(made: Operations, node: Node, args: list[int]) -> int:
         return made.together("add", args[0], made.number(node.factor), node.source)
     if isinstance(does, Entrywise) and does.name == "identity":
         return args[0]
-    if isinstance(does, Entrywise) and does.name.startswith("power_"):
-        factor = Fraction(does.name.removeprefix("power_"))
-        return made.add(Operation("power", tuple(args), axes, factor, source=node.source))
+    if does == "power":
+        return made.add(Operation("power", tuple(args), axes, node.factor, source=node.source))
     kind: Any = does.name if isinstance(does, Entrywise | Rowwise) else does
     if isinstance(does, Abstract) and does.kind != "entrywise":
         required = "have unknown functions of entries"
@@ -381,7 +379,7 @@ def trace_refuse(node: Node, required: str, got: str) -> NoReturn:
     raise ValueError(f"`step` must {required}; got {got}{node.source}. Write another function.")
 
 
-def pruned(made: Operations, states: dict[str, int], output: int) -> Step:
+def pruned(made: Operations, states: dict[str, int], output: int) -> StepProgram:
     """The step without what nothing reads, the states in an order of computation."""
     operations = made.list
     roots = [*states.values(), output]
@@ -394,4 +392,4 @@ def pruned(made: Operations, states: dict[str, int], output: int) -> Step:
         for op in map(operations.__getitem__, used)
     )
     ordered = sorted(((name, place[k]) for name, k in states.items()), key=lambda pair: pair[1])
-    return Step(kept, tuple(ordered), place[output])
+    return StepProgram(kept, tuple(ordered), place[output])

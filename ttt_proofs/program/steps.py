@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 
+from .dataflow import reached
 from .operations import OPERATIONS, Abstract, Entrywise, Rowwise
 from .rules import inverse, root
 from .tracing import Source
@@ -119,7 +120,7 @@ class Operations:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepProgram:
     """The operations of one step; `states` by name the number of each new value, `output` its own.
 
     The states come in an order in which each reads only new values of those before it.
@@ -147,13 +148,7 @@ class Step:
 
 def reads(operations: Sequence[Operation], number: int) -> set[int]:
     """The numbers that a value is made of, its own included."""
-    found, waiting = {number}, list(operations[number].args)
-    while waiting:
-        k = waiting.pop()
-        if k not in found:
-            found.add(k)
-            waiting += operations[k].args
-    return found
+    return {number} | reached(number, lambda k: operations[k].args)
 
 
 Carried = tuple[str, int]  # a state's name, and 1 for its value before the step, 0 for the new one

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from .dataflow import reached
 from .operations import Depthwise, Entrywise, Rowwise
-from .shapes import Dim, Shape, ShapeError, Widths
+from .shapes import Dim, Dims, ShapeError, Widths
 
 LARGEST = 2**53  # integers that every reader of a proof reads alike
 
@@ -42,11 +43,11 @@ class Node:
 
     does: Any
     args: tuple[Node, ...]
-    shape: Shape
+    shape: Dims
     rank: Rank
     source: Source
     order: int
-    factor: Fraction = Fraction(1)  # of "scale", and what "shift" adds
+    factor: Fraction = Fraction(1)  # of "scale", what "shift" adds, the exponent of "power"
     label: str = ""
 
     @property
@@ -57,14 +58,13 @@ class Node:
     @property
     def inside(self) -> list[Node]:
         """This node and all that it is made of, in the order of their recording."""
-        found: dict[int, Node] = {id(self): self}
-        open_: list[Node] = [self]
-        while open_:
-            for node in open_.pop().args:
-                if id(node) not in found:
-                    found[id(node)] = node
-                    open_.append(node)
-        return sorted(found.values(), key=lambda node: node.order)
+        found: set[Node] = {self}
+        return sorted(found | reached(self, parts), key=lambda node: node.order)
+
+
+def parts(node: Node) -> tuple[Node, ...]:
+    """What a node is an operation on."""
+    return node.args
 
 
 @dataclass(eq=False)
@@ -89,7 +89,7 @@ class Trace:
         self,
         does: Any,
         args: tuple[Node, ...],
-        shape: Shape,
+        shape: Dims,
         rank: Rank = "matrix",
         factor: Fraction = Fraction(1),
     ) -> Proxy:
@@ -108,7 +108,7 @@ class Trace:
         except ShapeError as error:
             self.refuse(f"have equal widths where {why}", str(error), "Transpose or change one.")
 
-    def together(self, sign: str, a: Node, b: Node) -> tuple[Shape, Rank]:
+    def together(self, sign: str, a: Node, b: Node) -> tuple[Dims, Rank]:
         """The shape of an entrywise operation on two tensors."""
         ranks = {a.rank, b.rank}
         if "token" in ranks and len(ranks) > 1:
@@ -147,10 +147,21 @@ def here() -> Source:
     frame = sys._getframe(1)
     while frame is not None and frame.f_code is not run.__code__:
         module = frame.f_globals.get("__name__", "")
-        if module.split(".")[0] not in ("torch", __name__.split(".")[0]):
+        if module.split(".")[0] not in ("torch", "functools", __name__.split(".")[0]):
             return Source(Path(frame.f_code.co_filename).name, frame.f_lineno)
         frame = frame.f_back
     return Source()
+
+
+def home(function: Any) -> Source:
+    """The line in which a function begins."""
+    code = getattr(function, "__code__", None)
+    return Source(Path(code.co_filename).name, code.co_firstlineno) if code else Source()
+
+
+def head(function: Any) -> str:
+    """A function's name, with that line."""
+    return f"`{getattr(function, '__name__', function)}`{home(function)}"
 
 
 def run(trace: Trace, function: Callable[..., Any], arguments: Sequence[Proxy]) -> Node:
@@ -346,9 +357,8 @@ def raised(trace: Trace, a: Any, power: Any) -> Proxy:
     n = number(trace, power)
     if n is None or n.denominator != 1 or not 1 <= n <= 9:
         trace.refuse("have powers 1 to 9", f"`** {power}`", "Multiply, or use a known function.")
-    node, n = node_of(trace, a), int(n)
-    row = Entrywise(f"power_{n}", lambda x: x**n, f"({{0}} ** {n})")
-    return trace.node(row, (node,), node.shape, node.rank)
+    node = node_of(trace, a)
+    return trace.node("power", (node,), node.shape, node.rank, n)
 
 
 def product(trace: Trace, a: Any, b: Any) -> Proxy:

@@ -207,7 +207,7 @@ def prepared(given: Given) -> _Loop:
         weight: given.coefficients[name].transpose(1, 2).flatten(0, 1)
         for weight, name in loop.loss_weights.items()
     }
-    own = [name for name in loop.coefficients if name not in loop.loss_weights.values()]
+    own = list(loop.rule_coefficients)
     chunks = [
         slice(start, start + loop.schedule.chunk) for start in range(0, length, loop.schedule.chunk)
     ]

@@ -12,7 +12,7 @@ from functools import lru_cache
 import sympy as sp
 
 from ..loops import InnerLoop
-from ..program.rules import G, Rule, W
+from ..program.rules import G, Rule, W, following, unfolded
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,18 @@ class Gains:
 @lru_cache
 def gains(loop: InnerLoop) -> Gains:
     """The gains of the loop's rule; what weighs losses is not among them."""
-    names = [name for name in loop.coefficients if name not in loop.loss_weights.values()]
-    symbols = {name: loop.coefficients[name].symbol(name) for name in names}
-    step, acted = unfolded(loop.rule, through=False), unfolded(loop.rule, through=True)
+    symbols = {name: c.symbol(name) for name, c in loop.rule_coefficients.items()}
+    step, acted = (next_weight(loop.rule, through=through) for through in (False, True))
     operators = [line.target for line in loop.rule.of_kind("operator")]
     outer = tuple(n for n, c in symbols.items() if stands_still(step, c, [G, *operators]))
     inner = tuple(n for n, c in symbols.items() if n not in outer and stands_still(acted, c, [G]))
     return Gains(outer, inner, step.has(*operators) if operators else False)
 
 
-def unfolded(rule: Rule, *, through: bool) -> sp.Expr:
+def next_weight(rule: Rule, *, through: bool) -> sp.Expr:
     """The next weight in what there is before the step; operators are unfolded if `through`."""
-    values: dict[sp.Expr, sp.Expr] = {}
-    for line in rule.lines:
-        if through or line.kind != "operator":
-            values[line.seen] = line.expression.xreplace(values)
-    return rule[W].xreplace(values)
+    lines = (line for line in rule.lines if through or line.kind != "operator")
+    return unfolded(lines)[following(W)]
 
 
 def stands_still(step: sp.Expr, coefficient: sp.Expr, sources: list[sp.Symbol]) -> bool:

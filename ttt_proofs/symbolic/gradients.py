@@ -26,8 +26,8 @@ def made(net: Net) -> sp.MatrixSymbol:
 def forward(net: Net) -> tuple[Assignment, ...]:
     """The whole net, its output F included."""
     if net.gate is None:
-        return (*net.program, (F, net.outputs))
-    return (*net.program, (Z, net.outputs), (F, sp.HadamardProduct(net.gate, Z)))
+        return (*net.assignments, (F, net.outputs))
+    return (*net.assignments, (Z, net.outputs), (F, sp.HadamardProduct(net.gate, Z)))
 
 
 @cache

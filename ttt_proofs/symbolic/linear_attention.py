@@ -38,7 +38,7 @@ from . import theory
 from .bridge import at, index, place, product, scalar, variables
 from .gates import applied
 from .prover import Prover
-from .recurrence import Closed, Linear, NotCoveredError, i, linear, solve
+from .recurrence import Closed, LinearLine, NotCoveredError, i, linear, solve
 from .theory import NOW, T
 
 PAST = Var("i", TIME)
@@ -223,7 +223,7 @@ def operated(
 
 
 def earlier(
-    state: sp.Symbol, made: Linear | None, buffers: dict[sp.Symbol, Closed]
+    state: sp.Symbol, made: LinearLine | None, buffers: dict[sp.Symbol, Closed]
 ) -> Iterator[tuple[Callable[[sp.Expr], sp.Expr], int]]:
     """How earlier steps come into what step i gives an operator, and how late the last is.
 

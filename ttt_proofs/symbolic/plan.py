@@ -16,8 +16,9 @@ import sympy as sp
 
 from ..checker.terms import Add, App, Atom, Mul, Prod, Term, ix, parts, symbols
 from ..loops import InnerLoop
-from ..program.coefficients import Shape
-from ..program.rules import G, Line, Rule, W
+from ..program.coefficients import Shape, united
+from ..program.dataflow import reached
+from ..program.rules import G, Line, Rule, W, unfolded
 from . import theory
 from .bridge import place
 from .linear_attention import PAST, past_rows
@@ -34,6 +35,7 @@ Parallel = Literal["additive", "gated", "affine", "composed", "sequential"]
 PARAMETERS = "the kernel's parameters are updated, so φ depends on the state"
 BY_TOKEN = "each token has an update of its own, with gradients at the chunk's start"
 NORM = "each column is divided by a norm of the state that it is part of"
+OPERATED = "an operator is applied to a state that is made of what it has made"
 UNKNOWN = "the value is an unknown function of the state, perhaps not affine"
 DEGREE = "the value is not affine in the state"
 NONLINEAR = "a nonlinear function is taken of a gradient that depends on the state"
@@ -46,39 +48,18 @@ MOMENTUM = "momentum couples accumulator and state by a 2×2 gate; values depend
 
 
 @dataclass(frozen=True)
-class Scan:
-    """States that are carried from step to step by a linear map of themselves."""
-
-    states: tuple[sp.Symbol, ...]
-
-
-@dataclass(frozen=True)
-class Map:
-    """An operator that is applied to the states of all steps at once."""
-
-    operator: Line
-
-
-@dataclass(frozen=True)
 class Plan:
-    """How a loop runs: the word for its shape, the reason, and the parts in order.
+    """How a loop runs: the word for it and the reason.
 
     word: "additive" (S ← S + U), "gated" (a linear map of buffers and state that data alone give),
     "affine" (S ← A S + B, values depend on the state), "composed" (scans, with an operator on
     every step between them) or "sequential". shape: which entries of the states their transition
-    tells apart, the finest of the coefficients in the update's lines. A sequential loop has no
-    parts.
+    tells apart, the finest of the coefficients in the update's lines.
     """
 
     word: Parallel
     reason: str
-    parts: tuple[Scan | Map, ...] = ()
     shape: Shape = "scalar"
-
-    @property
-    def operators(self) -> tuple[Line, ...]:
-        """The operators between the scans."""
-        return tuple(part.operator for part in self.parts if isinstance(part, Map))
 
 
 @cache
@@ -98,8 +79,8 @@ def planned(loop: InnerLoop, stored: Term | None) -> Plan:
         return Plan("sequential", BY_TOKEN)
     names = {weight.name for weight in loop.fast_weights}
     degree = degree_in(stored, names | {f"{name}_in" for name in names})
-    cyclic = on_a_cycle(rule, feedback=degree != 0)
-    if any(line.start is not None for line in cyclic if line.kind == "gate"):
+    alone = {line.kind for line in on_a_cycle(rule, feedback=False)}
+    if "gate" in alone:
         return Plan("sequential", NORM)
     if curved := nonlinear(rule):
         return Plan(
@@ -109,23 +90,25 @@ def planned(loop: InnerLoop, stored: Term | None) -> Plan:
         return Plan("sequential", UNKNOWN)
     if degree > 1:
         return Plan("sequential", DEGREE)
-    if any(line.kind != "state" for line in cyclic):
+    if "operator" in alone:
+        return Plan("sequential", OPERATED)
+    if any(line.kind != "state" for line in on_a_cycle(rule, feedback=degree != 0)):
         return Plan("sequential", NONLINEAR)
-    scans, shape = in_order(rule), finest(loop)
+    shape = finest(loop)
     if degree == 1 and loop.loss.proportion is None:
         return Plan("sequential", MIXED)
     if degree == 1:
-        return Plan("affine", AFFINE, scans, shape)
+        return Plan("affine", AFFINE, shape)
     if rule.of_kind("operator"):
-        return Plan("composed", COMPOSED, scans, shape)
+        return Plan("composed", COMPOSED, shape)
     if rule.buffers:
         count = len(rule.states)
         several = f"the buffers and the state are coupled by a {count}×{count} gate"
         reason = MOMENTUM if count == 2 else f"{several}; values depend on none of them"
-        return Plan("gated", reason, scans, shape)
+        return Plan("gated", reason, shape)
     if sp.expand(rule[W]).coeff(W) != 1:
-        return Plan("gated", DECAY, scans, shape)
-    return Plan("additive", ADDITIVE, scans, shape)
+        return Plan("gated", DECAY, shape)
+    return Plan("additive", ADDITIVE, shape)
 
 
 def value(loop: InnerLoop) -> Term:
@@ -149,31 +132,13 @@ def degree_in(term: Term, names: set[str]) -> int | None:
     return sum(known) if isinstance(term, Mul) else max(known, default=0)
 
 
-def reads(rule: Rule, line: Line) -> set[sp.Symbol]:
-    """What a line reads: the gradient, states, gates, and what operators make."""
-    found = line.expression.atoms(sp.Symbol)  # an indexed family has its name as a symbol
-    seen = {other.seen: other.target for other in rule.lines if other.kind == "state"}
-    known = {other.target for other in rule.lines} | {G}
-    return {seen.get(symbol, symbol) for symbol in found} & known
-
-
 def on_a_cycle(rule: Rule, *, feedback: bool) -> list[Line]:
     """The lines that read, through others and from step to step, what they have made.
 
     feedback: whether the gradient reads the weight.
     """
-    edges = {line.target: reads(rule, line) for line in rule.lines}
-    edges[G] = {W} if feedback else set()
-
-    def reach(start: sp.Symbol) -> set[sp.Symbol]:
-        found, waiting = set(), [start]
-        while waiting:
-            new = edges[waiting.pop()] - found
-            found |= new
-            waiting += new
-        return found
-
-    return [line for line in rule.lines if line.target in reach(line.target)]
+    edges = rule.reads | {G: {W} if feedback else set()}
+    return [line for line in rule.lines if line.target in reached(line.target, edges.__getitem__)]
 
 
 def nonlinear(rule: Rule) -> Line | None:
@@ -189,35 +154,14 @@ def nonlinear(rule: Rule) -> Line | None:
     return None
 
 
-def in_order(rule: Rule) -> tuple[Scan | Map, ...]:
-    """The states that are scanned, and the operators between them, in order of computation."""
-    found: list[Scan | Map] = []
-    for line in rule.lines:
-        if line.kind == "operator":
-            found.append(Map(line))
-        elif line.kind == "state":
-            if found and isinstance(last := found[-1], Scan):
-                found[-1] = Scan((*last.states, line.target))
-            else:
-                found.append(Scan((line.target,)))
-    return tuple(found)
-
-
 def finest(loop: InnerLoop) -> Shape:
     """The finest shape of a coefficient in the lines; rows and columns together are entries."""
     used = {x.name for line in loop.rule.lines for x in line.expression.atoms(sp.Symbol)}
-    shapes: set[Shape] = {c.shape for name, c in loop.coefficients.items() if name in used}
-    if {"row", "column"} <= shapes:
-        return "entry"
-    finer: tuple[Shape, ...] = ("entry", "column", "row")
-    found: list[Shape] = [shape for shape in finer if shape in shapes]
-    return found[0] if found else "scalar"
+    return united(c.shape for name, c in loop.coefficients.items() if name in used)
 
 
 def transition(rule: Rule) -> sp.Matrix:
     """How the states (buffers first) depend on those of the step before."""
-    following: dict[sp.Basic, sp.Expr] = {}
-    for line in rule.of_kind("state"):
-        following[line.seen] = sp.expand(line.expression.xreplace(following))
+    made = unfolded(rule.of_kind("state"))
     states = [line.target for line in rule.of_kind("state")]
-    return sp.Matrix([[row.coeff(state) for state in states] for row in following.values()])
+    return sp.Matrix([[sp.expand(row).coeff(s) for s in states] for row in made.values()])

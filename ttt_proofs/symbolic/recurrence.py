@@ -24,7 +24,7 @@ class NotCoveredError(ValueError):
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearLine:
     """`state ← own · state + Σ direct[input] · input + Σ through[y, lag] · y`, at step t.
 
     y are states solved before; lag 0 reads the value after its step, lag 1 that before it.
@@ -75,7 +75,7 @@ def solve(recurrence: Rule) -> dict[sp.Symbol, Closed]:
     return solved
 
 
-def linear(line: Line, rule: Rule, solved: Mapping[sp.Symbol, Closed]) -> Linear:
+def linear(line: Line, rule: Rule, solved: Mapping[sp.Symbol, Closed]) -> LinearLine:
     """A line of an update as a linear map; `NotCoveredError` where it is none of a single input."""
     state, expression = line.target, sp.expand(line.expression)
     inputs = [G, *(x.target for x in rule.of_kind("operator"))]
@@ -105,10 +105,10 @@ def linear(line: Line, rule: Rule, solved: Mapping[sp.Symbol, Closed]) -> Linear
     through = {}
     for by in solved:
         through |= {(by, lag): f for lag, f in ((0, new[by]), (1, old[by])) if f != 0}
-    return Linear(state, factors[state], {sources[0]: direct[sources[0]]}, through)
+    return LinearLine(state, factors[state], {sources[0]: direct[sources[0]]}, through)
 
 
-def unrolled(line: Linear, solved: Mapping[sp.Symbol, Closed]) -> Closed:
+def unrolled(line: LinearLine, solved: Mapping[sp.Symbol, Closed]) -> Closed:
     """The closed form of one state, given those of the states that it reads."""
     read = [solved[state] for state, _ in line.through]
     depth = max((closed.depth + 1 for closed in read), default=0)

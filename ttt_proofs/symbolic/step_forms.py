@@ -25,7 +25,7 @@ from .bridge import at, product, scalar
 from .linear_attention import PAST, prove_states
 from .parts import NotCoveredError
 from .prover import Prover
-from .recurrence import Closed, Linear, i, unrolled
+from .recurrence import Closed, LinearLine, i, unrolled
 from .step_plan import carried, cause, coupled, in_order, split
 from .step_terms import Terms, definitions, every, output_term, places, start
 from .theory import NOW, T
@@ -71,7 +71,7 @@ class StepForm:
         number = self.forms[name].write
         if number is None:
             raise ValueError(f"`{name}` must be a state that is written to; got one that is not.")
-        root = self.layer.program.made.get(number) == name
+        root = self.layer.traced.made.get(number) == name
         return terms.term(number, terms.aligned(entry, number), time, root)
 
     def scalar(self, terms: Terms, entry: tuple[Ix, ...], expression: sp.Expr) -> Term:
@@ -112,7 +112,7 @@ def step_form(layer: Recurrence) -> StepForm:
     Raises `NotCoveredError`, with the cause, where states are not affine in each other entry by
     entry, with factors and writes that data alone give. The output may be any function of them.
     """
-    step, order = layer.program, in_order(layer)
+    step, order = layer.traced, in_order(layer)
     if order is None:
         raise NotCoveredError(f"{coupled(layer)}: their {LATER}. {RUNS}")
     operations, forms = Operations(step.operations), {}
@@ -130,7 +130,7 @@ def step_form(layer: Recurrence) -> StepForm:
     return StepForm(layer, operations, forms, {str(x): closed for x, closed in solved.items()})
 
 
-def linear(name: str, form: Affine, operations: Operations) -> Linear:
+def linear(name: str, form: Affine, operations: Operations) -> LinearLine:
     """A state's line, with a family `a_number[t]` for each factor."""
 
     def factor(number: int) -> sp.Expr:
@@ -147,13 +147,13 @@ def linear(name: str, form: Affine, operations: Operations) -> Linear:
         if (other, lag) != (name, 1)
     }
     direct = {} if form.write is None else {state: sp.Integer(1)}
-    return Linear(state, sp.Integer(0) if own is None else factor(own), direct, through)
+    return LinearLine(state, sp.Integer(0) if own is None else factor(own), direct, through)
 
 
 def predicate(form: StepForm) -> tuple[Equation, ...]:
     """What holds after t tokens: each state, by its start and what was written."""
     parts = []
-    for name, _ in form.layer.program.states:
+    for name, _ in form.layer.traced.states:
         axes = form.layer.states[name]
         left = Atom(name, (NOW, *places(axes)))
         right = form.after(form.terms(), name, places(axes), t - 1)

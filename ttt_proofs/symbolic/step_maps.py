@@ -28,7 +28,7 @@ class Mapped:
 
 
 @dataclass
-class Linear:
+class LinearPart:
     """The linear part and the rest of values that are affine in one, `place`."""
 
     operations: Operations
@@ -119,7 +119,7 @@ def moved(operations: Sequence[Operation], k: int, moving: dict[int, int | None]
 
 def mapped(operations: Operations, name: str, axes: Axes, place: int, number: int) -> Mapped | None:
     """A state with its new value, `number`, as a map; None where entries of no axis are alike."""
-    linear, shift = Linear(operations, place).parts(number)
+    linear, shift = LinearPart(operations, place).parts(number)
     if linear is None:
         return None
     if len(axes) < 2:

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import sympy as sp
-
 from ..loops.recurrence import Recurrence
-from ..program.coefficients import Shape
+from ..program.coefficients import Shape, united
 from ..program.steps import (
     SINGLE,
     Affine,
@@ -30,7 +28,7 @@ from ..program.steps import (
     View,
     reads,
 )
-from .plan import ADDITIVE, DECAY, Parallel, Plan, Scan
+from .plan import ADDITIVE, DECAY, Parallel, Plan
 from .step_maps import Mapped, mapped
 
 COUPLED = "states are coupled, each with those before it; writes depend on none of them"
@@ -63,7 +61,7 @@ class StepPlan:
 
 def in_order(layer: Recurrence) -> tuple[str, ...] | None:
     """The states, each after those that it reads; None where some read each other."""
-    step = layer.program
+    step = layer.traced
     edges = {
         name: {step.old[n] for n in reads(step.operations, k) if n in step.old} - {name}
         for name, k in step.states
@@ -79,13 +77,13 @@ def in_order(layer: Recurrence) -> tuple[str, ...] | None:
 
 def coupled(layer: Recurrence) -> str:
     """Which states read each other."""
-    names = [name for name, _ in layer.program.states]
+    names = [name for name, _ in layer.traced.states]
     return f"the states {', '.join(names[:-1])} and {names[-1]} read each other's past"
 
 
 def carried(layer: Recurrence) -> dict[int, Carried]:
     """All values that stand for states, those before the step and those after it."""
-    step = layer.program
+    step = layer.traced
     after = {k: (name, 0) for k, name in step.made.items()}
     return after | {k: (name, 1) for k, name in step.old.items()}
 
@@ -94,14 +92,14 @@ def split(
     layer: Recurrence, operations: Operations, name: str, among: Mapping[int, Carried]
 ) -> Affine:
     """A state's new value as an affine map of what is carried; `Entangled` where it is none."""
-    number = dict(layer.program.states)[name]
-    return Splitter(operations, among).split(number, layer.program.made.get(number) == name)
+    number = dict(layer.traced.states)[name]
+    return Splitter(operations, among).split(number, layer.traced.made.get(number) == name)
 
 
 @cache
 def step_plan(layer: Recurrence) -> StepPlan:
     """The plan of a recurrence, a pure function of its step."""
-    order, step = in_order(layer), layer.program
+    order, step = in_order(layer), layer.traced
     if order is None:
         return StepPlan(Plan("sequential", coupled(layer)), step.operations, ())
     operations, scans = Operations(step.operations), []
@@ -123,13 +121,12 @@ def step_plan(layer: Recurrence) -> StepPlan:
             continue
         factor = form.factors.get((name, 1), operations.number(0))
         scans.append(Scanned(name, factor, form.write))
-    parts = tuple(Scan((sp.Symbol(scan.state),)) for scan in scans)
     entries = [scan for scan in scans if isinstance(scan, Scanned)]
     word, reason = described(layer, operations, entries)
     if len(entries) < len(scans):
         word, reason = "affine", f"S ← A S + B, A a matrix made of {' and '.join(sorted(made_of))}"
-    axes = [operations.list[scan.factor].axes for scan in entries]
-    return StepPlan(Plan(word, reason, parts, finest(axes)), tuple(operations.list), tuple(scans))
+    shape = united(told_apart(operations.list[scan.factor].axes) for scan in entries)
+    return StepPlan(Plan(word, reason, shape), tuple(operations.list), tuple(scans))
 
 
 def described(
@@ -147,17 +144,11 @@ def described(
     return "gated", DECAY
 
 
-def finest(axes: Sequence[Axes]) -> Shape:
-    """The finest shape among factors: which entries of a state they tell apart."""
-    found: set[Shape] = set()
-    for own in axes:
-        wide = [axis != SINGLE for axis in (SINGLE, SINGLE, *own)[-2:]]
-        if len(own) == 1:  # of a vector
-            wide = [wide[1], False]
-        found |= {"row"} if wide == [True, False] else set()
-        found |= {"column"} if wide == [False, True] else set()
-        found |= {"entry"} if wide == [True, True] else set()
-    return "entry" if len(found) > 1 else found.pop() if found else "scalar"
+def told_apart(axes: Axes) -> Shape:
+    """Which entries of a state a factor tells apart; those of a vector are rows."""
+    sides = (*axes, SINGLE) if len(axes) == 1 else (SINGLE, SINGLE, *axes)[-2:]
+    rows, cols = (axis != SINGLE for axis in sides)
+    return "entry" if rows and cols else "row" if rows else "column" if cols else "scalar"
 
 
 def degree(operations: Sequence[Operation], k: int, among: Mapping[int, Any]) -> int | None:
@@ -188,7 +179,7 @@ def degree(operations: Sequence[Operation], k: int, among: Mapping[int, Any]) ->
 
 def cause(layer: Recurrence, name: str, found: Entangled, among: Mapping[int, Carried]) -> str:
     """Why a state is not affine in what is carried entry by entry, with the user's line."""
-    step = layer.program
+    step = layer.traced
     operation = step.operations[found.number]
     line = str(operation.source)
     if found.kind == "matrix":

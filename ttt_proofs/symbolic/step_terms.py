@@ -44,8 +44,8 @@ class Terms:
         held: Held = lambda name, entry, time: Atom(name, (time, *entry)),
     ) -> None:
         self.layer, self.held = layer, held
-        self.operations = operations or layer.program.operations
-        self.made = layer.program.made
+        self.operations = operations or layer.traced.operations
+        self.made = layer.traced.made
         self.used: dict[str, int] = {}
 
     def fresh(self, axis: str) -> Var:
@@ -129,7 +129,7 @@ def number(operation: Operation) -> Num:
 
 def output_term(terms: Terms) -> Term:
     """The output at time t, in its own index."""
-    return terms.term(terms.layer.program.output, places(OUTPUT), NOW)
+    return terms.term(terms.layer.traced.output, places(OUTPUT), NOW)
 
 
 def places(axes: Axes) -> tuple[Ix, ...]:
@@ -139,7 +139,7 @@ def places(axes: Axes) -> tuple[Ix, ...]:
 
 def definitions(layer: Recurrence) -> tuple[Block, ...]:
     """The recurrence, as definitions that the checker admits: states from their start, outputs."""
-    step, states = layer.program, []
+    step, states = layer.traced, []
     for name, k in step.states:
         axes = layer.states[name]
         own = step.made.get(k) == name

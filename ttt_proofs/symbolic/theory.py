@@ -64,7 +64,10 @@ def cell(loop: InnerLoop, weight: Weight) -> tuple[Var, ...]:
 
 
 def weighing(loop: InnerLoop, weight: Weight, time: Ix, seen_by: Place | None = None) -> Weigh:
-    """The factors of each token's loss: a rate of its own, and whether `seen_by` sees it."""
+    """The factors of each token's loss in the weight's gradient, as a function of the token.
+
+    The coefficient that weighs the loss, if one does, and whether the token `seen_by` sees it.
+    """
 
     def factors(token: Place) -> list[Term]:
         found: list[Term] = []

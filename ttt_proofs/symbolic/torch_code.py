@@ -213,12 +213,12 @@ def weighed(lines: list[Assignment], loop: InnerLoop) -> list[Assignment]:
 def net_code(loop: InnerLoop) -> list[str]:
     """The functions of net and loss: features, outputs, cotangent, values, gradients."""
     net, weights = loop.net, [weight.name for weight in loop.net.weights]
-    if net.window and (net.program or net.gate is not None):
+    if net.window and (net.assignments or net.gate is not None):
         raise ValueError(
             f"only a convolution that is all of a net can run; got {net}. Leave out the rest."
         )
     layer = made(net)
-    program, through = list(net.program), list(forward(net))
+    program, through = list(net.assignments), list(forward(net))
     symbols = [symbol for symbol, _ in through] + [weight.symbol for weight in net.weights]
     known = {adjoint(symbol).name: adjoint(symbol) for symbol in symbols}
     back = [(known[name], value) for name, value in backward(net).items()]
@@ -292,8 +292,7 @@ def rule_code(loop: InnerLoop) -> list[str]:
     """The update rule: a function for each line, and `update`, which calls them in order."""
     rule = loop.rule
     lines = [line_code(line, rule) for line in rule.lines]
-    names = [name for name in loop.coefficients if name not in loop.loss_weights.values()]
-    given = [*map(str, (G, W, *rule.buffers)), *map(python_name, names), W_0.name]
+    given = [*map(str, (G, W, *rule.buffers)), *map(python_name, loop.rule_coefficients), W_0.name]
     calls = [
         f"    {seen_name(line)} = {code[4 : code.index(':')]}"
         for line, code in zip(rule.lines, lines, strict=True)

@@ -13,9 +13,11 @@ from typing import Any, Literal
 import sympy as sp
 
 from ..loops import InnerLoop, Schedule
+from ..loops.copies import Unchanging
 from ..program.coefficients import Coefficient
-from ..program.rules import G, Line, Rule
-from .plan import Plan, plan_of, reads
+from ..program.dataflow import reached
+from ..program.rules import G, Line, Rule, unfolded
+from .plan import Plan, plan_of
 from .torch_code import loop_code, read, scalar_code, seen_name
 
 Known = Mapping[str, Any]  # what names stand for: tensors, or numbers
@@ -23,7 +25,7 @@ Way = Literal["tiles", "states"]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class NamedFunction:
     """A function of some names, of which it takes what they stand for."""
 
     reads: tuple[str, ...]
@@ -34,13 +36,13 @@ class Piece:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class CompiledLine:
     """A line of the rule: what it computes, and how later lines name it."""
 
     target: str
     kind: str
     seen: str
-    made: Piece
+    made: NamedFunction
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,20 +53,20 @@ class Stage:
     `transition[i][j]` times state j, and of `shift[i]`, which reads none of them.
     """
 
-    steps: tuple[Step, ...]
+    lines: tuple[CompiledLine, ...]
     states: tuple[str, ...] = ()
-    transition: tuple[tuple[Piece, ...], ...] = ()
-    shift: tuple[Piece, ...] = ()
+    transition: tuple[tuple[NamedFunction, ...], ...] = ()
+    shift: tuple[NamedFunction, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class TorchLoop:
+class TorchLoop(Unchanging):
     """The functions that `loop_code` writes and its text, and what the forms are chosen by.
 
     gated: whether the net has an output gate; affine: whether values depend on the state, which
     they do by an affine map; numbers: the coefficients of the update, all but those that weigh
     losses; fast: the weights that move; last: the last layer's, which is the state.
-    steps: the lines of the update in order; buffers: the states that it has beside the weight.
+    lines: the lines of the update in order; buffers: the states that it has beside the weight.
     stages: the same lines, by what depends on what, where data alone give the gradients. folded:
     the gates that multiply each gradient, and nothing else, so that values may have them instead.
     way: how the loop runs in parallel: "tiles", masked attention within tiles, or "states", a
@@ -85,7 +87,7 @@ class TorchLoop:
     window: tuple[int, int, int] | None
     gated: bool
     affine: bool
-    steps: tuple[Step, ...]
+    lines: tuple[CompiledLine, ...]
     buffers: tuple[str, ...]
     coefficients: Mapping[str, Coefficient]
     loss_weights: Mapping[str, str]
@@ -101,36 +103,23 @@ class TorchLoop:
     def __reduce__(self) -> tuple[Callable[..., TorchLoop], tuple[InnerLoop, str]]:
         return compiled, (self.loop, self.source)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> TorchLoop:
-        return self  # nothing in it changes
 
-
-def made(expression: sp.Expr) -> Piece:
+def made(expression: sp.Expr) -> NamedFunction:
     """An expression of numbers and entries as a function."""
     names = tuple(sorted(read(expression)))
     known: dict[str, Any] = {}
     exec(f"import torch\ndef made({', '.join(names)}): return {scalar_code(expression)}", known)
-    return Piece(names, known["made"])
+    return NamedFunction(names, known["made"])
 
 
 def grouped(rule: Rule) -> list[list[Line]]:
     """The lines, those on one cycle together, each group after what it reads."""
-    edges = {line.target: reads(rule, line) - {G} for line in rule.lines}
-
-    def reach(start: sp.Symbol) -> set[sp.Symbol]:
-        found: set[sp.Symbol] = set()
-        waiting = [start]
-        while waiting:
-            new = edges[waiting.pop()] - found
-            found |= new
-            waiting += new
-        return found
-
-    reached = {target: reach(target) for target in edges}
+    edges = {target: read - {G} for target, read in rule.reads.items()}
+    reach = {target: reached(target, edges.__getitem__) for target in edges}
 
     def together(line: Line) -> list[Line]:
-        others = [x for x in rule.lines if x is not line and line.target in reached[x.target]]
-        return [line, *(x for x in others if x.target in reached[line.target])]
+        others = [x for x in rule.lines if x is not line and line.target in reach[x.target]]
+        return [line, *(x for x in others if x.target in reach[line.target])]
 
     left = list(rule.lines)
     groups: list[list[Line]] = []
@@ -150,19 +139,18 @@ def reads_only(
     return set().union(*(edges[x.target] for x in group)) <= known | {x.target for x in group}
 
 
-def stage(group: list[Line], rule: Rule, steps: Mapping[str, Step]) -> Stage:
+def stage(group: list[Line], rule: Rule, lines: Mapping[str, CompiledLine]) -> Stage:
     """A group as a map or a scan; `ValueError` where a state is carried by what is not linear."""
-    own = tuple(steps[x.target.name] for x in group)
+    own = tuple(lines[x.target.name] for x in group)
     carried = [x for x in group if x.target in rule.states]
     if not carried:
         return Stage(own)
     states = [x.target for x in carried]
-    reached: dict[sp.Basic, sp.Expr] = {}
     for line in group:
         if line.kind != "state":
             raise ValueError(f"a scan must be of linear lines; got {line}. Run it step by step.")
-        reached[line.seen] = sp.expand(line.expression.xreplace(reached))
-    whole = [reached[x.seen] for x in carried]
+    made_of = unfolded(group)
+    whole = [sp.expand(made_of[x.seen]) for x in carried]
     transition = [[e.coeff(s) for s in states] for e in whole]
     shift = [
         sp.expand(e - sum(a * s for a, s in zip(row, states, strict=True)))
@@ -187,7 +175,7 @@ def folded(rule: Rule) -> tuple[str, ...] | None:
     whole = sp.prod([line.seen for line in gates])
     others = {x.target for x in rule.lines if x.kind != "gate"}
     for line in gates:
-        if reads(rule, line) & others:
+        if rule.reads[line.target] & others:
             return None
     for line in rule.of_kind("state"):
         ungated = sp.expand(line.expression.xreplace({G: G / whole}))
@@ -201,7 +189,8 @@ def way_of(loop: InnerLoop, plan: Plan) -> tuple[Way | None, str | None]:
     rule = loop.rule
     if plan.word == "sequential":
         return None, f"this loop is sequential: {plan.reason}"
-    tiled = plan.shape == "scalar" and not plan.operators and folded(rule) is not None
+    operators = rule.of_kind("operator")
+    tiled = plan.shape == "scalar" and not operators and folded(rule) is not None
     if plan.word == "affine" and loop.loss.proportion is None:
         return None, "this loop's values mix the columns of the state, or weigh them apart"
     if plan.word == "affine" and not tiled:
@@ -215,12 +204,14 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
     exec(compile(source, "<derived from the loop's SymPy expressions>", "exec"), names)
     rule, plan = loop.rule, plan_of(loop)
 
-    def step(line: Line) -> Step:
+    def ready(line: Line) -> CompiledLine:
         function = names[f"next_{line.target.name}"]
         given = function.__code__.co_varnames[: function.__code__.co_argcount]
-        return Step(line.target.name, line.kind, seen_name(line), Piece(given, function))
+        return CompiledLine(
+            line.target.name, line.kind, seen_name(line), NamedFunction(given, function)
+        )
 
-    steps = {line.target.name: step(line) for line in rule.lines}
+    lines = {line.target.name: ready(line) for line in rule.lines}
     way, refusal = way_of(loop, plan)
     of_data = way is not None and plan.word != "affine"
     functions = ("net", "features", "outputs", "cotangent", "values", "gradients", "update")
@@ -233,15 +224,15 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
         window=loop.net.window,
         gated=loop.net.gate is not None,
         affine=plan.word == "affine",
-        steps=tuple(steps.values()),
+        lines=tuple(lines.values()),
         buffers=tuple(s.name for s in rule.buffers),
         coefficients=dict(loop.coefficients),
         loss_weights=dict(loop.loss_weights),
-        numbers=tuple(n for n in loop.coefficients if n not in loop.loss_weights.values()),
+        numbers=tuple(loop.rule_coefficients),
         fast=tuple(w.name for w in loop.fast_weights),
         last=loop.net.last.name,
         plan=plan,
-        stages=tuple(stage(g, rule, steps) for g in grouped(rule)) if of_data else (),
+        stages=tuple(stage(g, rule, lines) for g in grouped(rule)) if of_data else (),
         folded=(folded(rule) or ()) if way == "tiles" else (),
         way=way,
         refusal=refusal,

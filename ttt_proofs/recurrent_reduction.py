@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .checker.proof import Theorem
 from .checker.terms import Term
 from .loops import Recurrence
+from .loops.copies import Unchanging
 from .program.coefficients import t
 from .render import latex, text
 from .symbolic.assumptions import assumptions
@@ -23,14 +24,13 @@ from .symbolic.step_terms import places
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .parallel.chunks import Outputs
     from .parallel.inputs import Coefficients
     from .parallel.maps import Along
-    from .parallel.recurrences import States
+    from .parallel.recurrences import Result, States
 
 
 @dataclass(frozen=True)
-class RecurrentReduction:
+class RecurrentReduction(Unchanging):
     """A recurrence by what its states are after t tokens, and what is read of them.
 
     `output` is the output at t, as a checker term in the starts `S_0` of the states and in what
@@ -62,12 +62,6 @@ class RecurrentReduction:
     def __reduce__(self) -> tuple[Callable[..., RecurrentReduction], tuple[Recurrence]]:
         return reduce_recurrence, (self.layer,)
 
-    def __copy__(self) -> RecurrentReduction:
-        return self  # nothing in it changes
-
-    def __deepcopy__(self, memo: object) -> RecurrentReduction:
-        return self
-
     def recurrent(
         self,
         q: Tensor,
@@ -76,7 +70,7 @@ class RecurrentReduction:
         *,
         coefficients: Coefficients | None = None,
         initial_state: States | None = None,
-    ) -> Outputs:
+    ) -> Result:
         """Outputs `[B, T, H, V]` and the final states; see `parallel.recurrences.recurrent`."""
         given = {"coefficients": coefficients, "initial_state": initial_state}
         return runs().recurrent(self.layer, q, k, v, **given)
@@ -91,7 +85,7 @@ class RecurrentReduction:
         initial_state: States | None = None,
         tile: int = TILE,
         along: Along | None = None,
-    ) -> Outputs:
+    ) -> Result:
         """The same by scans over time; see `parallel.recurrences.parallel_form`."""
         given = {"coefficients": coefficients, "initial_state": initial_state}
         return runs().parallel_form(self.layer, q, k, v, **given, tile=tile, along=along)

@@ -75,8 +75,8 @@ def weighing(
     now = [units[columns + n].expand(shape) for n in range(len(names))]
     rows = [[x] for x in now]
     # Names are places in a list here: the loop over steps is in Python, and counts.
-    lines = [x for x in code.steps if x.kind == "state"]
-    gates = [x.seen for x in code.steps if x.kind == "gate"]
+    lines = [x for x in code.lines if x.kind == "state"]
+    gates = [x.seen for x in code.lines if x.kind == "gate"]
     places = {name: n for n, name in enumerate((*names, "G", *numbers, *gates))}
     places |= {x.seen: len(places) + n for n, x in enumerate(lines)}
     made = [(places[x.seen], x.made.function, [places[y] for y in x.made.reads]) for x in lines]
