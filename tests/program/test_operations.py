@@ -72,8 +72,11 @@ def test_each_derivative_is_that_of_autograd(name):
     (expected,) = torch.autograd.grad(ENTRYWISE[name](x).sum(), x, create_graph=True)
     found = operations.compiled(ENTRYWISE[name].slope)(x)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
-    (again,) = torch.autograd.grad(found.sum(), x)
     (second,) = torch.autograd.grad(expected.sum(), x)
+    if not found.requires_grad:  # a slope with steps alone
+        assert not second.any()
+        return
+    (again,) = torch.autograd.grad(found.sum(), x)
     torch.testing.assert_close(again[:-1], second[:-1], rtol=1e-11, atol=1e-13)  # elu' has a kink
 
 

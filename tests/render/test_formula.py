@@ -113,7 +113,9 @@ CASES = [
         "∂_{1,c} ∂_{2,c+1} ℓ(f[·], v[·])",
         r"\partial_{1,c}\,\partial_{2,c+1}\,\ell(f_{\cdot}, v_{\cdot})",
     ),
-    (Mul((X, sigmoid(X))), "silu(x[h])", r"\operatorname{silu}(x_{h})"),
+    (App("silu", (), (Lam((), X),)), "silu(x[h])", r"\operatorname{silu}(x_{h})"),
+    (App("silu", (), (Lam((), X),), ((0, ()),)), "silu′(x[h])", r"\operatorname{silu}'(x_{h})"),
+    (App("logistic", (), (Lam((), X),)), "σ(x[h])", r"\sigma(x_{h})"),
     (Mul((X, sigmoid(Y))), "x[h] · σ(y[h])", r"x_{h}\,\sigma(y_{h})"),
     # powers, roots, norms, fractions
     (Mul((X, X)), "x[h]²", "(x_{h})^{2}"),
@@ -181,7 +183,6 @@ CASES = [
         "unit_W1[c](x[h])",
         r"\operatorname{unit}^{W^{(1)}}_{c}(x_{h})",
     ),
-    (App("silu", (), (Lam((), X),)), "‹silu›(x[h])", r"\operatorname{silu}^{\ast}(x_{h})"),
 ]
 
 

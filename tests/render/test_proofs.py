@@ -188,8 +188,7 @@ def test_html_is_escaped_and_folds_the_proof(theorems):
             "relu",
             [
                 CHUNKS,
-                "The derivative of `step` (1 for positive and 0 for other numbers) is taken "
-                "as 0, also at 0, as PyTorch does for relu.",
+                "The derivative of `relu` at 0 is taken as 0, as PyTorch does.",
             ],
         ),
         ("relu W2", []),

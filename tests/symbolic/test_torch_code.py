@@ -9,6 +9,7 @@ import torch
 
 from tests.loops.torch_nets import TORCH, features_of, random_arrays
 from ttt_proofs.loops import (
+    ACTIVATIONS,
     GLU,
     MLP,
     AbstractLoss,
@@ -224,7 +225,7 @@ x, y = sp.symbols("x y")
         (sp.Rational(1, 4), "0.25"),
         (x**3, "x ** 3"),
         (sp.IndexedBase("eta")[x], "eta"),
-        (sp.tanh(x), "torch.tanh(x)"),
+        (ACTIVATIONS["tanh"](x), "torch.tanh(x)"),
     ],
     ids=str,
 )

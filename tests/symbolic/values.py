@@ -32,11 +32,20 @@ def gelu_slope(x):
     return (1 + np.tanh(inner)) / 2 + x / 2 * slope * (1 - np.tanh(inner) ** 2)
 
 
+def silu_slope(x):
+    """The derivative of x / (1 + exp(-x)), as a quotient."""
+    return (1 + np.exp(-x) + x * np.exp(-x)) / (1 + np.exp(-x)) ** 2
+
+
 # Each entrywise function, and its derivative.
 ENTRYWISE: dict[str, tuple[Callable, Callable]] = {
     "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2),
     "step": (lambda x: (np.real(x) > 0) * 1.0, lambda x: x * 0.0),
     "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
+    "logistic": (lambda x: 1 / (1 + np.exp(-x)), lambda x: np.exp(-x) / (1 + np.exp(-x)) ** 2),
+    "hyperbolic_tangent": (np.tanh, lambda x: 1 / np.cosh(x) ** 2),
+    "silu": (lambda x: x / (1 + np.exp(-x)), silu_slope),
+    "relu": (lambda x: x * (np.real(x) > 0), lambda x: (np.real(x) > 0) * 1.0),
     "gelu_tanh": (gelu, gelu_slope),
     "exp": (np.exp, np.exp),
     "sin": (np.sin, np.cos),

@@ -133,6 +133,12 @@ class Interval:
         """The exponential."""
         return Interval(mpmath.iv.exp(self.ends))
 
+    def log(self) -> Interval:
+        """The natural logarithm; without bounds where the number may not be positive."""
+        if self.ends.a <= 0:
+            return Interval(mpmath.iv.mpf(["-inf", "inf"]))
+        return Interval(mpmath.iv.log(self.ends))
+
     def sqrt(self) -> Interval:
         """The square root; without bounds where the number may be negative."""
         if self.ends.a < 0:

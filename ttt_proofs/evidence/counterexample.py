@@ -14,7 +14,7 @@ from .functions import STAND_IN, Undefined
 from .types import Refutation
 
 ROUNDS = 30
-IRRATIONAL = {"sigmoid", "tanh"}
+IRRATIONAL = {"sigmoid", "tanh", "exp", "softplus"}
 SOMETIMES_RATIONAL = {"root"}
 PARTIAL = {"root", "inverse"}  # not defined everywhere; nothing excuses a division by zero
 EPSILON = Query("epsilon", ())

@@ -16,6 +16,7 @@ from ..checker.definitions import Block, Define, DefineGradient
 from ..checker.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term, Var
 from .codes import (
     KNOWN,
+    TRUE,
     Budget,
     Code,
     Env,
@@ -189,8 +190,8 @@ class Model:
         With slots nothing is assumed of a function, unless the field has its true values: then
         slopes are true as well.
         """
-        settled = not term.slots or term.fn in self.field.functions
-        return settled and of_a_number(term) and term.fn in KNOWN
+        true = term.fn in self.field.functions and term.fn in TRUE
+        return of_a_number(term) and (true or (term.fn in KNOWN and not term.slots))
 
     def known(self, fn: str, argument: Any) -> Any:
         """The value of a function of a number: true where the field has it, drawn elsewhere.

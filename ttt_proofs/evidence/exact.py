@@ -16,10 +16,13 @@ from typing import Any
 
 from ..checker.definitions import Equation
 from ..checker.terms import App, Term, inside
-from .codes import Budget, Numbers, TooMuchError
+from ..program.operations import WHOLE
+from .codes import TRUE, Budget, Numbers, TooMuchError
 from .counterexample import smallest
 from .evaluate import ExtentModel, Model
 from .fields import FEWEST_PRIMES, LEAST_PRIME, Extent, Residues, random_primes
+from .functions import REAL
+from .meanings import written_out
 from .shapes import (
     LEAST_LAST,
     MOST_ENTRIES,
@@ -199,15 +202,16 @@ def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutatio
 
     Where random points of prime fields show a difference, sizes are made small first, then the
     last times, then values: towards 0, then ±1, then other integers of at most two digits. What
-    an unknown function returns is a value as well, written `phi[0,0](1) = 1`. Sigmoid, tanh, step,
-    root and inverse have their true values; where these are irrational both sides are enclosed in
-    intervals, and differ only if these do not meet. Points with a division by zero are left out.
-    The operator `muon`, in proofs an arbitrary one, stands for `X ↦ X Xᵀ X`, and the values say
-    so. Functions of unknown derivative stand for any differentiable function; of `gelu_tanh`,
-    which is one function, no value is made up, so claims that mention it are not refuted here.
+    an abstract function, any differentiable one, returns is a value as well, written
+    `phi[0,0](1) = 1`. Silu, relu, exp, softplus, sigmoid, tanh, step, root and inverse have their true
+    values; where these are irrational both sides are enclosed in intervals, and differ only if
+    these do not meet. Points with a division by zero are left out. The operator `muon`, in proofs an arbitrary
+    one, stands for `X ↦ X Xᵀ X`, and the values say so. Of other functions that are irrational,
+    such as GELU, no value is made up: claims that mention them are not refuted here.
     The seed and the claim determine the result.
     """
-    if any(app.fn == "gelu_tanh" for app in inside((claim, definitions), App)):
+    claim, definitions = written_out((claim, definitions))
+    if any(map(out_of_reach, inside((claim, definitions), App))):
         return None
     points = Points(claim, definitions, seed=seed, trials=3, budget=Budget(MOST_VALUES))
     try:
@@ -220,6 +224,11 @@ def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutatio
             return least or next(filter(None, larger(points, shape, seed)), None)
     except (TooMuchError, RecursionError):
         return None
+
+
+def out_of_reach(app: App) -> bool:
+    """Whether the values of one certain function are asked for that nothing here can enclose."""
+    return app.fn in WHOLE and app.fn not in (TRUE if app.slots else REAL)
 
 
 def larger(points: Points, shape: Shape, seed: int) -> Iterator[Refutation | None]:

@@ -65,6 +65,8 @@ RATIONAL: dict[str, Callable[[Any], Any]] = {
     "root": rational_root,
     "sigmoid": irrational,
     "tanh": irrational,
+    "exp": irrational,
+    "softplus": irrational,
 }
 
 REAL: dict[str, Callable[[Any], Any]] = {
@@ -73,6 +75,8 @@ REAL: dict[str, Callable[[Any], Any]] = {
     "root": lambda x: finite(x.sqrt()),
     "sigmoid": lambda x: 1 / (1 + (-x).exp()),
     "tanh": lambda x: x.tanh(),
+    "exp": lambda x: x.exp(),
+    "softplus": lambda x: finite((1 + x.exp()).log()),
 }
 
 

@@ -1,7 +1,8 @@
 """Entrywise functions as SymPy has them: those whose derivative is known, and those kept whole.
 
 The checker knows the derivatives of sigmoid, tanh and step. A function kept whole has a derivative
-that proofs only name; `expression` says what it computes, for whoever has to compute it.
+that proofs only name, so that what stands inside it occurs once; `expression` says what it
+computes, for whoever has to compute it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,46 @@ class Whole(sp.Function):
     def expression(x: sp.Expr) -> sp.Expr:
         """What it computes, in functions that SymPy knows."""
         raise NotImplementedError
+
+
+class Composed(Whole):
+    """One that functions with a known derivative make."""
+
+
+class relu(Composed):
+    """x for positive numbers, 0 for the others."""
+
+    @staticmethod
+    def expression(x: sp.Expr) -> sp.Expr:
+        """What it computes."""
+        return x * step(x)
+
+
+class silu(Composed):
+    """x times the logistic function of x."""
+
+    @staticmethod
+    def expression(x: sp.Expr) -> sp.Expr:
+        """What it computes."""
+        return x * sigmoid(x)
+
+
+class logistic(Composed):
+    """The logistic function, which PyTorch calls sigmoid."""
+
+    @staticmethod
+    def expression(x: sp.Expr) -> sp.Expr:
+        """What it computes."""
+        return sigmoid(x)
+
+
+class hyperbolic_tangent(Composed):
+    """The hyperbolic tangent, which PyTorch calls tanh."""
+
+    @staticmethod
+    def expression(x: sp.Expr) -> sp.Expr:
+        """What it computes."""
+        return sp.tanh(x)
 
 
 class gelu_tanh(Whole):

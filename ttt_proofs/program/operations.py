@@ -131,7 +131,7 @@ class Abstract:
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
-        if self.name in OPERATIONS:
+        if self.name in OPERATIONS or self.name in WHOLE:
             raise ValueError(
                 f"`name` must be no known operation's; got {self.name!r}. Call that, or rename it."
             )
@@ -159,9 +159,12 @@ class Abstract:
         )
 
 
-def whole(kind: Any, code: str, slope: str, *options: tuple[str, object]) -> Entrywise:
-    """The row of a function that is kept whole."""
-    return Entrywise(kind.__name__, kind, code, slope, (kind.__name__,), options)
+def whole(
+    kind: Any, code: str, slope: str, *options: tuple[str, object], name: str = ""
+) -> Entrywise:
+    """The row of a function that is kept whole, by PyTorch's name for it if that is another."""
+    name = name or kind.__name__
+    return Entrywise(name, kind, code, slope, (name,), options)
 
 
 INPLACE = ("inplace", False)
@@ -171,22 +174,25 @@ ENTRYWISE: dict[str, Entrywise] = {
     row.name: row
     for row in (
         Entrywise("identity", lambda x: x, "{0}", meant=("clone", "contiguous")),
-        Entrywise(
-            "relu",
-            lambda x: x * functions.step(x),
-            "torch.relu({0})",
-            meant=("relu",),
-            options=(INPLACE,),
+        whole(functions.relu, "torch.relu({0})", "({0} > 0).to({0}.dtype)", INPLACE),
+        whole(
+            functions.logistic,
+            "torch.sigmoid({0})",
+            "(torch.sigmoid({0}) * (1 - torch.sigmoid({0})))",
+            name="sigmoid",
         ),
-        Entrywise("sigmoid", functions.sigmoid, "torch.sigmoid({0})", meant=("sigmoid",)),
-        Entrywise(
-            "silu",
-            lambda x: x * functions.sigmoid(x),
+        whole(
+            functions.silu,
             f"{F}.silu({{0}})",
-            meant=("silu",),
-            options=(INPLACE,),
+            "(torch.sigmoid({0}) * (1 + ({0}) * (1 - torch.sigmoid({0}))))",
+            INPLACE,
         ),
-        Entrywise("tanh", sp.tanh, "torch.tanh({0})", meant=("tanh",)),
+        whole(
+            functions.hyperbolic_tangent,
+            "torch.tanh({0})",
+            "(1 - torch.tanh({0}) ** 2)",
+            name="tanh",
+        ),
         Entrywise(
             "gelu_tanh",
             functions.gelu_tanh,
@@ -222,6 +228,13 @@ ENTRYWISE: dict[str, Entrywise] = {
         whole(functions.cos, "torch.cos({0})", "(-torch.sin({0}))"),
         Entrywise("square", lambda x: x**2, "torch.square({0})", meant=("square",)),
     )
+}
+
+# By what proofs call them: the functions that are kept whole.
+WHOLE = {
+    row.value.__name__: row
+    for row in ENTRYWISE.values()
+    if isinstance(row.value, type) and issubclass(row.value, functions.Whole)
 }
 
 ROWWISE: dict[str, Rowwise] = {

@@ -1,8 +1,7 @@
 """Terms as a person would write them: the same value, better laid out.
 
-Only signs, numbers, the order of factors and the order of terms change, and `x σ(x)` and
-`x step(x)` become `silu(x)` and `relu(x)`. Nothing is multiplied out and no range is touched,
-so that what is shown is what the proof has.
+Only signs, numbers, the order of factors and the order of terms change. Nothing is multiplied out
+and no range is touched, so that what is shown is what the proof has.
 """
 
 from __future__ import annotations
@@ -14,15 +13,11 @@ from ..checker.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term
 
 ZERO, MINUS_ONE = Num(0), Num(-1)
 
-# `x · f(x)` has a name of its own. `$` keeps it apart from functions that a loop may name.
-GATED = {"sigmoid": "$silu", "step": "$relu"}
-
 
 def arranged(term: Term) -> Term:
     """The term with its signs in front, its numbers collected and its scalars first."""
     if isinstance(term, Mul):
-        gate = gated(term)
-        return arranged(gate) if gate else product(term.factors)
+        return product(term.factors)
     if isinstance(term, Add):
         return total(term.terms)
     if isinstance(term, Sum):
@@ -57,16 +52,6 @@ def rebuilt(number: Fraction, factors: Iterable[Term]) -> Term:
     kept = tuple(factors)
     every = kept if number == 1 and kept else (Num(*number.as_integer_ratio()), *kept)
     return every[0] if len(every) == 1 else Mul(every)
-
-
-def gated(term: Mul) -> App | None:
-    """`silu(x)` for `x · σ(x)`, `relu(x)` for `x · step(x)`; None for other products."""
-    if len(term.factors) != 2:
-        return None
-    for x, gate in (term.factors, term.factors[::-1]):
-        if isinstance(gate, App) and gate == App(gate.fn, (), (Lam((), x),)) and gate.fn in GATED:
-            return App(GATED[gate.fn], (), gate.args)
-    return None
 
 
 def flat(factors: Iterable[Term]) -> list[Term]:

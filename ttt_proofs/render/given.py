@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..checker.definitions import Define, DefineGradient
 from ..checker.proof import Proof
 from ..checker.terms import TIME, App, Atom, Ix, Var, inside, ix
-from .arrange import GATED, arranged
+from .arrange import arranged
 from .formula import Writer
 from .notation import MEANINGS, NOTES, Names, bind, letter
 from .special import is_operator
@@ -48,9 +48,6 @@ class Given:
         calls: dict[str, dict[object, App]] = {}
         for app in inside(shown_terms(proof), App):
             calls.setdefault(app.fn, {})[signature(app)] = app
-        for name, gated in GATED.items():
-            if gated in calls:  # which says what the other is
-                calls.pop(name, None)
         found = [self.data(atoms) for atoms in uses.values() if atoms]
         found += [self.function(tuple(apps.values())) for apps in calls.values()]
         if any(len(index.vars) > 1 for index in inside(tuple(map(tuple, uses.values())), Ix)):

@@ -112,10 +112,10 @@ OUTLINE = Outline(WRITER, str)
 def text(term: Term) -> str:
     """The term on one line of Unicode.
 
-    Only signs, numbers and the order of factors and terms may differ from the term; `x · σ(x)`
-    is shown as `silu(x)`, a repeated factor as a power, `root(Σ_h W[h,c] · W[h,c])` as `‖W[·,c]‖`,
-    `inverse(x)` as `1 / x`. Bound indices are named by their width, with primes where one is
-    taken. A dot is an index left open: `k[t,l,·]` is a row.
+    Only signs, numbers and the order of factors and terms may differ from the term; a repeated
+    factor is shown as a power, `root(Σ_h W[h,c] · W[h,c])` as `‖W[·,c]‖`, `inverse(x)` as `1 / x`.
+    Bound indices are named by their width, with primes where one is taken. A dot is an index left
+    open: `k[t,l,·]` is a row.
     """
     return WRITER.term(term)
 

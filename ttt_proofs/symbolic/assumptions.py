@@ -6,11 +6,13 @@ from ..checker.definitions import ZERO, Define, DefineGradient, differential
 from ..checker.proof import Assume, Proof
 from ..checker.terms import Add, App, Mul, Sum, Term, Var, inside, symbols
 from ..program.expressions import CHUNK
+from ..program.operations import WHOLE
 
 STEP = (
     "The derivative of `step` (1 for positive and 0 for other numbers) is taken as 0, "
     "also at 0, as PyTorch does for relu."
 )
+RELU = "The derivative of `relu` at 0 is taken as 0, as PyTorch does."
 CHUNKS = "All chunks have one length, L; a shorter last one is not covered."
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 
@@ -66,9 +68,11 @@ def pruned(term: Term) -> Term:
 
 
 def differentiable(proof: Proof) -> tuple[str, ...]:
-    """Functions whose derivatives occur, in the definitions of gradients or in a step."""
+    """Unknown functions whose derivatives occur, in the definitions of gradients or in a step."""
     orders: dict[tuple[str, int, int], int] = {}
     for app in inside((differentials(proof), proof), App):
+        if app.fn in WHOLE:
+            continue
         arguments = [argument for argument, _ in app.slots]
         for argument in arguments:
             key = (app.fn, len(app.args), argument)
@@ -85,12 +89,7 @@ def smoothness(name: str, arity: int, argument: int, order: int) -> str:
 
 
 def conventions(proof: Proof) -> tuple[str, ...]:
-    """How the jump of `step` is read."""
+    """How the jump of `step`, and of the derivative of `relu`, is read."""
     gradients = [d for block in proof.definitions for d in block if isinstance(d, DefineGradient)]
-    steps = [
-        a
-        for d in gradients
-        for a in inside(d.loss, App)
-        if a.fn == "step" and d.param in symbols(a)
-    ]
-    return (STEP,) if steps else ()
+    moved = {a.fn for d in gradients for a in inside(d.loss, App) if d.param in symbols(a)}
+    return tuple(told for name, told in (("step", STEP), ("relu", RELU)) if name in moved)

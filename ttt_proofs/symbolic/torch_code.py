@@ -27,7 +27,7 @@ from ..program.expressions import (
     Windowed,
     WindowedAdjoint,
 )
-from ..program.operations import ENTRYWISE, ROWWISE
+from ..program.operations import ROWWISE, WHOLE
 from ..program.operators import RUNNABLE
 from ..program.rules import W_0, G, Line, Rule, W, gate_of, inverse, operated
 from .gradients import adjoint, backward, forward, made
@@ -135,11 +135,11 @@ def function_of_entry(e: sp.Expr) -> str:
         name = type(derived.args[0]).__name__
         (inner,) = derived.args[0].args if e is derived else e.args[2]
         first = isinstance(derived, sp.Derivative) and derived.derivative_count == 1
-        if first and name in ENTRYWISE and ENTRYWISE[name].slope:
-            return ENTRYWISE[name].slope.format(scalar_code(inner))
+        if first and name in WHOLE and WHOLE[name].slope:
+            return WHOLE[name].slope.format(scalar_code(inner))
     name = type(e).__name__
-    if name in CALLS or (name in ENTRYWISE and len(e.args) == 1):
-        code = CALLS[name] if name in CALLS else ENTRYWISE[name].code
+    if name in CALLS or (name in WHOLE and len(e.args) == 1):
+        code = CALLS[name] if name in CALLS else WHOLE[name].code
         return code.format(scalar_code(e.args[0]))
     raise ValueError(f"only a concrete activation can run; got `{e}`. Choose one in ACTIVATIONS.")
 
