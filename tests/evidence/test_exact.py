@@ -1,6 +1,7 @@
 """The exact witness agrees with what is true and refutes what is false."""
 
 import sys
+import time
 from itertools import product
 
 import pytest
@@ -413,6 +414,16 @@ def test_division_by_zero_shows_nothing():
     assert found.values in ((("x", "2"),), (("x", "-2"),)) and found.left in ("1/2", "-1/2")
 
 
+def slope(fn, argument):
+    """The derivative of a function of a number."""
+    return App(fn, (), (Lam((), argument),), ((0, ()),))
+
+
+def minus_square(term):
+    """Minus its square."""
+    return Mul((Num(-1), term, term))
+
+
 @pytest.mark.parametrize(
     ("left", "right"),
     [
@@ -421,8 +432,52 @@ def test_division_by_zero_shows_nothing():
     ],
 )
 def test_what_holds_for_the_true_functions_alone_is_not_refuted(left, right):
-    assert not exact_witness(claim(left, right), (), seed=0).agrees
+    found = exact_witness(claim(left, right), (), seed=0)
+    assert found.status == "disagrees" and found.replaced
     assert refute(claim(left, right), (), seed=0) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (call("silu", X), Mul((X, call("logistic", X)))),
+        (call("relu", X), Mul((X, call("step", X)))),
+        (call("hyperbolic_tangent", X), call("tanh", X)),
+        (slope("logistic", X), Add((call("logistic", X), minus_square(call("logistic", X))))),
+        (slope("relu", X), call("step", X)),
+        (slope("exp", X), call("exp", X)),
+    ],
+)
+def test_functions_kept_whole_are_what_they_are_where_a_claim_is_refuted(left, right):
+    assert exact_witness(claim(left, right), (), seed=0).status == "disagrees"
+    assert refute(claim(left, right), (), seed=0) is None
+    wrong = refute(claim(left, Add((right, Num(1)))), (), seed=0)
+    assert wrong is not None and {name for name, _ in wrong.values} <= {"x"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [call("gelu", X), call("gelu_tanh", X), call("sin", X), slope("softplus", X), slope("gelu", X)],
+)
+def test_no_value_of_a_certain_function_is_made_up(value):
+    # Each is below 2; values that are drawn would say otherwise.
+    assert exact_witness(claim(value, Num(2)), (), seed=0).status == "disagrees"
+    assert refute(claim(value, Num(2)), (), seed=0) is None
+
+
+def test_a_search_that_takes_too_much_ends():
+    # Two sides that are equal for true functions, and take many values to compare.
+    h = Atom("h", (ix(A), ix(A)))
+    left = Sum(A, None, None, Mul((h, call("tanh", h))))
+    right = Sum(A, None, None, Mul((h, call("hyperbolic_tangent", h))))
+    began = time.process_time()
+    assert refute(claim(left, right), (), seed=0) is None
+    assert time.process_time() - began < 60
+
+
+def test_what_matters_only_far_from_zero_is_among_the_values():
+    found = refute(claim(call("step", Add((X, Num(1000)))), Num(0)), (), seed=0)
+    assert found is not None and dict(found.values) == {"x": "0"}
 
 
 def test_sizes_grow_where_true_functions_agree_at_the_smallest():

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ..checker.definitions import Block, Equation
 from ..checker.terms import TIME, App, Var, inside
+from .codes import Budget
 from .evaluate import Model
 from .fields import Field, Query, Rationals, Reals
 from .functions import STAND_IN, Undefined
@@ -18,7 +19,7 @@ IRRATIONAL = {"sigmoid", "tanh", "exp", "softplus"}
 SOMETIMES_RATIONAL = {"root"}
 PARTIAL = {"root", "inverse"}  # not defined everywhere; nothing excuses a division by zero
 EPSILON = Query("epsilon", ())
-SMALL = (0, 1, -1, 2, -2, 9, -9)
+TELLING = (0, 1, -1, 2, -2, 9, -9, 10**6, -(10**6))  # what may show that a value matters
 
 
 class Point(NamedTuple):
@@ -38,9 +39,10 @@ class Search:
         definitions: tuple[Block, ...],
         widths: dict[str, int],
         entry: dict[Var, int],
+        budget: Budget,
     ) -> None:
         self.claim, self.definitions = claim, definitions
-        self.widths, self.entry = widths, entry
+        self.widths, self.entry, self.budget = widths, entry, budget
         self.names = {app.fn for app in inside((claim, definitions), App)}
         self.real = not self.names.isdisjoint(IRRATIONAL)
         self.lazy = self.names.isdisjoint(PARTIAL)
@@ -51,7 +53,9 @@ class Search:
 
     def fails(self, spread: int, seed: int, given: dict[Query, Any]) -> Point | None:
         """The point, if both sides have values there, and these differ."""
-        model = Model(self.field(spread), self.widths, self.definitions, seed, given)
+        model = Model(
+            self.field(spread), self.widths, self.definitions, seed, given, budget=self.budget
+        )
         try:
             left, right = (
                 model.value(side, self.entry) for side in (self.claim.left, self.claim.right)
@@ -106,7 +110,7 @@ class Search:
         for query, value in point.values.items():
             del kept[query]
             draws = [self.fails(99, seed, kept) for seed in range(1, 9)]
-            draws += [self.fails(99, 1, kept | {query: number(Fraction(n))}) for n in SMALL]
+            draws += [self.fails(99, 1, kept | {query: number(Fraction(n))}) for n in TELLING]
             if not all(drawn and self.same(drawn, point) for drawn in draws):
                 kept[query] = value
         return {query: value for query, value in point.values.items() if query in kept}
@@ -142,9 +146,13 @@ def smallest(
     widths: dict[str, int],
     entry: dict[Var, int],
     seed: int,
+    budget: Budget,
 ) -> Refutation | None:
-    """A counterexample of small integers at these sizes and indices; None where none was found."""
-    search = Search(claim, definitions, widths, entry)
+    """A counterexample of small integers at these sizes and indices; None where none was found.
+
+    Raises `TooMuchError` where the search takes more values than `budget` has.
+    """
+    search = Search(claim, definitions, widths, entry, budget)
     begun = search.start(seed)
     if begun is None:
         return None

@@ -40,6 +40,7 @@ from .types import WEAKEST_LOG2, Evidence, Refutation
 MOST_VALUES = (
     500_000  # that one claim may take, of all trials: seconds; library claims take 150,000
 )
+MOST_TRIED = 300_000  # that the search for a counterexample may take
 DEEPEST = 20_000  # calls within each other
 
 
@@ -183,7 +184,9 @@ def exact_witness(
     if not differ and not reason and longest < LEAST_LAST and has_times(points.variables):
         reason = f"no difference was seen, but there are so many times that all end at {longest}"
     count, agrees = len(points.shapes) * len(points.primes), not (differ or reason)
-    return Evidence(agrees, count, points.primes, bound, seed, reason)
+    called = {app.fn for app in inside((claim, definitions), App)}
+    replaced = tuple(sorted(called.intersection((*REAL, *WHOLE))))
+    return Evidence(agrees, count, points.primes, bound, seed, reason, replaced)
 
 
 @contextmanager
@@ -201,13 +204,14 @@ def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutatio
     """The smallest counterexample found to a claim, or None where none was found.
 
     Where random points of prime fields show a difference, sizes are made small first, then the
-    last times, then values: towards 0, then ±1, then other integers of at most two digits. What
-    an abstract function, any differentiable one, returns is a value as well, written
-    `phi[0,0](1) = 1`. Silu, relu, exp, softplus, sigmoid, tanh, step, root and inverse have their true
-    values; where these are irrational both sides are enclosed in intervals, and differ only if
-    these do not meet. Points with a division by zero are left out. The operator `muon`, in proofs an arbitrary
+    last times, then values: towards 0, then ±1, then other integers of two digits at most. What an
+    abstract function, any differentiable one, returns is a value as well, as `phi[0,0](1) = 1`.
+    Silu, relu, exp, softplus, sigmoid, tanh, step, root and inverse have their true values; where
+    these are irrational both sides are enclosed in intervals, and differ only if these do not
+    meet. Points with a division by zero are left out. The operator `muon`, in proofs an arbitrary
     one, stands for `X ↦ X Xᵀ X`, and the values say so. Of other functions that are irrational,
-    such as GELU, no value is made up: claims that mention them are not refuted here.
+    such as GELU, no value is made up: claims that mention them are not refuted here. Nor are claims
+    for which MOST_TRIED values do not show a difference.
     The seed and the claim determine the result.
     """
     claim, definitions = written_out((claim, definitions))
@@ -220,8 +224,9 @@ def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutatio
             if found is None:
                 return None
             shape, entry = smallest_shape(points, *found)
-            least = smallest(claim, definitions, shape.widths, entry, seed)
-            return least or next(filter(None, larger(points, shape, seed)), None)
+            budget = Budget(MOST_TRIED)
+            least = smallest(claim, definitions, shape.widths, entry, seed, budget)
+            return least or next(filter(None, larger(points, shape, seed, budget)), None)
     except (TooMuchError, RecursionError):
         return None
 
@@ -231,7 +236,7 @@ def out_of_reach(app: App) -> bool:
     return app.fn in WHOLE and app.fn not in (TRUE if app.slots else REAL)
 
 
-def larger(points: Points, shape: Shape, seed: int) -> Iterator[Refutation | None]:
+def larger(points: Points, shape: Shape, seed: int, budget: Budget) -> Iterator[Refutation | None]:
     """What is found at slightly larger sizes, the smallest of these first.
 
     Functions with true values may agree where arbitrary ones would not: the norm of a column of
@@ -242,7 +247,7 @@ def larger(points: Points, shape: Shape, seed: int) -> Iterator[Refutation | Non
         candidate = Shape(dict(zip(shape.widths, sizes, strict=True)), shape.last)
         entry = difference(points, candidate)
         if entry is not None:
-            yield smallest(points.claim, points.definitions, candidate.widths, entry, seed)
+            yield smallest(points.claim, points.definitions, candidate.widths, entry, seed, budget)
 
 
 def difference(points: Points, shape: Shape) -> Entry | None:

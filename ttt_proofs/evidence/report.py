@@ -150,11 +150,11 @@ def verify(
     parts = derivation.parts
     proof = proof_status(parts) if "proof" in asked else skipped(steps=0, digest="", assumptions=[])
     exact = exact_status(parts, seed) if "exact" in asked else skipped()
-    counterexample = refute(derivation, seed=seed) if exact["status"] == "refuted" else None
-    if exact["status"] == "refuted" and counterexample is None:
-        # Prime fields know functions such as σ by their differential equations alone, so a
-        # disagreement there refutes nothing until numbers show it.
-        exact = {**exact, "status": "disagrees"}
+    counterexample = None
+    if exact["status"] in ("refuted", "disagrees"):
+        # Of certain functions such as tanh a disagreement refutes nothing until numbers show it.
+        counterexample = refute(derivation, seed=seed)
+        exact = {**exact, "status": "refuted" if counterexample else "disagrees"}
     reductions = [reduce(loop) for loop in derivation.loops] if "autograd" in asked else []
     autograd = skipped()
     if "autograd" in asked:

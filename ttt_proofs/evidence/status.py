@@ -30,14 +30,14 @@ def exact_status(parts: tuple[Part, ...], seed: int) -> dict[str, Any]:
     """Agreement at random points of prime fields, with the bound on being wrong."""
     found = [exact_witness(part.statement, part.proof.definitions, seed=seed) for part in parts]
     said = {evidence.status for evidence in found}
-    status = next(s for s in ("refuted", "undecided", "agrees") if s in said)
+    status = next(s for s in ("refuted", "disagrees", "undecided", "agrees") if s in said)
     bound = max(evidence.error_bound_log2 for evidence in found)
     reason = next((evidence.reason for evidence in found if evidence.reason), "")
     return {
         "status": status,
         **({"reason": reason} if status == "undecided" else {}),
         "trials": sum(evidence.trials for evidence in found),
-        "error_bound_log2": None if status == "refuted" else round(bound, 1),
+        "error_bound_log2": None if status in ("refuted", "disagrees") else round(bound, 1),
         "primes": sorted({prime for evidence in found for prime in evidence.primes}),
         "seed": seed,
     }

@@ -18,9 +18,11 @@ class Evidence:
     It means: if the sides differ as polynomials over the rationals, then all trials agree with
     probability at most 2^error_bound_log2, over the draws of primes and of points (Schwartz and
     Zippel). It does not mean that the claim holds for any size besides those drawn,
-    and nothing turns it into a theorem. `status` says which of three it is: "agrees"; "refuted",
-    where some trial differed, which is certain: there the claim is false; or "undecided", where
-    none differed and the bound is above 2^-40, so that this says little.
+    and nothing turns it into a theorem. `status` says which it is: "agrees"; "refuted", where
+    some trial differed, which is certain: there the claim is false; "disagrees", where some trial
+    differed, and the claim is about certain functions, as tanh, in whose place others were drawn:
+    it is false of these; or "undecided", where none differed and the bound is above 2^-40, so that
+    this says little.
 
     agrees: whether both sides were equal in every trial, under a bound of at most 2^-40.
     trials: how many points were drawn, over all primes; at least 1.
@@ -29,6 +31,7 @@ class Evidence:
         trial's sizes, at which all entries are compared.
     seed: what reproduces the draw, with the claim and its definitions.
     reason: why it is undecided, else empty.
+    replaced: the certain functions in whose place arbitrary ones were drawn.
 
     Raises ValueError for agreement that rests on no trial, no prime or too large a bound, or that
     has a reason to be undecided.
@@ -41,11 +44,14 @@ class Evidence:
     error_bound_log2: float
     seed: int
     reason: str = ""
+    replaced: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
-        """ "agrees", "refuted" or "undecided"."""
-        return "agrees" if self.agrees else "undecided" if self.reason else "refuted"
+        """ "agrees", "refuted", "disagrees" or "undecided"."""
+        if self.agrees or self.reason:
+            return "agrees" if self.agrees else "undecided"
+        return "disagrees" if self.replaced else "refuted"
 
     def __post_init__(self) -> None:
         if self.agrees and (self.reason or not self.error_bound_log2 <= WEAKEST_LOG2):
