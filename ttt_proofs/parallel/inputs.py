@@ -111,7 +111,7 @@ def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
             f"on {x.device}. Convert it."
         )
     extremes = x.detach().aminmax() if x.numel() else ()  # NaN is both, if it is there
-    if not all(map(torch.isfinite, extremes)):
+    if not all(math.isfinite(float(each)) for each in extremes):
         raise ValueError(f"`{name}` must be finite; got NaN or infinity. Mask such tokens before.")
 
 
