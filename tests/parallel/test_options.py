@@ -247,7 +247,7 @@ FAULTS = [
     (tiled, GATED, tiles, "values(zero + 1) - values(zero)", "zero + 1"),
     (tiled, TWICE_AFFINE, weighing, "units[update if apart else n]", "units[n]"),
     (tiled, AFTER, weighing, "given[n]", "given[0]"),
-    (tiled, AFTER, weighing, "units[columns + n]", "units[columns + len(names) - 1 - n]"),
+    (tiled, AFTER, weighing, "*buffers, weight = units", "weight, *buffers = units"),
     (composed, COMPOSED, states, '"G": moved.to(dtype)', '"G": moved.flip(2).to(dtype)'),
     (composed, COMPOSED, states, "each - 1 :: each", "::each"),
     (composed, COMPOSED, states, "before.unbind(3)", "(0 * before).unbind(3)"),

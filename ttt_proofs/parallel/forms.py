@@ -255,8 +255,7 @@ def planned(loop: Loop) -> tuple[Plan, Way | None, str | None]:
     """The plan, how the loop runs in parallel, and why it does not; of abstract loops as well."""
     if isinstance(loop, TorchLoop):
         return loop.plan, loop.way, loop.refusal
-    plan = plan_of(loop)
-    return plan, *way_of(loop, plan)
+    return plan_of(loop), *way_of(loop)
 
 
 def must_have(loop: Loop, what: str, there: bool) -> None:
@@ -267,19 +266,15 @@ def must_have(loop: Loop, what: str, there: bool) -> None:
         raise NotParallelError(f"{what} is required; {why}. Use .recurrent.")
 
 
-def must_be_parallel(loop: Loop) -> None:
-    """Raise `NotParallelError`, with the obstruction, unless the loop has a parallel form."""
-    must_have(loop, "a parallel form", planned(loop)[1] is not None)
-
-
 def parallel(loop: Loop) -> Callable[..., Outputs]:
     """The parallel form of a loop: `chunked`, or `composed` where a step needs a state of its own.
 
     That is with operators, with coefficients for rows, columns or entries, and with gates on
     more than the gradient. Raises `NotParallelError`, with the obstruction, where there is none.
     """
-    must_be_parallel(loop)
-    return composed if planned(loop)[1] == "states" else chunked
+    _, way, _ = planned(loop)
+    must_have(loop, "a parallel form", way is not None)
+    return composed if way == "states" else chunked
 
 
 def must_be_attention(loop: Loop) -> None:

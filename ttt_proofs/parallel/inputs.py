@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from numbers import Real
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..loops import InnerLoop, Net
+from ..loops import InnerLoop, Net, Weight
 from ..program.coefficients import Coefficient
 from ..program.expressions import KEY, UNIT, VALUE
 from .state import State
@@ -20,6 +23,24 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 Number = Tensor | float
 Coefficients = Mapping[str, Number]
 Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a loop asks of its inputs: all its weights, those that move, buffers, coefficients."""
+
+    weights: tuple[Weight, ...]
+    fast: tuple[str, ...]
+    buffers: tuple[str, ...]
+    coefficients: Mapping[str, Coefficient]
+
+
+@cache
+def asked(loop: InnerLoop) -> Asked:
+    """What a loop asks of its inputs, found once."""
+    fast = tuple(weight.name for weight in loop.fast_weights)
+    buffers = tuple(map(str, loop.rule.buffers))
+    return Asked(loop.net.weights, fast, buffers, MappingProxyType(loop.coefficients))
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -111,13 +132,13 @@ def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
             f"on {x.device}. Convert it."
         )
     extremes = x.detach().aminmax() if x.numel() else ()  # NaN is both, if it is there
-    if not all(map(torch.isfinite, extremes)):
+    if not all(math.isfinite(float(each)) for each in extremes):
         raise ValueError(f"`{name}` must be finite; got NaN or infinity. Mask such tokens before.")
 
 
 def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> None:
     """Every weight of the net, each width used with one size throughout."""
-    names = [weight.name for weight in loop.net.weights]
+    names = [weight.name for weight in asked(loop).weights]
     if set(weights) != set(names):
         raise ValueError(
             f"`weights` must have {', '.join(names)}; got "
@@ -126,7 +147,7 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
     sizes = {KEY.name: k.shape[-1], VALUE.name: v.shape[-1], UNIT.name: 1}
     if loop.net.window:
         sizes[loop.net.last.rows.name] = loop.net.window[0] ** 2
-    for weight in loop.net.weights:
+    for weight in asked(loop).weights:
         shape = tuple(weights[weight.name].shape)
         if len(shape) != 3:
             raise ValueError(
@@ -150,8 +171,7 @@ def check_state(loop: InnerLoop, state: State, like: Tensor, weights: Weights) -
             f"`initial_state` must be a State; got {type(state).__name__}. Pass what "
             "a form has returned, and weights as `weights`."
         )
-    fast = {w.name for w in loop.fast_weights}
-    buffers = {str(buffer) for buffer in loop.rule.buffers}
+    fast, buffers = map(set, (asked(loop).fast, asked(loop).buffers))
     if set(state.buffers) != buffers:
         raise ValueError(
             f"`initial_state` must have the buffers {listed(buffers)}; got "
@@ -180,7 +200,7 @@ def check_coefficients(
 ) -> None:
     """All numbers that the loop asks for, and no others, as it declares them."""
     given: Any = {} if coefficients is None else coefficients
-    names = loop.coefficients
+    names = asked(loop).coefficients
     if not isinstance(given, Mapping) or set(given) != set(names):
         raise ValueError(
             f"`coefficients` must have {listed(names)}; got "
@@ -203,7 +223,7 @@ def shape_of(
     batch, tokens, heads, _ = like.shape
     chunk = loop.schedule.chunk
     times = {"token": tokens, "step": -(-tokens // chunk)}
-    rows, cols = weights[loop.fast_weights[-1].name].shape[1:]
+    rows, cols = weights[asked(loop).fast[-1]].shape[1:]
     sides = {"scalar": (), "row": (rows,), "column": (cols,), "entry": (rows, cols)}
     first = () if coefficient.every == "loop" else (batch, times[coefficient.every])
     own = sides[coefficient.shape]

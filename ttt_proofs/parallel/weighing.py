@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,38 +66,19 @@ def weighing(
     `like` gives dtype and device. apart: whether the gradients of a step's updates are told
     apart, as they must be if they differ.
     """
-    each, names = code.schedule.steps, (*code.buffers, "W")
+    each, count = code.schedule.steps, len(code.buffers) + 1
     columns = steps * (each if apart else 1)
     tiles = [x.shape[:-1] for x in numbers.values() if isinstance(x, Tensor) and x.ndim]
-    shape = (*(torch.broadcast_shapes(*tiles) if tiles else (1, 1, 1)), 1, columns + len(names))
-    units = torch.eye(columns + len(names), dtype=like.dtype, device=like.device)
-    now = [units[columns + n].expand(shape) for n in range(len(names))]
-    rows = [[x] for x in now]
-    # Names are places in a list here: the loop over steps is in Python, and counts.
-    lines = [x for x in code.lines if x.kind == "state"]
-    gates = [x.seen for x in code.lines if x.kind == "gate"]
-    places = {name: n for n, name in enumerate((*names, "G", *numbers, *gates))}
-    places |= {x.seen: len(places) + n for n, x in enumerate(lines)}
-    made = [(places[x.seen], x.made.function, [places[y] for y in x.made.reads]) for x in lines]
-    after = [places[next(x.seen for x in lines if x.target == name)] for name in names]
-    known: list[Any] = [
-        *now,
-        None,
-        *[None] * len(numbers),
-        *[1.0] * len(gates),
-        *[None] * len(made),
-    ]
+    shape = (*(tiles[0] if tiles else (1, 1, 1)), 1, columns + count)
+    whole = torch.eye(columns + count, dtype=like.dtype, device=like.device)
+    units = whole[:, None, None, None, None].expand(-1, *shape).unbind(0)
+    *buffers, weight = units[columns:]
+    rows = [(weight, *buffers)]
     given = list(zip(*each_step(numbers, steps), strict=True)) if numbers else [()] * steps
-    unit, first = len(names), len(names) + 1
     for update in range(steps * each):
         n = update // each
-        known[first : first + len(numbers)] = given[n]
-        known[unit] = units[update if apart else n].expand(shape)
-        for target, function, reads in made:
-            known[target] = function(*[known[place] for place in reads])
-        known[:unit] = [known[place] for place in after]
-        for all_, value in zip(rows, known, strict=False):
-            all_.append(value)
-    *buffers, state = rows
+        unit = units[update if apart else n]
+        rows.append(code.ungated(unit, *rows[-1], *given[n], None))
+    state, *buffers = zip(*rows, strict=True)
     laid = torch.cat([w.movedim(-2, 0) for w in state])  # the fastest way to lay them side by side
-    return Weighing(laid.movedim(0, -2), tuple(map(tuple, buffers)))
+    return Weighing(laid.movedim(0, -2), tuple(buffers))

@@ -33,7 +33,7 @@ from ..checker.terms import (
 )
 from ..loops import InnerLoop
 from ..program.coefficients import t
-from ..program.rules import G, Line, W, following
+from ..program.rules import G, Line, W, following, unfolded
 from . import theory
 from .bridge import at, index, place, product, scalar, variables
 from .gates import applied
@@ -100,12 +100,13 @@ def sign(loop: InnerLoop) -> int:
     A step ascends where all terms with which its own gradient comes into the weight, or into what
     an operator is applied to, are positive.
     """
-    reached: dict[sp.Basic, sp.Expr] = {}
-    for line in loop.rule.lines:
-        if line.kind != "gate":
-            body = line.expression.args[1] if line.kind == "operator" else line.expression
-            reached[line.seen] = sp.expand(body.xreplace(reached)).coeff(G) * G
-    terms = sp.Add.make_args(sp.expand(reached[following(W)]))
+    lines = (
+        replace(line, expression=line.expression.args[1]) if line.kind == "operator" else line
+        for line in loop.rule.lines
+        if line.kind != "gate"
+    )
+    gained = sp.expand(unfolded(lines)[following(W)]).coeff(G)
+    terms = sp.Add.make_args(sp.expand(gained))
     return 1 if all(term.as_coeff_Mul()[0] > 0 for term in terms) else -1
 
 

@@ -279,28 +279,40 @@ def seen_name(line: Line) -> str:
     return line.seen.base.label.name if isinstance(line.seen, sp.Indexed) else line.seen.name
 
 
+def entries(line: Line, rule: Rule) -> sp.Expr:
+    """What a line assigns, with the numbers of its constants."""
+    return line.expression.xreplace({x: sp.Float(y) for x, y in rule.constants})
+
+
+def call(line: Line, rule: Rule) -> str:
+    """The call of a line's function, of what it reads: `next_M(G, M, alpha)`."""
+    return f"next_{line.target.name}({', '.join(sorted(read(entries(line, rule))))})"
+
+
 def line_code(line: Line, rule: Rule) -> str:
-    """A line of the rule as a function of what it reads, `next_M(G, M, alpha)`."""
-    expression = line.expression.xreplace({x: sp.Float(y) for x, y in rule.constants})
-    code = scalar_code(expression)
+    """A line of the rule as a function of what it reads."""
+    code = scalar_code(entries(line, rule))
     if line.kind == "gate" and (like := matrices(line, rule)):  # norms are wide
         code = f"{code}.to({like[0]}.dtype)"
-    return f"def next_{line.target.name}({', '.join(sorted(read(expression)))}):\n    return {code}"
+    return f"def {call(line, rule)}:\n    return {code}"
 
 
 def rule_code(loop: InnerLoop) -> list[str]:
     """The update rule: a function for each line, and `update`, which calls them in order."""
+    lines = [line_code(line, loop.rule) for line in loop.rule.lines]
+    return [*lines, step_code(loop, "update")]
+
+
+def step_code(loop: InnerLoop, name: str, *, gates: bool = True) -> str:
+    """A step of the rule as one function, which calls those of the lines; or with its gates 1."""
     rule = loop.rule
-    lines = [line_code(line, rule) for line in rule.lines]
-    given = [*map(str, (G, W, *rule.buffers)), *map(python_name, loop.rule_coefficients), W_0.name]
-    calls = [
-        f"    {seen_name(line)} = {code[4 : code.index(':')]}"
-        for line, code in zip(rule.lines, lines, strict=True)
-    ]
+    given = [G.name, *map(str, (W, *rule.buffers)), *map(python_name, loop.rule_coefficients)]
+    calls = [call(x, rule) if gates or x.kind != "gate" else "1.0" for x in rule.lines]
+    body = [f"    {seen_name(x)} = {code}" for x, code in zip(rule.lines, calls, strict=True)]
     results = [seen_name(rule.line(s)) for s in (W, *rule.buffers)]
     made = ", ".join(results) if rule.buffers else f"({results[0]},)"
-    body = [f"def update({', '.join(given)}):", *calls, f"    return {made}"]
-    return [*lines, "\n".join(body)]
+    head = f"def {name}({', '.join([*given, W_0.name])}):"
+    return "\n".join([head, *body, f"    return {made}"])
 
 
 def loop_code(loop: InnerLoop) -> str:

@@ -18,7 +18,7 @@ from ..program.coefficients import Coefficient
 from ..program.dataflow import reached
 from ..program.rules import G, Line, Rule, unfolded
 from .plan import Plan, plan_of
-from .torch_code import loop_code, read, scalar_code, seen_name
+from .torch_code import loop_code, read, scalar_code, seen_name, step_code
 
 Known = Mapping[str, Any]  # what names stand for: tensors, or numbers
 Way = Literal["tiles", "states"]
@@ -63,14 +63,14 @@ class Stage:
 class TorchLoop(Unchanging):
     """The functions that `loop_code` writes and its text, and what the forms are chosen by.
 
-    gated: whether the net has an output gate; affine: whether values depend on the state, which
-    they do by an affine map; numbers: the coefficients of the update, all but those that weigh
-    losses; fast: the weights that move; last: the last layer's, which is the state.
-    lines: the lines of the update in order; buffers: the states that it has beside the weight.
-    stages: the same lines, by what depends on what, where data alone give the gradients. folded:
-    the gates that multiply each gradient, and nothing else, so that values may have them instead.
-    way: how the loop runs in parallel: "tiles", masked attention within tiles, or "states", a
-    state for each step; None where `refusal` says why it does not.
+    ungated: `update` with all gates 1; gated: whether the net has an output gate; affine: whether
+    values depend on the state, which they do by an affine map; numbers: the coefficients of the
+    update, all but those that weigh losses; fast: the weights that move; last: the last layer's,
+    which is the state. lines: the lines of the update in order; buffers: the states that it has
+    beside the weight. stages: the same lines, by what depends on what, where data alone give the
+    gradients. folded: the gates that multiply each gradient, and nothing else, so that values may
+    have them instead. way: how the loop runs in parallel: "tiles", masked attention within tiles,
+    or "states", a state for each step; None where `refusal` says why it does not.
     """
 
     loop: InnerLoop
@@ -82,6 +82,7 @@ class TorchLoop(Unchanging):
     values: Callable
     gradients: Callable
     update: Callable
+    ungated: Callable
     windows: Callable | None
     schedule: Schedule
     window: tuple[int, int, int] | None
@@ -184,9 +185,10 @@ def folded(rule: Rule) -> tuple[str, ...] | None:
     return tuple(seen_name(line) for line in gates)
 
 
-def way_of(loop: InnerLoop, plan: Plan) -> tuple[Way | None, str | None]:
-    """How a loop of that plan runs in parallel, or why it does not."""
-    rule = loop.rule
+@cache
+def way_of(loop: InnerLoop) -> tuple[Way | None, str | None]:
+    """How a loop runs in parallel, or why it does not; of abstract loops as well."""
+    plan, rule = plan_of(loop), loop.rule
     if plan.word == "sequential":
         return None, f"this loop is sequential: {plan.reason}"
     operators = rule.of_kind("operator")
@@ -201,7 +203,9 @@ def way_of(loop: InnerLoop, plan: Plan) -> tuple[Way | None, str | None]:
 def compiled(loop: InnerLoop, source: str) -> TorchLoop:
     """A loop with the functions of a text, such as `loop_code` writes."""
     names: dict[str, Any] = {}
-    exec(compile(source, "<derived from the loop's SymPy expressions>", "exec"), names)
+    ungated = step_code(loop, "ungated", gates=False)
+    for text in (source, ungated):
+        exec(compile(text, "<derived from the loop's SymPy expressions>", "exec"), names)
     rule, plan = loop.rule, plan_of(loop)
 
     def ready(line: Line) -> CompiledLine:
@@ -212,9 +216,10 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
         )
 
     lines = {line.target.name: ready(line) for line in rule.lines}
-    way, refusal = way_of(loop, plan)
+    way, refusal = way_of(loop)
     of_data = way is not None and plan.word != "affine"
-    functions = ("net", "features", "outputs", "cotangent", "values", "gradients", "update")
+    functions = ("net", "features", "outputs", "cotangent", "values", "gradients")
+    functions += ("update", "ungated")
     return TorchLoop(
         loop,
         source,
