@@ -374,7 +374,7 @@ function rewrite(m, bounds, peel) {
 function normalForm(t, context, peel, work) {
   const [todo, found] = [expand(t, new Map()), new Map()];
   while (todo.length) {
-    spend(1);
+    spend(5);
     const m = todo.pop();
     const bounds = context.extend(m.bound.filter(isTime), m.limits);
     const parts = bounds ? rewrite(m, bounds, peel) : []; // no integers satisfy the limits: it is 0
