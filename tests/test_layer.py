@@ -535,7 +535,7 @@ def test_a_loop_that_no_theorem_covers_runs_step_by_step():
 @pytest.mark.parametrize(
     ("loop", "count"),
     [
-        (InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(query="key")), 8),
+        (InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(read_with="key")), 8),
         (InnerLoop(Linear(), Frobenius(), MOMENTUM, Schedule(16, "before_update")), 8),
         (InnerLoop(GLU(), SquaredError(), GradientStep("per_token", "inside"), EARLY), 3),
     ],

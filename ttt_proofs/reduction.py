@@ -342,7 +342,7 @@ def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:
             loop.net,
             loop.loss,
             loop.update.bare,
-            Schedule(chunk=loop.net.tokens or 1, negate_values=loop.schedule.negate_values),
+            Schedule(chunk=loop.net.tokens or 1),
         )
     )
 

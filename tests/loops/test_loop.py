@@ -21,6 +21,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -158,7 +159,7 @@ def test_what_is_trained(net, names):
 def test_defaults():
     loop = InnerLoop(Linear(), Frobenius())
     assert loop.update == GradientStep("constant", "outside", None, False, "all", None, None, None)
-    assert loop.schedule == Schedule(1, "after_update", "query", False, 1, False)
+    assert loop.schedule == Schedule(1, "after_update", "query", 1, False)
 
 
 LOOP = InnerLoop(MLP(2), SquaredError(), GradientStep(momentum="constant"), Schedule(3))
@@ -169,8 +170,8 @@ CHANGES = [
     {"update": GradientStep(momentum="constant", trained="last")},
     {"schedule": Schedule(4)},
     {"schedule": Schedule(3, "before_update")},
-    {"schedule": Schedule(3, query="key")},
-    {"schedule": Schedule(3, negate_values=True)},
+    {"schedule": Schedule(3, read_with="key")},
+    {"loss": NegatedValues(SquaredError())},
     {"schedule": Schedule(3, steps=2)},
     {"update": GradientStep(momentum="constant", clip="column_norm")},
     {"update": GradientStep(momentum="constant", orthogonal="muon")},
@@ -188,7 +189,8 @@ PARTS = [
     *(Linear(), MLP(3, "tanh"), SwiGLU("gelu_tanh"), GLU(), DepthwiseConv(5, 2, 3)),
     *(Features("psi"), AnyNet("g"), Frobenius(), SquaredError(), AbstractLoss("loss_of")),
     GradientStep("per_token", "inside", "constant", True, "last", "column_norm", "muon"),
-    Schedule(4, "before_update", "key", True, 2),
+    NegatedValues(SquaredError()),
+    Schedule(4, "before_update", "key", 2),
     LOOP,
     *ladder().values(),
 ]
@@ -236,8 +238,7 @@ WRONG = [
     ("chunk", lambda: Schedule("2"), "got '2'"),
     ("read", lambda: Schedule(1, "never"), "'before_update', 'causal'; got 'never'"),
     ("read", lambda: Schedule(read=None), "got None"),
-    ("query", lambda: Schedule(query="value"), "one of 'query', 'key'; got 'value'"),
-    ("negate_values", lambda: Schedule(negate_values=1), "got 1"),
+    ("read_with", lambda: Schedule(read_with="value"), "one of 'query', 'key'; got 'value'"),
     ("steps", lambda: Schedule(steps=0), "a positive integer; got 0. Use 1 for a single update."),
     ("steps", lambda: Schedule(steps=True), "got True"),
     ("single", lambda: Schedule(single="yes"), "got 'yes'"),

@@ -20,6 +20,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -36,21 +37,26 @@ LAST = replace(TOKEN, trained="last")
 MUON = replace(LAST, orthogonal="muon")
 EXCLUSIVE, CAUSAL = Schedule(3, "before_update"), Schedule(3, "causal")
 TWICE = Schedule(3, steps=2)
-KEYS = Schedule(3, query="key", negate_values=True)
+KEYS = Schedule(3, read_with="key")
 IMAGE = Schedule(6)
 
 LOOPS = [
     InnerLoop(SwiGLU(), Frobenius(), LACT, EXCLUSIVE),
     InnerLoop(SwiGLU(), Frobenius(), replace(LACT, clip="column_norm", ascent=True), TWICE),
-    InnerLoop(SwiGLU(), SquaredError(), TOKEN, KEYS),
+    InnerLoop(SwiGLU(), NegatedValues(SquaredError()), TOKEN, KEYS),
     InnerLoop(MLP(3, "tanh"), SquaredError(), replace(STEP, weight_norm="initial_norm"), TWICE),
     InnerLoop(GLU(), Frobenius(), VITTT, Schedule(3)),
     InnerLoop(GLU("tanh"), SquaredError(), TOKEN, TWICE),
     InnerLoop(Linear(), SquaredError(), VITTT, EXCLUSIVE),
-    InnerLoop(Linear(), SquaredError(), replace(MUON, weight_norm="initial_norm"), KEYS),
+    InnerLoop(
+        Linear(),
+        NegatedValues(SquaredError()),
+        replace(MUON, weight_norm="initial_norm"),
+        KEYS,
+    ),
     InnerLoop(Linear(), SquaredError(), GradientStep(None, momentum="per_token"), CAUSAL),
     *(
-        InnerLoop(net, loss, update, schedule)
+        InnerLoop(net, NegatedValues(loss) if schedule is KEYS else loss, update, schedule)
         for net, update in (
             (Linear(), TOKEN),
             (SwiGLU(), LAST),
@@ -89,7 +95,7 @@ LOOPS = [
 
 def forms_of(loop: InnerLoop) -> list:
     """The forms that hold for the loop."""
-    rule, dynamic = loop.update, loop.loss != Frobenius()
+    rule, dynamic = loop.update, "SquaredError" in str(loop.loss)
     if not loop.is_static or rule.weight_norm or (dynamic and (rule.orthogonal or rule.clip)):
         return [recurrent]
     if rule.orthogonal:
@@ -100,7 +106,7 @@ def forms_of(loop: InnerLoop) -> list:
 def name(loop: InnerLoop) -> str:
     """An id that says which options there are."""
     u, s = loop.update, loop.schedule
-    more = (u.trained, u.clip, u.orthogonal, u.weight_norm, s.query, s.negate_values, s.steps)
+    more = (u.trained, u.clip, u.orthogonal, u.weight_norm, s.read_with, s.steps)
     return "-".join([short(loop), *map(str, more)])
 
 
@@ -161,11 +167,11 @@ def test_loops_drawn_at_random(seed):
 def other_loops(loop: InnerLoop) -> list[InnerLoop]:
     """Loops that take the same inputs, one option changed."""
     rule, schedule = loop.update, loop.schedule
-    query = "query" if schedule.query == "key" else "key"
+    loss, keys = loop.loss, schedule.read_with == "key"
     changes = [
-        replace(loop, schedule=replace(schedule, negate_values=not schedule.negate_values)),
+        replace(loop, loss=loss.loss if isinstance(loss, NegatedValues) else NegatedValues(loss)),
         replace(loop, update=replace(rule, ascent=not rule.ascent)),
-        replace(loop, schedule=replace(schedule, query=query)),
+        replace(loop, schedule=replace(schedule, read_with="query" if keys else "key")),
     ]
     for field in ("clip", "orthogonal", "weight_norm"):
         if getattr(rule, field):

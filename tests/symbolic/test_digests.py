@@ -24,6 +24,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Net,
     Schedule,
     SquaredError,
@@ -67,12 +68,15 @@ def loops(net: Net, seed: str) -> Iterator[InnerLoop]:
         schedule = {
             "chunk": net.tokens or choose((1, 3)),
             "read": choose(("after_update", "before_update", "causal")),
-            "query": choose(("query", "key")),
-            "negate_values": choose((True, False)),
+            "read_with": choose(("query", "key")),
+        }
+        negated = choose((True, False))
+        schedule |= {
             "steps": choose((1, 1, 1, 3)),
             "single": choose((True, False, False)),
         }
         loss = choose((Frobenius(), SquaredError(), AbstractLoss()))
+        loss = NegatedValues(loss) if negated else loss
         try:
             yield InnerLoop(net, loss, GradientStep(**update), Schedule(**schedule))
         except ValueError:

@@ -33,6 +33,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -72,7 +73,7 @@ LOOPS = [
     InnerLoop(Linear(), SquaredError(), GradientStep(None), MANY),
     InnerLoop(MLP(2, "act"), Frobenius(), schedule=Schedule(2, "before_update", steps=2)),
     InnerLoop(SwiGLU(), SquaredError(), GradientStep("per_token", "inside"), MANY),
-    InnerLoop(GLU(), SquaredError(), schedule=replace(MANY, query="key", negate_values=True)),
+    InnerLoop(GLU(), NegatedValues(SquaredError()), schedule=replace(MANY, read_with="key")),
     *CONVS,
 ]
 
@@ -138,7 +139,7 @@ def test_the_form_of_another_loop_is_refused():
         replace(loop, update=GradientStep(ascent=True)),
         replace(loop, update=GradientStep("per_step")),
         replace(loop, schedule=replace(MANY, read="before_update")),
-        replace(loop, schedule=replace(MANY, query="key")),
+        replace(loop, schedule=replace(MANY, read_with="key")),
         replace(loop, loss=Frobenius()),
     ):
         try:

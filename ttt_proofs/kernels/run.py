@@ -203,7 +203,7 @@ def by_token(
 ) -> Outputs:
     """The loop by one of the operators for single tokens."""
     last, schedule = code.last, code.schedule
-    if schedule.query == "key":
+    if schedule.read_with == "key":
         q = k
     x, y = k.transpose(1, 2), v.transpose(1, 2)  # matrices for each head
     values = code.values(x, code.cotangent(torch.zeros_like(y), y), **weights).transpose(1, 2)

@@ -16,7 +16,7 @@ from .rule import Update, check_update
 from .update import GradientStep
 
 Read = Literal["after_update", "before_update", "causal"]
-Query = Literal["query", "key"]
+ReadWith = Literal["query", "key"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,8 +26,7 @@ class Schedule:
     read: "after_update" (inclusive) reads a chunk with the weights after its own update,
     "before_update" (exclusive) with those before it; "causal" reads each token with the weights
     as they are if the chunk's update counts that token and those before it, and no later ones.
-    query: what is read with, the queries or, in their place, the keys.
-    negate_values: the inner loop is given -v for v.
+    read_with: what the net is read with, the queries or, in their place, the keys.
     steps: how many update steps each chunk makes, each with the gradient where the last one led.
     update: "chunk", one update of each fast weight for a chunk, by the sum of its tokens' losses;
     or "token", one for each token, by that token's loss alone, with all gradients of a chunk taken
@@ -45,8 +44,7 @@ class Schedule:
 
     chunk: int = 1
     read: Read = "after_update"
-    query: Query = "query"
-    negate_values: bool = False
+    read_with: ReadWith = "query"
     steps: int = 1
     single: bool = False
     update: Literal["chunk", "token"] = "chunk"
@@ -57,8 +55,7 @@ class Schedule:
         choose(
             self,
             read=get_args(Read),
-            query=get_args(Query),
-            negate_values=(True, False),
+            read_with=get_args(ReadWith),
             single=(True, False),
             update=("chunk", "token"),
         )
@@ -92,10 +89,9 @@ class Schedule:
 
     @property
     def reading(self) -> str:
-        """What is read when, in words."""
-        if self.read == "causal":
-            return "read causally"
-        return f"read {self.read.replace('_', ' the ')}"
+        """What is read when, and with what, in words."""
+        when = "causally" if self.read == "causal" else self.read.replace("_", " the ")
+        return f"read {when}{', with keys' if self.read_with == 'key' else ''}"
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ttt_proofs.loops import GradientStep, InnerLoop
 
 from .arguments import Given, Weights, steps
-from .nets import ENTRYWISE, FORWARD, LOSS, forward, losses
+from .nets import ENTRYWISE, FORWARD, LOSS, forward, losses, sign_of_values
 from .rule import CLIPS, NORMS, OPERATORS, column_norms, update
 
 
@@ -29,7 +29,7 @@ def fields(part: object) -> dict[str, Any]:
 
 def covers(loop: InnerLoop) -> bool:
     """Whether this oracle runs the loop: the library's own classes, all names known, no bias."""
-    known = type(loop.net) in FORWARD and type(loop.loss) in LOSS
+    known = type(loop.net) in FORWARD and type(sign_of_values(loop.loss)[0]) in LOSS
     by_chunk = loop.schedule.update == "chunk"
     if not known or not by_chunk or type(loop.update) is not GradientStep:
         return False
@@ -77,7 +77,7 @@ def run(given: Given) -> tuple[Tensor, Weights]:
     """
     inner, state = _inner(given), given.weights
     schedule, net = inner.loop.schedule, inner.loop.net
-    asked = inner.k if schedule.query == "key" else inner.q
+    asked = inner.k if schedule.read_with == "key" else inner.q
     memory = {name: torch.zeros_like(weight) for name, weight in state.items()}
     outputs = [torch.zeros_like(inner.v[:, :, :0])]
     for start in range(0, asked.shape[2], schedule.chunk):
@@ -130,8 +130,7 @@ def _gradient(inner: _Inner, here: slice, state: Weights, each: Weights, count: 
     that weight; it sums over batch and heads, which gives each its own gradient.
     """
     leaves = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in state.items()}
-    values = -inner.v if inner.loop.schedule.negate_values else inner.v
-    per_token = losses(inner.loop, leaves, inner.k[:, :, here], values[:, :, here])
+    per_token = losses(inner.loop, leaves, inner.k[:, :, here], inner.v[:, :, here])
     slopes: Weights = {}
     for name in (weight.name for weight in inner.loop.fast_weights):
         weighed = per_token * each[name] if name in each else per_token

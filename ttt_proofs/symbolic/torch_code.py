@@ -228,7 +228,6 @@ def net_code(loop: InnerLoop) -> list[str]:
     lines = weighed(live(through + back, {adjoint(w.symbol) for w in loop.fast_weights}), loop)
     found = ", ".join(f"'{w.name}': {adjoint(w.symbol).name}" for w in loop.fast_weights)
     loss = loop.loss.gradient
-    loss = loss.subs(V, -V).doit() if loop.schedule.negate_values else loss
     slope, pair = adjoint(F).name, Sizes.of(F, V)
     sizes = Sizes.of(net.traced.input, *(w.symbol for w in net.weights))
 
