@@ -27,10 +27,9 @@ def derive() -> Derivation:
         return (attention_part(loop, label, scores=loop.is_static),)
 
     keys, rule = Schedule(read_with="key"), GradientStep(momentum="per_step")
-    static = GradientStep(momentum="per_step", trained="last")
     abstract = (
         InnerLoop(Features(), AbstractLoss(), rule, keys),
-        InnerLoop(Features(), AbstractLoss(), static, keys),
+        InnerLoop(Features(), AbstractLoss(), rule, keys, trained="last"),
     )
     return Derivation(
         name="query_replaced_by_key",
@@ -40,6 +39,6 @@ def derive() -> Derivation:
         restate=restate,
         loops=(
             InnerLoop(MLP(2, "silu"), Frobenius(), rule, Schedule(chunk=2, read_with="key")),
-            InnerLoop(Linear(), SquaredError(), static, keys),
+            InnerLoop(Linear(), SquaredError(), rule, keys),
         ),
     )

@@ -68,7 +68,7 @@ def schedule():
 
 def test_choices_are_drawn_independently():
     """Every pair of two choices occurs together, not only each choice alone."""
-    seen = {(type(net), u.trained, u.ascent, u.momentum) for net, u in chosen()}
+    seen = {(type(x.net), x.trained, x.update.ascent, x.update.momentum) for x in LOOPS}
     assert len(seen) == 5 * 2 * 2 * 4
     assert (
         len({(u.rate, u.momentum, u.clip, u.orthogonal, u.weight_norm) for _, u in chosen()})
@@ -78,7 +78,7 @@ def test_choices_are_drawn_independently():
 
 def test_causal_readings_meet_every_static_net():
     causal = [loop for loop in LOOPS if loop.schedule.read == "causal"]
-    seen = {(type(x.net), x.update.trained, x.net.has_static_features) for x in causal}
+    seen = {(type(x.net), x.trained, x.net.has_static_features) for x in causal}
     assert seen == {
         *product((Linear, DepthwiseConv, MLP), ("all", "last"), [True]),  # an MLP of depth 1
         *product((MLP, SwiGLU, GLU), ["last"], [False]),

@@ -3,6 +3,7 @@
 import importlib.util
 import random
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from inspect import getfullargspec
 from itertools import islice
@@ -38,16 +39,17 @@ from ttt_proofs.parallel import forms
 
 
 def step(rate: Any = "constant", momentum: Any = None, **rest: Any) -> GradientStep:
-    """An update of the last weight; a rate per token is inside."""
+    """An update; a rate per token is inside."""
     place = "inside" if rate == "per_token" else "outside"
-    return GradientStep(
-        **{"rate": rate, "place": place, "momentum": momentum, "trained": "last", **rest}
-    )
+    return GradientStep(**{"rate": rate, "place": place, "momentum": momentum, **rest})
 
 
-def loop(net: Any = None, update: Any = None, loss: Any = None, **schedule: Any) -> InnerLoop:
+def loop(
+    net: Any = None, update: Any = None, loss: Any = None, trained: Any = "last", **schedule: Any
+) -> InnerLoop:
     """A linear net, Frobenius' loss and one token a step, where nothing else is said."""
-    return InnerLoop(net or Linear(), loss or Frobenius(), update or step(), Schedule(**schedule))
+    parts = (net or Linear(), loss or Frobenius(), update or step(), Schedule(**schedule))
+    return InnerLoop(*parts, trained=trained)
 
 
 SILU, ERROR = SwiGLU("silu"), SquaredError()
@@ -151,8 +153,8 @@ def test_without_momentum_there_are_no_buffers():
 
 SCAN, PLAIN = "its state is no scan of maps that data alone give", "kernels take one plain step"
 NONE = [
-    (loop(SILU, step(trained="all")), SCAN),
-    (loop(MLP(2, "tanh"), step(trained="all")), SCAN),
+    (loop(SILU, trained="all"), SCAN),
+    (loop(MLP(2, "tanh"), trained="all"), SCAN),
     (loop(SILU, step(weight_norm="initial_norm")), SCAN),
     (loop(update=step(weight_norm="initial_norm")), SCAN),
     (loop(DepthwiseConv(3, 2, 2), chunk=4), "a convolution has small matrices for each channel"),
@@ -228,7 +230,7 @@ def ruled(rule: Any, every: str = "step", shape: str = "scalar", **rest: Any) ->
     arguments = getfullargspec(rule)
     numbers = {n: Coefficient(every, shape) for n in arguments.kwonlyargs}  # pyright: ignore
     buffers = dict.fromkeys(arguments.args[2:], zeros_like)
-    return loop(update=Update(rule, buffers, numbers, trained="last"), **rest)
+    return replace(loop(**rest), update=Update(rule, buffers), coefficients=numbers)
 
 
 ADDS = "kernels add to the weight, which neither decays nor counts a gradient twice"

@@ -553,10 +553,11 @@ def test_planted_fault_is_noticed(module, sound, fault, tmp_path):
         assert not all_agree(run)
 
 
-def rule(rate="constant", place="outside", schedule=None, net=None, loss=Frobenius, **update):
+def rule(rate="constant", place="outside", schedule=None, net=None, loss=Frobenius, **rest):
     """A loop with its rule spelled in short."""
-    step = GradientStep(rate, place, **update)
-    return InnerLoop(net or MLP(2, "tanh"), loss(), step, schedule or Schedule(2))
+    trained = rest.pop("trained", "all")
+    step = GradientStep(rate, place, **rest)
+    return InnerLoop(net or MLP(2, "tanh"), loss(), step, schedule or Schedule(2), trained=trained)
 
 
 TOKENS = partial(rule, "per_token", "inside")

@@ -60,7 +60,9 @@ def loops(net: Net, seed: str) -> Iterator[InnerLoop]:
             "place": "inside" if rate == "per_token" else choose(("inside", "outside")),
             "momentum": choose((None, "constant", "per_step", "per_token")),
             "ascent": choose((True, False)),
-            "trained": choose(("all", "last")),
+        }
+        trained = choose(("all", "last"))
+        update |= {
             "clip": choose((None, None, "column_norm", "shrink")),
             "orthogonal": choose((None, None, "muon")),
             "weight_norm": choose((None, None, "initial_norm", "rescale")),
@@ -78,7 +80,8 @@ def loops(net: Net, seed: str) -> Iterator[InnerLoop]:
         loss = choose((Frobenius(), SquaredError(), AbstractLoss()))
         loss = NegatedValues(loss) if negated else loss
         try:
-            yield InnerLoop(net, loss, GradientStep(**update), Schedule(**schedule))
+            step, when = GradientStep(**update), Schedule(**schedule)
+            yield InnerLoop(net, loss, step, when, trained=trained)
         except ValueError:
             continue
         found += 1

@@ -54,7 +54,7 @@ LOOPS = {
     ),
     "single": InnerLoop(MLP(2), SquaredError(), HELD, Schedule(single=True)),
     "causal": InnerLoop(Linear(), SquaredError(), PLAIN, CAUSAL),
-    "causal, momentum": InnerLoop(SwiGLU(), SquaredError(), replace(HELD, trained="last"), CAUSAL),
+    "causal, momentum": InnerLoop(SwiGLU(), SquaredError(), HELD, CAUSAL, trained="last"),
     "causal, per token": InnerLoop(
         Linear(), Frobenius(), GradientStep("per_token", "inside", "per_token", ascent=True), CAUSAL
     ),
@@ -111,7 +111,7 @@ OTHERS = {
     "query": ("linear", changed("linear", read_with="key")),
     "values": ("linear", replace(LOOPS["linear"], loss=NegatedValues(SquaredError()))),
     "ascent": ("lact", changed("lact", ascent=True)),
-    "trained": ("lact", changed("lact", trained="last")),
+    "trained": ("lact", replace(LACT, trained="last")),
     "place": ("inside", changed("inside", place="outside")),
     "no clip": ("clip, momentum", changed("clip, momentum", clip=None)),
     "no muon": ("muon", changed("muon", orthogonal=None)),
@@ -204,8 +204,9 @@ STEPPED = {
     "before": InnerLoop(
         SwiGLU(),
         SquaredError(),
-        GradientStep(ascent=True, trained="last"),
+        GradientStep(ascent=True),
         Schedule(2, "before_update", steps=2),
+        trained="last",
     ),
     "per token": InnerLoop(
         SwiGLU(), SquaredError(), GradientStep("per_token", "inside"), Schedule(2, steps=2)

@@ -161,7 +161,7 @@ def test_the_text_is_the_code(net):
 
 def test_nothing_is_computed_that_is_not_used():
     """With the last layer alone trained, no other gradient is formed."""
-    loop = InnerLoop(MLP(3, "silu"), Frobenius(), GradientStep(trained="last"))
+    loop = InnerLoop(MLP(3, "silu"), Frobenius(), trained="last")
     code = loop_code(loop)
     assert "dW3 = " in code and "'W3': dW3" in code
     assert not any(f"{name} = " in code for name in ("dW1", "dW2", "dZ1", "dH1", "dZ2", "dH2"))

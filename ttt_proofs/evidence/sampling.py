@@ -27,7 +27,7 @@ from ttt_proofs.loops import (
     SwiGLU,
 )
 from ttt_proofs.loops.loop import Read, ReadWith
-from ttt_proofs.loops.update import CLIPS, NORMS, Place, Rate, Train
+from ttt_proofs.loops.update import CLIPS, NORMS, Place, Rate
 
 from ..symbolic.gains import gains
 from .scaling import Side, end_of, ends, lasting, scale, within
@@ -95,7 +95,7 @@ def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
     """
     net, chunk = _random_net(rng), rng.randint(1, 4)
     read, rate = rng.choice(get_args(Read)), rng.choice((None, *get_args(Rate)))
-    place, trained = rng.choice(get_args(Place)), rng.choice(get_args(Train))
+    place, trained = rng.choice(get_args(Place)), rng.choice(("all", "last"))
     clip, norm, muon = (rng.choice((None, *names)) for names in (CLIPS, NORMS, ["muon"]))
     steps = rng.randint(1, most_steps)
     if read == "causal":  # the tokens of a chunk must not share a gate
@@ -105,7 +105,6 @@ def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
         place="inside" if rate == "per_token" else place,
         momentum=rng.choice((None, *get_args(Rate))),
         ascent=rng.random() < 0.5,
-        trained="last" if read == "causal" and not net.has_static_features else trained,
         clip=clip,
         orthogonal=None if net.tokens else muon,
         weight_norm=norm,
@@ -113,7 +112,10 @@ def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
     read_with, negate = rng.choice(get_args(ReadWith)), rng.random() < 0.5
     schedule = Schedule(net.tokens or chunk, read, read_with, steps)
     loss = rng.choice([Frobenius(), SquaredError()])
-    return InnerLoop(net, NegatedValues(loss) if negate else loss, update, schedule)
+    loss = NegatedValues(loss) if negate else loss
+    if read == "causal" and not net.has_static_features:
+        trained = "last"
+    return InnerLoop(net, loss, update, schedule, trained=trained)
 
 
 def _random_net(rng: random.Random) -> Net:

@@ -47,25 +47,27 @@ def covers(loop: InnerLoop) -> bool:
 class _Inner:
     """The loop with what it is given: the tokens are `[B, H, T, K or V]`.
 
-    rates: `[B, H, N]`, for each weight `[B, H, T]`, or 1 where there are none; momenta:
-    `[B, H, N]` or None; norms: those of the columns at the start, `[B, H, 1, cols]`; outer:
-    whether gradients will be taken through the inner ones.
+    rates: `[B, H, N]`, or 1 where there are none; weighing: for each weight that has them, what
+    weighs the tokens' losses, `[B, H, T]`; momenta: `[B, H, N]` or None; norms: those of the
+    columns at the start, `[B, H, 1, cols]`; outer: whether gradients will be taken through the
+    inner ones.
     """
 
     loop: InnerLoop
     q: Tensor
     k: Tensor
     v: Tensor
-    rates: Tensor | Weights | float
+    rates: Tensor | float
+    weighing: Weights
     momenta: Tensor | None
     norms: Weights
     outer: bool
 
 
 def _inner(given: Given) -> _Inner:
-    """The rates and momenta of each step or token."""
+    """The rates and momenta of each step, and what weighs each token."""
     norms = {name: column_norms(x) for name, x in given.weights.items()}
-    numbers = _rates(given), _momenta(given)
+    numbers = _rates(given), _weighing(given), _momenta(given)
     return _Inner(given.loop, given.q, given.k, given.v, *numbers, norms, given.outer)
 
 
@@ -118,15 +120,14 @@ def _step(
 
 
 def _each(inner: _Inner, here: slice) -> Weights:
-    """The rates of a chunk's tokens, `[B, H, L]`, for each weight that has them."""
-    each = inner.rates if isinstance(inner.rates, dict) else {}
-    return {name: rate[:, :, here] for name, rate in each.items()}
+    """What weighs a chunk's tokens, `[B, H, L]`, for each weight that has it."""
+    return {name: rate[:, :, here] for name, rate in inner.weighing.items()}
 
 
 def _gradient(inner: _Inner, here: slice, state: Weights, each: Weights, count: int) -> Weights:
     """The gradient of the loss in each weight that moves, `[B, H, rows, cols]`, by autograd.
 
-    The loss counts the first `count` tokens of the chunk, weighed by the rates `each` has for
+    The loss counts the first `count` tokens of the chunk, weighed by what `each` has for
     that weight; it sums over batch and heads, which gives each its own gradient.
     """
     leaves = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in state.items()}
@@ -141,15 +142,18 @@ def _gradient(inner: _Inner, here: slice, state: Weights, each: Weights, count: 
     return slopes
 
 
-def _rates(given: Given) -> Tensor | Weights | float:
-    """The rate of each step `[B, H, N]`, that of each token by weight, or 1."""
-    kind = fields(given.loop.update)["rate"]
-    if kind is None:
-        return 1.0
-    if kind == "per_token":
-        names = [weight.name for weight in given.loop.fast_weights]
-        return {name: given.coefficients[f"eta_{name}"].transpose(1, 2) for name in names}
-    return _of_steps(given, given.coefficients["eta"])
+def _rates(given: Given) -> Tensor | float:
+    """The rate of each step `[B, H, N]`, or 1."""
+    one = fields(given.loop.update)["rate"] in (None, "per_token")
+    return 1.0 if one else _of_steps(given, given.coefficients["eta"])
+
+
+def _weighing(given: Given) -> Weights:
+    """The rate of each token, or another number that weighs its loss, by weight, `[B, H, T]`."""
+    names = dict(given.loop.loss_weights)
+    if fields(given.loop.update)["rate"] == "per_token":
+        names = {weight.name: f"eta_{weight.name}" for weight in given.loop.fast_weights}
+    return {name: given.coefficients[c].transpose(1, 2) for name, c in names.items()}
 
 
 def _momenta(given: Given) -> Tensor | None:
