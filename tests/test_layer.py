@@ -14,7 +14,7 @@ if "triton" not in sys.modules and not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from ttt_proofs import TTTLayer
-from ttt_proofs.kernels.run import kernel_form
+from ttt_proofs.kernel_form import kernel_form
 from ttt_proofs.layer import mode_for
 from ttt_proofs.loops import (
     GLU,

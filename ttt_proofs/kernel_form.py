@@ -1,4 +1,4 @@
-"""A loop on the kernels: which operator it is, found from its derived code, and running it.
+"""A loop on the kernels: what its derived code leaves to be done, by the operator that runs it.
 
 The features, the values and what the update rule makes of them are the derived code; the
 operators do the rest. So a kernel is checked against the loop, not against another copy of it.
@@ -6,149 +6,26 @@ operators do the rest. So a kernel is checked against the loop, not against anot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from itertools import permutations
-from typing import Any, Literal
+from typing import Any
 
-import sympy as sp
 import torch
-from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 from torch import Tensor
 
-from ..loops import InnerLoop, Net
-from ..parallel import forms
-from ..parallel.calls import form
-from ..parallel.chunks import Outputs
-from ..parallel.inputs import Coefficients, Number, Weights, wide
-from ..parallel.state import State
-from ..program.expressions import ACTIVATIONS
-from ..program.rules import G, W
-from ..symbolic.plan import TILE
-from ..symbolic.torch_loop import Step, TorchLoop, torch_loop
-from .limits import DEVICES, DTYPES, MAX_WIDTH
-
-Operator = Literal["additive", "momentum", "delta", "features"]
-Sizes = Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why no kernel runs a loop, in words."""
-
-    reason: str
-
-
-@cache
-def operator(loop: InnerLoop) -> Operator | Refusal:
-    """The operator that runs the loop, whatever the sizes, or why there is none.
-
-    One token a step is additive, momentum or the delta rule. Chunks, and operators on matrices, are
-    large matrix products, which PyTorch does well: there a kernel makes the features of a SwiGLU
-    net.
-    """
-    code = torch_loop(loop)
-    if code.way is None:
-        return Refusal("its state is no scan of maps that data alone give")
-    if loop.net.window:
-        return Refusal("a convolution has small matrices for each channel")
-    found = operator_by_token(code)
-    if isinstance(found, Refusal) and gate_and_up(loop.net):
-        return "features"
-    return found
-
-
-def operator_by_token(code: TorchLoop) -> Operator | Refusal:
-    """The operator for single tokens that does just what the lines of the update say."""
-    loop, schedule, plain = (
-        code.loop,
-        code.schedule,
-        "kernels take one plain step for each token",
-    )
-    numbers = [code.coefficients[name] for name in code.numbers]
-    alone = schedule.read == "causal" and not code.buffers and not code.affine
-    # A causal reading sees sums of tokens, whatever the chunk, if each counts alike in all chunks.
-    tokens = schedule.chunk == 1 or (alone and all(c.every == "loop" for c in numbers))
-    if not tokens or schedule.steps > 1 or any(x.kind != "state" for x in code.steps):
-        return Refusal(plain)
-    if any(c.shape != "scalar" for c in numbers):
-        return Refusal("kernels take numbers for whole matrices")
-    if code.affine and (code.buffers or code.gated):
-        return Refusal("the delta rule's kernel has neither momentum nor an output gate")
-    if moves_by(loop, G):
-        return "delta" if code.affine else "additive"
-    if len(code.steps) == 2 and code.buffers == (code.steps[0].target,) and not code.affine:
-        first = sp.expand(loop.rule.lines[0].expression)
-        buffer, after = loop.rule.buffers[0], loop.rule.lines[0].seen
-        own, kept = first.coeff(G), first.coeff(buffer)
-        if moves_by(loop, after) and sp.expand(first - own * G - kept * buffer) == 0:
-            return "momentum"
-    return Refusal("kernels add to the weight, which neither decays nor counts a gradient twice")
-
-
-def moves_by(loop: InnerLoop, source: sp.Expr) -> bool:
-    """Whether the weight's line is the weight plus a number times the source, and no more."""
-    line = sp.expand(loop.rule[W])
-    return sp.expand(line - W - line.coeff(source) * source) == 0
-
-
-def gate_and_up(net: Net) -> tuple[str, str] | None:
-    """The weights a and b of a net whose features are silu(X a) ⊙ (X b); None for any other."""
-    known: dict[Any, Any] = {}
-    for symbol, value in net.program:
-        known[symbol] = value.xreplace(known)
-    features = net.features.xreplace(known)
-    if not isinstance(features, sp.HadamardProduct) or len(features.args) != 2:
-        return None
-    names = {net.traced.input * w.symbol: w.name for w in net.weights}
-    x = sp.Symbol("x")
-    for gate, up in permutations(features.args):
-        entrywise = isinstance(gate, ElementwiseApplyFunction) and {gate.expr, up} <= set(names)
-        if entrywise and gate.function(x) == ACTIVATIONS["silu"](x):
-            return names[gate.expr], names[up]
-    return None
-
-
-def operator_for(
-    loop: InnerLoop,
-    sizes: Sizes | None = None,
-    dtype: torch.dtype | None = None,
-    device: str | None = None,
-) -> Operator | Refusal:
-    """The operator that runs the loop at these sizes, or why there is none: a pure function.
-
-    sizes: of the net's widths, by name; dtype: of the tokens; device: a device type, "cuda", or
-    "cpu" for Triton's interpreter; where None, of any.
-    """
-    found = operator(loop)
-    if isinstance(found, Refusal):
-        return found
-    if dtype is not None and dtype not in DTYPES:
-        return Refusal(f"kernels do not take {dtype}")
-    if device is not None and device not in DEVICES:
-        return Refusal(f"kernels do not run on {device}")
-    features = 0 if sizes is None else sizes[loop.net.last.rows.name]
-    if found != "features" and features > MAX_WIDTH:
-        return Refusal(f"the features of a token are one block of a kernel, of at most {MAX_WIDTH}")
-    return found
-
-
-def obstacle(
-    loop: InnerLoop, sizes: Sizes | None = None, dtype: torch.dtype | None = None
-) -> str | None:
-    """Why no kernel runs the loop here, in words; None where one does. As `operator_for`."""
-    if find_spec("triton") is None:
-        return "Triton is not installed"
-    found = operator_for(loop, sizes, dtype)
-    return found.reason if isinstance(found, Refusal) else None
+from .dispatch import kernel_plan, obstacle, operator_for
+from .loops import InnerLoop
+from .parallel import forms
+from .parallel.calls import form
+from .parallel.chunks import Outputs
+from .parallel.inputs import Coefficients, Number, Weights, wide
+from .parallel.state import State
+from .symbolic.plan import TILE
+from .symbolic.torch_loop import Step, TorchLoop, torch_loop
 
 
 def fused(code: TorchLoop, x: Tensor, weights: Weights) -> Tensor:
     """φ of x `[B, T, H, K]`, `[B, T, H, D]`: in one pass for SwiGLU, else the derived code."""
-    if names := gate_and_up(code.loop.net):
-        from . import swiglu_features
+    if names := kernel_plan(code.loop).swiglu:
+        from .kernels import swiglu_features
 
         return swiglu_features(x, *(weights[name] for name in names))
     return code.features(x.transpose(1, 2), **weights).transpose(1, 2)
@@ -174,7 +51,7 @@ def kernel_form(
     as for `Reduction.recurrent`, and not checked again.
     """
     code = torch_loop(loop)
-    found = operator(code.loop)
+    found = operator_for(kernel_plan(code.loop))
     if reason := obstacle(code.loop):
         raise ValueError(
             f"a kernel is required; this loop has none: {reason}. "
@@ -218,7 +95,7 @@ def by_token(
     held: dict[str, dict[str, Tensor]] = {}
     found: Any  # outputs and the final state, which is a pair where there is momentum
     if operator == "momentum":
-        from . import momentum_attention
+        from .kernels import momentum_attention
 
         (buffer,) = code.buffers
         m = (
@@ -238,7 +115,7 @@ def by_token(
         o, (final, m) = found
         held[buffer] = {last: m}
     elif operator == "delta":
-        from . import delta_rule
+        from .kernels import delta_rule
 
         one = torch.ones_like(y)  # as wide as it is, for a loss may divide by the width
         slope = code.cotangent(one, one * 0) - code.cotangent(one * 0, one * 0)
@@ -270,10 +147,10 @@ def additive(
     options: dict[str, Any],
 ) -> Any:
     """Linear attention, with the features made in the kernel where they fit there."""
-    from . import linear_attention, swiglu_attention
-    from .swiglu import MAX_FUSED
+    from .kernels import linear_attention, swiglu_attention
+    from .kernels.swiglu import MAX_FUSED
 
-    if names := gate_and_up(code.loop.net):
+    if names := kernel_plan(code.loop).swiglu:
         gate, up = (weights[name] for name in names)
         if max(gate.shape[1:]) <= MAX_FUSED:
             return swiglu_attention(q, k, v, gate, up, initial_state=state, **options)
