@@ -36,7 +36,7 @@ def derive() -> Derivation:
         parts=tuple(part for loop in abstract for part in restate(loop)),
         restate=restate,
         loops=(
-            InnerLoop(SwiGLU(), Frobenius(), update, after),
+            InnerLoop(SwiGLU(), Frobenius(), update, after, trained="last"),
             InnerLoop(Linear(), Frobenius(), update, before),
             InnerLoop(Linear(), Frobenius(), update, causal),
         ),
