@@ -16,6 +16,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SwiGLU,
     lact,
@@ -33,7 +34,7 @@ def derive() -> Derivation:
         negated = replace(
             loop,
             update=replace(rule, ascent=False),
-            schedule=replace(loop.schedule, negate_values=True),
+            loss=NegatedValues(loop.loss),
         )
         return (same_outputs_part(ascending, negated, ", ".join([net, *rule.options])),)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ttt_proofs.loops import GradientStep, InnerLoop, Linear, SquaredError
+from ttt_proofs.loops import GradientStep, InnerLoop, Linear, NegatedValues, SquaredError
 from ttt_proofs.symbolic import Derivation, Part, same_outputs_part
 
 
@@ -13,7 +13,7 @@ def derive() -> Derivation:
         negated = replace(
             loop,
             update=replace(loop.update, ascent=False),
-            schedule=replace(loop.schedule, negate_values=True),
+            loss=NegatedValues(loop.loss),
         )
         return (same_outputs_part(loop, negated),)
 

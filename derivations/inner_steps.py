@@ -5,6 +5,8 @@ loss that is one step at the rate K η; for squared error and one token, with S 
 chunk, `S + φᵀ (v - φ S) (1 - (1 - η ‖φ‖²)^K) / ‖φ‖²`. The operator changes with K.
 """
 
+from dataclasses import replace
+
 from ttt_proofs.loops import (
     AbstractLoss,
     Features,
@@ -34,11 +36,10 @@ def derive() -> Derivation:
             return (general, summed_rate_part(loop, "static kernel, Frobenius: the rate is K η"))
         return (general,)
 
-    static = GradientStep(trained="last")
     after, before = (Schedule(steps=2, read=read) for read in ("after_update", "before_update"))
     abstract = [InnerLoop(Features(), AbstractLoss(), schedule=when) for when in (after, before)]
-    frobenius = InnerLoop(Features(), Frobenius(), static, after)
-    delta = InnerLoop(Features(), SquaredError(), static, Schedule(steps=2, single=True))
+    static = InnerLoop(Features(), Frobenius(), schedule=after, trained="last")
+    delta = replace(static, loss=SquaredError(), schedule=Schedule(steps=2, single=True))
     squared = "static kernel, squared error, one token"
     return Derivation(
         name="inner_steps",
@@ -46,7 +47,7 @@ def derive() -> Derivation:
         source="Sections 4 and 5.2, the first paradox",
         parts=(
             *(part for loop in abstract for part in restate(loop)),
-            restate(frobenius)[1],
+            restate(static)[1],
             delta_steps_part(delta, f"{squared}: a sum", closed=False),
             delta_steps_part(delta, f"{squared}: closed, times ‖φ‖²", closed=True),
         ),

@@ -16,7 +16,7 @@ def derive() -> Derivation:
     """Momentum, Muon, weight normalisation, all weights or the last, read after or before."""
 
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
-        which = {"all": "all weights", "last": "last layer only"}[loop.update.trained]
+        which = {"all": "all weights", "last": "last layer only"}[str(loop.trained)]
         label = ", ".join([*loop.update.options, which, loop.schedule.reading])
         return (attention_part(loop, label),)
 
@@ -27,7 +27,7 @@ def derive() -> Derivation:
         for momentum, orthogonal, norm in switches
     ]
     every = [
-        replace(whole, update=replace(rule, trained=trained), schedule=Schedule(read=read))
+        replace(whole, update=rule, trained=trained, schedule=Schedule(read=read))
         for rule in rules
         for trained in ("all", "last")
         for read in ("after_update", "before_update")
@@ -40,7 +40,7 @@ def derive() -> Derivation:
         restate=restate,
         loops=(
             replace(whole, schedule=Schedule(chunk=2, read="before_update")),
-            replace(whole, update=replace(whole.update, trained="last")),
+            replace(whole, trained="last"),
             replace(every[0], schedule=Schedule(chunk=3)),
         ),
     )

@@ -21,11 +21,14 @@ def derive() -> Derivation:
         weight = sp.Sum(each, (j, i, last))
         return (attention_part(loop, loop.schedule.reading, coefficient=weight, scores=True),)
 
-    update = GradientStep(rate="per_step", momentum="per_step", trained="last")
+    update = GradientStep(rate="per_step", momentum="per_step")
     after, before, causal = (
         Schedule(chunk=2, read=read) for read in ("after_update", "before_update", "causal")
     )
-    abstract = (InnerLoop(Features(), Frobenius(), update, s) for s in (after, before, causal))
+    abstract = (
+        InnerLoop(Features(), Frobenius(), update, schedule, trained="last")
+        for schedule in (after, before, causal)
+    )
     return Derivation(
         name="parallel_form",
         title="The parallel form, with the mask C",
@@ -33,7 +36,7 @@ def derive() -> Derivation:
         parts=tuple(part for loop in abstract for part in restate(loop)),
         restate=restate,
         loops=(
-            InnerLoop(SwiGLU(), Frobenius(), update, after),
+            InnerLoop(SwiGLU(), Frobenius(), update, after, trained="last"),
             InnerLoop(Linear(), Frobenius(), update, before),
             InnerLoop(Linear(), Frobenius(), update, causal),
         ),

@@ -17,7 +17,7 @@ def derive() -> Derivation:
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
         return (attention_part(loop, coefficient=early, scores=True),)
 
-    update = GradientStep(rate="per_step", momentum="per_step", trained="last")
+    update = GradientStep(rate="per_step", momentum="per_step")
     loop = InnerLoop(Linear(), Frobenius(), update)
     return Derivation(
         name="parallel_form_early_mask",

@@ -26,11 +26,10 @@ def derive() -> Derivation:
         label = "static kernel" if loop.is_static else "dynamic kernel"
         return (attention_part(loop, label, scores=loop.is_static),)
 
-    keys, rule = Schedule(query="key"), GradientStep(momentum="per_step")
-    static = GradientStep(momentum="per_step", trained="last")
+    keys, rule = Schedule(read_with="key"), GradientStep(momentum="per_step")
     abstract = (
         InnerLoop(Features(), AbstractLoss(), rule, keys),
-        InnerLoop(Features(), AbstractLoss(), static, keys),
+        InnerLoop(Features(), AbstractLoss(), rule, keys, trained="last"),
     )
     return Derivation(
         name="query_replaced_by_key",
@@ -39,7 +38,7 @@ def derive() -> Derivation:
         parts=tuple(part for loop in abstract for part in restate(loop)),
         restate=restate,
         loops=(
-            InnerLoop(MLP(2, "silu"), Frobenius(), rule, Schedule(chunk=2, query="key")),
-            InnerLoop(Linear(), SquaredError(), static, keys),
+            InnerLoop(MLP(2, "silu"), Frobenius(), rule, Schedule(chunk=2, read_with="key")),
+            InnerLoop(Linear(), SquaredError(), rule, keys),
         ),
     )

@@ -10,9 +10,10 @@ from ttt_proofs.symbolic import Derivation, additive_part, affine_part
 
 def derive() -> Derivation:
     """For any static kernel; the rate may be another for each token."""
-    update = GradientStep(rate="per_token", place="inside", trained="last")
+    update = GradientStep(rate="per_token", place="inside")
     delta, frobenius = (
-        InnerLoop(Features(), loss, update) for loss in (SquaredError(), Frobenius())
+        InnerLoop(Features(), loss, update, trained="last")
+        for loss in (SquaredError(), Frobenius())
     )
     return Derivation(
         name="squared_error_is_affine",

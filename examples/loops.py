@@ -30,8 +30,9 @@ delta = InnerLoop(Linear(), SquaredError(), GradientStep(rate="per_step"))
 swiglu = InnerLoop(
     SwiGLU(),
     Frobenius(),
-    GradientStep(rate="per_step", place="inside", momentum="per_step", trained="last"),
+    GradientStep(rate="per_step", place="inside", momentum="per_step"),
     Schedule(chunk=4, read="before_update"),
+    trained="last",
 )
 
 # Everything trained: the kernel moves, and the loop is sequential.
@@ -60,8 +61,8 @@ def rule(W, g, M, *, alpha, eta, decay):
 
 
 numbers = {name: Coefficient("step") for name in ("alpha", "eta", "decay")}
-update = Update(rule, {"M": zeros_like}, numbers, trained="last")
-own = InnerLoop(net, loss, update, Schedule(chunk=4))
+update = Update(rule, {"M": zeros_like})
+own = InnerLoop(net, loss, update, Schedule(chunk=4), coefficients=numbers, trained="last")
 
 
 # A layer known only by its recurrence: gated linear attention, with a gate for each key channel.

@@ -50,6 +50,8 @@ FAULTS = [
     ("allowed_imports", "ttt_proofs/reference/a.py", "import numpy"),
     ("allowed_imports", "ttt_proofs/evidence/exact.py", "from torch import nn"),
     ("allowed_imports", "ttt_proofs/parallel/a.py", "import triton.language as tl"),
+    ("allowed_imports", "ttt_proofs/kernels/a.py", "from ..loops import InnerLoop"),
+    ("allowed_imports", "ttt_proofs/kernels/a.py", "from .. import symbolic"),
     ("allowed_imports", "derivations/one.py", "from ttt_proofs.checker import terms"),
     ("allowed_imports", "derivations/one.py", "from ttt_proofs import checker"),
     ("allowed_imports", "derivations/one.py", "import torch"),

@@ -14,7 +14,7 @@ if "triton" not in sys.modules and not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from ttt_proofs import TTTLayer
-from ttt_proofs.kernels.run import kernel_form
+from ttt_proofs.kernel_form import kernel_form
 from ttt_proofs.layer import mode_for
 from ttt_proofs.loops import (
     GLU,
@@ -36,13 +36,13 @@ from ttt_proofs.loops import (
 from ttt_proofs.reference import run_loop
 
 EARLY = Schedule(4, "before_update")
-MOMENTUM = GradientStep("per_step", "outside", "per_step", trained="last")
+MOMENTUM = GradientStep("per_step", "outside", "per_step")
 LOOPS = {
-    "additive": InnerLoop(SwiGLU(), Frobenius(), GradientStep(trained="last")),
+    "additive": InnerLoop(SwiGLU(), Frobenius(), trained="last"),
     "momentum": InnerLoop(Linear(), Frobenius(), MOMENTUM),
     "delta rule": InnerLoop(Linear(), SquaredError(), GradientStep("per_token", "inside")),
-    "causal chunks": InnerLoop(GLU(), Frobenius(), MOMENTUM, Schedule(3, "causal")),
-    "after chunks": InnerLoop(SwiGLU(), SquaredError(), MOMENTUM, Schedule(3)),
+    "causal chunks": InnerLoop(GLU(), Frobenius(), MOMENTUM, Schedule(3, "causal"), trained="last"),
+    "after chunks": InnerLoop(SwiGLU(), SquaredError(), MOMENTUM, Schedule(3), trained="last"),
     "one rate": InnerLoop(Linear(), Frobenius(), GradientStep(momentum="constant")),
     "no rate": InnerLoop(Linear(), Frobenius(), GradientStep(None)),
     "images": InnerLoop(DepthwiseConv(3, 2, 2), Frobenius(), GradientStep(), Schedule(4)),
@@ -270,12 +270,16 @@ def test_a_piece_of_no_tokens_changes_nothing_and_keeps_the_graph():
     assert torch.allclose(torch.cat([y, z], 1), made(x), rtol=1e-9, atol=1e-11)
 
 
-TAIL = {"trained": "last", "rate": "per_step", "momentum": "per_step"}
+TAIL = {"rate": "per_step", "momentum": "per_step"}
 SHORT = {name: LOOPS[name] for name in ("momentum", "delta rule", "after chunks", "lact", "v2")} | {
     "sum": InnerLoop(Linear(), Frobenius(), GradientStep("per_step")),
-    "clip": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm", **TAIL), EARLY),
+    "clip": InnerLoop(
+        GLU(), Frobenius(), GradientStep(clip="column_norm", **TAIL), EARLY, trained="last"
+    ),
     "clip all": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm"), EARLY),
-    "norm": InnerLoop(SwiGLU(), Frobenius(), GradientStep(weight_norm="initial_norm", **TAIL)),
+    "norm": InnerLoop(
+        SwiGLU(), Frobenius(), GradientStep(weight_norm="initial_norm", **TAIL), trained="last"
+    ),
     "Muon": InnerLoop(Linear(), Frobenius(), GradientStep(orthogonal="muon", **TAIL), EARLY),
     "short Muon": InnerLoop(
         Linear(), Frobenius(), GradientStep(orthogonal="muon_bfloat16", **TAIL), EARLY
@@ -454,30 +458,30 @@ def averaged(W, g, M, *, beta, eta):
 
 RANGES = {"alpha": (0.0, 0.1), "eta": (None, 1.0), "theta": (0.0, None)}
 OWN = {
-    "titans": Update(
+    "titans": (titans, {n: Coefficient("step", range=r) for n, r in RANGES.items()}),
+    "rows": (
         titans,
-        {"M": zeros_like},
-        {n: Coefficient("step", range=r) for n, r in RANGES.items()},
-        trained="last",
-    ),
-    "rows": Update(
-        titans,
-        {"M": zeros_like},
         {
             "alpha": Coefficient("step", "row"),
             "eta": Coefficient("loop", "column", range=(-1.0, 1.0)),
             "theta": Coefficient("loop", "entry", range=(None, None)),
         },
-        trained="last",
     ),
-    "averaged": Update(averaged, {"M": zeros_like}, {"beta": Coefficient(), "eta": Coefficient()}),
+    "averaged": (averaged, {"beta": Coefficient(), "eta": Coefficient()}),
 }
+
+
+def own(name: str, schedule: Schedule) -> InnerLoop:
+    """A linear net with a rule of one's own."""
+    rule, given = OWN[name]
+    update = Update(rule, {"M": zeros_like})
+    return InnerLoop(Linear(), Frobenius(), update, schedule, coefficients=given)
 
 
 @pytest.mark.parametrize("schedule", [EARLY, Schedule(3), Schedule(3, "causal")], ids=str)
 @pytest.mark.parametrize("name", OWN)
 def test_a_rule_of_ones_own_in_every_mode(name, schedule):
-    loop = InnerLoop(Linear(), Frobenius(), OWN[name], schedule)
+    loop = own(name, schedule)
     torch.manual_seed(0)
     made = TTTLayer(loop, 12, heads=2, value_width=5, key_width=6, tile=6).double()
     for p in made.coefficients.parameters():
@@ -495,7 +499,7 @@ def test_a_rule_of_ones_own_in_every_mode(name, schedule):
 @pytest.mark.parametrize("name", OWN)
 def test_coefficients_are_within_their_ranges(name):
     """Over the chunk's length for the one that scales the gradient."""
-    loop = InnerLoop(Linear(), Frobenius(), OWN[name], EARLY)
+    loop = own(name, EARLY)
     made = TTTLayer(loop, 12, heads=2, value_width=5, key_width=6).double()
     for p in made.coefficients.parameters():
         torch.nn.init.normal_(p, std=30)
@@ -535,7 +539,7 @@ def test_a_loop_that_no_theorem_covers_runs_step_by_step():
 @pytest.mark.parametrize(
     ("loop", "count"),
     [
-        (InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(query="key")), 8),
+        (InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(read_with="key")), 8),
         (InnerLoop(Linear(), Frobenius(), MOMENTUM, Schedule(16, "before_update")), 8),
         (InnerLoop(GLU(), SquaredError(), GradientStep("per_token", "inside"), EARLY), 3),
     ],

@@ -30,6 +30,8 @@ LAYERS = (
     "reduction",
     "reference",
     "kernels",
+    "dispatch",
+    "kernel_form",
     "layer",
     "evidence",
     "bench",
@@ -49,6 +51,7 @@ NEVER = {
     "ttt_proofs.program": ("torch",),
     "ttt_proofs.loops": ("torch",),
     "ttt_proofs.evidence.exact": ("torch",),
+    "ttt_proofs.kernels": ("ttt_proofs.loops", "ttt_proofs.program", "ttt_proofs.symbolic"),
 }
 
 MODULE_LINES = 500
@@ -163,7 +166,7 @@ def allowed_imports(root: Path) -> Iterator[str]:
                 if not known and target not in others:
                     yield module.at(node, f"{owner} may not import {target}")
             for owner, others in NEVER.items():
-                if within(module.name, owner) and top in others:
+                if within(module.name, owner) and any(within(target, x) for x in others):
                     yield module.at(node, f"{owner} may not import {target}")
             if top == "triton" and layer(module.name) != "kernels":
                 yield module.at(node, "only kernels may import triton")

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import rms_norm, silu, softplus
 
-from .kernels.run import Sizes, kernel_form, obstacle
+from .dispatch import Sizes, obstacle
+from .kernel_form import kernel_form
 from .loops import InnerLoop
 from .parallel import forms
 from .parallel.calls import nothing, roomy

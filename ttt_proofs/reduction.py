@@ -14,7 +14,7 @@ import sympy as sp
 from .checker.definitions import ONE, sum_over
 from .checker.proof import Theorem
 from .checker.terms import Mul, Term
-from .loops import InnerLoop, Recurrence, Schedule
+from .loops import InnerLoop, Recurrence
 from .loops.copies import Unchanging
 from .recurrent_reduction import RecurrentReduction, reduce_recurrence
 from .render import latex, text
@@ -333,14 +333,7 @@ def reduce(loop: InnerLoop | Recurrence) -> Reduction | RecurrentReduction:
 
 def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:
     """The gradient of each fast weight; of the update, only the loss weights enter it."""
-    return theorems_of(
-        InnerLoop(
-            loop.net,
-            loop.loss,
-            loop.update.bare,
-            Schedule(chunk=loop.net.tokens or 1, negate_values=loop.schedule.negate_values),
-        )
-    )
+    return theorems_of(loop.plain)
 
 
 @cache

@@ -15,9 +15,10 @@ import torch
 
 from tests.kernels.conftest import quick_interpreter  # noqa: F401  Triton without a GPU
 from ttt_proofs import NotCoveredError, NotParallelError, TTTLayer, check, reduce
+from ttt_proofs.dispatch import Refusal, kernel_plan, operator_for
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.sampling import random_inputs
-from ttt_proofs.kernels.run import Refusal, kernel_form, operator_for
+from ttt_proofs.kernel_form import kernel_form
 from ttt_proofs.parallel import forms
 from ttt_proofs.parallel.streaming import Stream, feed
 from ttt_proofs.reference import run_loop
@@ -105,7 +106,7 @@ def test_what_has_no_parallel_form_says_so(name):
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_kernel_runs_it_or_says_why_not(name):
     loop, wanted = LOOPS[name], EXPECTED[name][1]
-    found = operator_for(loop)
+    found = operator_for(kernel_plan(loop))
     assert (None if isinstance(found, Refusal) else found) == wanted
     if isinstance(found, Refusal):
         assert len(found.reason.split()) > 3

@@ -33,8 +33,9 @@ DELTA = InnerLoop(Linear(), SquaredError(), GradientStep("per_step"))
 HEAVY = InnerLoop(
     MLP(2, "tanh"),
     Frobenius(),
-    GradientStep("per_step", momentum="per_step", trained="last"),
+    GradientStep("per_step", momentum="per_step"),
     Schedule(2),
+    trained="last",
 )
 EXCLUSIVE = InnerLoop(Linear(), Frobenius(), GradientStep(), Schedule(1, "before_update"))
 EACH = GradientStep("per_token", "inside", momentum="per_token")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.evidence.test_check import LINEAR, attention, run_as
-from tests.evidence.updates import UPDATES, loop_of
+from tests.evidence.updates import UPDATES, loop_of, own
 from ttt_proofs import check
 from ttt_proofs.loops import (
     Coefficient,
@@ -15,7 +15,6 @@ from ttt_proofs.loops import (
     Linear,
     Schedule,
     SquaredError,
-    Update,
 )
 
 DELTA = InnerLoop(Linear(), SquaredError(), GradientStep("per_token", "inside"), Schedule(4))
@@ -184,8 +183,8 @@ def test_decays_that_are_held_off_an_end_are_seen(low, high):
 def test_coefficients_of_either_sign_are_drawn():
     ranges = {"a": (-1.0, 1.0), "e": (None, None)}
     declared = {name: Coefficient("step", range=pair) for name, pair in ranges.items()}
-    signed = Update(lambda W, g, *, a, e: a * W - e * g, {}, declared)
-    loop = InnerLoop(Linear(), Frobenius(), signed)
+    signed = own(lambda W, g, *, a, e: a * W - e * g, declared)
+    loop = loop_of(signed, Frobenius(), chunk=1)
     for name in "ae":
 
         def mine(q, k, v, weights, coefficients, name=name):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.evidence.updates import UPDATES, decay, loop_of, titans, written_out
+from tests.evidence.updates import UPDATES, decay, loop_of, own, titans, written_out
 from ttt_proofs import check
-from ttt_proofs.loops import Frobenius, GradientStep, SquaredError, Update
+from ttt_proofs.loops import Frobenius, GradientStep, SquaredError
 
 LOSSES = [Frobenius(), SquaredError()]
 
@@ -31,7 +31,7 @@ def without(name):
     return mine
 
 
-EVERY = [(name, c) for name, update in UPDATES.items() for c in update.coefficients]
+EVERY = [(name, c) for name, update in UPDATES.items() for c in update["coefficients"]]
 
 
 @pytest.mark.parametrize(("name", "coefficient"), EVERY)
@@ -44,7 +44,7 @@ def test_each_coefficient_counts_at_every_seed(name, coefficient):
 
 def descent(name):
     """Plain descent at the rate of that name."""
-    plain = written_out(loop_of(Update(lambda W, g, *, eta: W - eta * g, {}, {"eta": RATE})))
+    plain = written_out(loop_of(own(lambda W, g, *, eta: W - eta * g, {"eta": RATE})))
 
     def mine(q, k, v, weights, coefficients):
         return plain(q, k, v, weights, {"eta": coefficients[name]})
@@ -52,7 +52,7 @@ def descent(name):
     return mine
 
 
-RATE = UPDATES["decay"].coefficients["eta"]
+RATE = UPDATES["decay"]["coefficients"]["eta"]
 
 
 @pytest.mark.parametrize(
@@ -67,19 +67,19 @@ def test_plain_descent_is_not_taken_for_it(name, rate):
 
 def test_a_rule_that_its_declarations_do_not_show_is_run():
     """Two updates that declare the same, and differ in the code alone."""
-    halved = Update(lambda W, g, *, alpha, eta: decay(W, g / 2, alpha=alpha, eta=eta), {}, DECLARED)
+    halved = own(lambda W, g, *, alpha, eta: decay(W, g / 2, alpha=alpha, eta=eta), DECLARED)
     same, other = loop_of(UPDATES["decay"]), loop_of(halved)
     assert check(written_out(same), same) and check(written_out(other), other)
     assert check(written_out(same), other).kind == check(written_out(other), same).kind == "wrong"
 
 
-DECLARED = UPDATES["decay"].coefficients
+DECLARED = UPDATES["decay"]["coefficients"]
 
 
 def test_an_update_that_kept_only_its_lines_is_not_checked():
-    whole = UPDATES["titans"]
-    lines = Update(whole.rule, {}, whole.coefficients)
-    assert whole.function is titans and lines.function is None
+    whole = loop_of(UPDATES["titans"])
+    lines = whole.under(whole.rule)
+    assert whole.update.function is titans and lines.update.function is None
     message = r"^`update` must have a function for an oracle .+ a copy without it\. Put .+\.$"
     with pytest.raises(ValueError, match=message):
-        check(written_out(loop_of(whole)), loop_of(lines))
+        check(written_out(whole), lines)

@@ -30,14 +30,15 @@ from ttt_proofs.loops import (
 )
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-STEP = GradientStep("per_step", momentum="per_step", trained="last")
-LAST = GradientStep(trained="last")
+STEP = GradientStep("per_step", momentum="per_step")
 LOOPS = {
     "linear_attention": InnerLoop(Linear(), Frobenius()),
     "momentum_attention": InnerLoop(Linear(), Frobenius(), STEP),
     "delta_rule": InnerLoop(Linear(), SquaredError(), GradientStep("per_step")),
-    "swiglu_attention": InnerLoop(SwiGLU("silu"), Frobenius(), LAST),
-    "swiglu_features": InnerLoop(SwiGLU("silu"), Frobenius(), LAST, Schedule(chunk=8)),
+    "swiglu_attention": InnerLoop(SwiGLU("silu"), Frobenius(), trained="last"),
+    "swiglu_features": InnerLoop(
+        SwiGLU("silu"), Frobenius(), schedule=Schedule(chunk=8), trained="last"
+    ),
 }
 
 
@@ -202,11 +203,11 @@ def test_loops_without_a_kernel_are_told_why(monkeypatch):
     moving = InnerLoop(MLP(2, "tanh"), Frobenius())
     assert without_kernel(moving, DEVICE) == "its state is no scan of maps that data alone give"
     for rule in (
-        GradientStep(trained="last", orthogonal="muon"),
-        GradientStep(trained="last", clip="column_norm"),
-        GradientStep(trained="last", weight_norm="initial_norm"),
+        GradientStep(orthogonal="muon"),
+        GradientStep(clip="column_norm"),
+        GradientStep(weight_norm="initial_norm"),
     ):
-        loop = InnerLoop(SwiGLU("silu"), Frobenius(), rule)
+        loop = InnerLoop(SwiGLU("silu"), Frobenius(), rule, trained="last")
         assert "enlarge rounding" in str(without_kernel(loop, DEVICE))
     with monkeypatch.context() as patch:
         patch.setattr(arguments, "INTERPRETED", True)

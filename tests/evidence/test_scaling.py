@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.evidence.updates import MUON, UPDATES, loop_of
+from tests.evidence.updates import MUON, UPDATES, loop_of, own
 from ttt_proofs.evidence.sampling import random_inputs
 from ttt_proofs.evidence.scaling import is_smooth, scale
 from ttt_proofs.loops import (
@@ -14,7 +14,6 @@ from ttt_proofs.loops import (
     InnerLoop,
     Linear,
     SquaredError,
-    Update,
     column_norm,
 )
 from ttt_proofs.reference import run_loop
@@ -81,7 +80,7 @@ def test_gains_of_the_library(update, outer, inner, smooth):
     ],
 )
 def test_a_rule_that_divides_is_not_smooth(rule):
-    assert not is_smooth(loop_of(Update(rule, {}, {"eta": Coefficient()})).rule)
+    assert not is_smooth(loop_of(own(rule, {"eta": Coefficient()})).rule)
 
 
 RATES, FREE = (0.01, 0.04), (0.2, 1.0)
@@ -103,7 +102,7 @@ RATES, FREE = (0.01, 0.04), (0.2, 1.0)
     ],
 )
 def test_a_gain_is_small_where_its_range_lets_it(allowed, drawn, tokens):
-    update = Update(lambda W, g, *, eta: W - eta * g, {}, {"eta": Coefficient(range=allowed)})
+    update = own(lambda W, g, *, eta: W - eta * g, {"eta": Coefficient(range=allowed)})
     found = scale(loop_of(update), RATES, FREE)
     assert found.ranges["eta"] == drawn and found.tokens == pytest.approx(tokens)
 
@@ -119,7 +118,7 @@ def test_a_gain_is_small_where_its_range_lets_it(allowed, drawn, tokens):
     ],
 )
 def test_what_is_no_gain_is_drawn_from_its_range(allowed, drawn):
-    update = Update(lambda W, g, *, a: a * W - g, {}, {"a": Coefficient(range=allowed)})
+    update = own(lambda W, g, *, a: a * W - g, {"a": Coefficient(range=allowed)})
     assert scale(loop_of(update), RATES, FREE).ranges["a"] == drawn
 
 
@@ -129,10 +128,10 @@ def test_several_gains_share_what_one_would_be():
 
 
 def test_where_one_weight_has_no_gain_keys_and_values_are_scaled():
-    some = Update(lambda W, g: W - g, loss_weights={"W1": "lr"})
+    some = own(lambda W, g: W - g, {}, loss_weights={"W1": "lr"})
     found = scale(loop_of(some, net=GLU("tanh")), RATES, FREE)
     assert found.ranges["lr"] == FREE and found.tokens == pytest.approx(0.02**0.5)
-    both = Update(lambda W, g: W - g, loss_weights={"W1": "lr", "W0": "other"})
+    both = own(lambda W, g: W - g, {}, loss_weights={"W1": "lr", "W0": "other"})
     found = scale(loop_of(both, net=GLU("tanh")), RATES, FREE)
     assert found.ranges == {"lr": RATES, "other": RATES} and found.tokens == 1
 

@@ -22,6 +22,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -127,7 +128,7 @@ NEW = {
     "LaCT": InnerLoop(SwiGLU(), Frobenius(), FULL, Schedule(3, "before_update")),
     "gated": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm"), Schedule(2)),
     "keys, negated": InnerLoop(
-        Linear(), SquaredError(), EACH, Schedule(2, query="key", negate_values=True)
+        Linear(), NegatedValues(SquaredError()), EACH, Schedule(2, read_with="key")
     ),
     "wide and tall": InnerLoop(
         MLP(2, "relu"),

@@ -71,32 +71,39 @@ def muon_outside(W, g, *, eta, alpha):
     return (1 - alpha) * W - eta * operator("muon")(g)
 
 
-BUFFER = {"M": zeros_like}
+def own(rule, coefficients, buffers="", **options):
+    """What a loop is given for a rule: the update, its coefficients, and other options."""
+    update = Update(rule, dict.fromkeys(buffers, zeros_like))
+    return {"update": update, "coefficients": coefficients, **options}
+
+
 UPDATES = {
-    "decay": Update(decay, {}, {"alpha": STEP, "eta": STEP}),
-    "constant decay": Update(decay, {}, {"alpha": Coefficient(), "eta": Coefficient()}),
-    "decay of rows": Update(decay, {}, {"alpha": Coefficient("step", "row"), "eta": STEP}),
-    "decay of columns": Update(decay, {}, {"alpha": Coefficient("step", "column"), "eta": STEP}),
-    "decay of entries": Update(decay, {}, {"alpha": Coefficient("loop", "entry"), "eta": STEP}),
-    "coupled": Update(coupled, {}, {"lam": STEP, "eta": STEP}),
-    "titans": Update(titans, BUFFER, {"alpha": STEP, "eta": STEP, "theta": STEP}),
-    "nesterov": Update(nesterov, BUFFER, {"mu": STEP, "eta": STEP}),
-    "averaged": Update(averaged, BUFFER, {"beta": Coefficient("token", mean=True), "eta": STEP}),
-    "gated": Update(gated, {}, {"alpha": STEP}),
-    "gated rows": Update(gated, {}, {"alpha": Coefficient("step", "row")}),
-    "forgetting": Update(forgetting, {}, {"alpha": STEP, "eta": STEP}),
-    "twice": Update(twice, {}, {"eta": STEP, "theta": STEP}),
-    "weighed": Update(gated, {}, {"alpha": STEP, "lr": TOKEN}, loss_weights={"W": "lr"}),
+    "decay": own(decay, {"alpha": STEP, "eta": STEP}),
+    "constant decay": own(decay, {"alpha": Coefficient(), "eta": Coefficient()}),
+    "decay of rows": own(decay, {"alpha": Coefficient("step", "row"), "eta": STEP}),
+    "decay of columns": own(decay, {"alpha": Coefficient("step", "column"), "eta": STEP}),
+    "decay of entries": own(decay, {"alpha": Coefficient("loop", "entry"), "eta": STEP}),
+    "coupled": own(coupled, {"lam": STEP, "eta": STEP}),
+    "titans": own(titans, {"alpha": STEP, "eta": STEP, "theta": STEP}, "M"),
+    "nesterov": own(nesterov, {"mu": STEP, "eta": STEP}, "M"),
+    "averaged": own(averaged, {"beta": Coefficient("token", mean=True), "eta": STEP}, "M"),
+    "gated": own(gated, {"alpha": STEP}),
+    "gated rows": own(gated, {"alpha": Coefficient("step", "row")}),
+    "forgetting": own(forgetting, {"alpha": STEP, "eta": STEP}),
+    "twice": own(twice, {"eta": STEP, "theta": STEP}),
+    "weighed": own(gated, {"alpha": STEP, "lr": TOKEN}, loss_weights={"W": "lr"}),
 }
 MUON = {
-    "muon inside": Update(muon_inside, BUFFER, {"eta": STEP, "alpha": STEP}),
-    "muon outside": Update(muon_outside, {}, {"eta": STEP, "alpha": STEP}),
+    "muon inside": own(muon_inside, {"eta": STEP, "alpha": STEP}, "M"),
+    "muon outside": own(muon_outside, {"eta": STEP, "alpha": STEP}),
 }
 
 
-def loop_of(update, loss=None, chunk=3, net=None, read="after_update"):
-    """A loop with that update."""
-    return InnerLoop(net or Linear(), loss or SquaredError(), update, Schedule(chunk, read))
+def loop_of(own, loss=None, chunk=3, net=None, read="after_update"):
+    """A loop with that update, or with what one is given for a rule."""
+    given = own if isinstance(own, dict) else {"update": own}
+    schedule = Schedule(chunk, read)
+    return InnerLoop(net or Linear(), loss or SquaredError(), schedule=schedule, **given)
 
 
 def written_out(loop):
@@ -114,9 +121,9 @@ def written_out(loop):
             here = slice(start, start + chunk)
             error = (k[:, :, here] @ W if affine else 0) - v[:, :, here]
             given = {}
-            for name, kind in update.coefficients.items():
+            for name, kind in loop.coefficients.items():
                 x = torch.as_tensor(coefficients[name], dtype=torch.float64)
-                if name in update.loss_weights.values():
+                if name in loop.loss_weights.values():
                     error = error * x[:, here].transpose(1, 2)[..., None]
                     continue
                 if kind.every == "step":

@@ -12,13 +12,14 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Net,
     Schedule,
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.loops.loop import Query, Read
-from ttt_proofs.loops.update import CLIPS, NORMS, Place, Rate, Train
+from ttt_proofs.loops.loop import Read, ReadWith
+from ttt_proofs.loops.update import CLIPS, NORMS, Place, Rate
 
 
 def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
@@ -26,11 +27,11 @@ def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
 
     Nets: Linear, MLP of depth 1 to 3 with each named activation, SwiGLU and GLU with each of
     them as the gate, and depthwise convolution, windows of 1 or 3 on images of 1 to 2 by 1 to 3
-    pixels. Both losses; ascent and descent; no rate, or one that is constant, per step (inside
-    or outside) or per token; likewise momentum; all weights or the last; with and without
-    clipping, Muon and weight normalisation; chunks of 1 to 4 tokens, or an image, read before or
-    after their update or causally, with queries or keys, values negated or not; 1 to
-    `most_steps` updates a chunk. What the net or a causal reading excludes is left out. All lie
+    pixels. Both losses, of values negated or not; ascent and descent; no rate, or one that is
+    constant, per step (inside or outside) or per token; likewise momentum; all weights or the
+    last; with and without clipping, Muon and weight normalisation; chunks of 1 to 4 tokens, or an
+    image, read before or after their update or causally, with queries or keys; 1 to `most_steps`
+    updates a chunk. What the net or a causal reading excludes is left out. All lie
     within the theorems: no bias, a linear last layer. Muon in bfloat16 is never drawn, since its
     rounding could not be told from a fault.
 
@@ -38,7 +39,7 @@ def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
     """
     net, chunk = _random_net(rng), rng.randint(1, 4)
     read, rate = rng.choice(get_args(Read)), rng.choice((None, *get_args(Rate)))
-    place, trained = rng.choice(get_args(Place)), rng.choice(get_args(Train))
+    place, trained = rng.choice(get_args(Place)), rng.choice(("all", "last"))
     clip, norm, muon = (rng.choice((None, *names)) for names in (CLIPS, NORMS, ["muon"]))
     steps = rng.randint(1, most_steps)
     if read == "causal":  # the tokens of a chunk must not share a gate
@@ -48,14 +49,17 @@ def random_loop(rng: random.Random, *, most_steps: int = 2) -> InnerLoop:
         place="inside" if rate == "per_token" else place,
         momentum=rng.choice((None, *get_args(Rate))),
         ascent=rng.random() < 0.5,
-        trained="last" if read == "causal" and not net.has_static_features else trained,
         clip=clip,
         orthogonal=None if net.tokens else muon,
         weight_norm=norm,
     )
-    query, negate = rng.choice(get_args(Query)), rng.random() < 0.5
-    schedule = Schedule(net.tokens or chunk, read, query, negate, steps)
-    return InnerLoop(net, rng.choice([Frobenius(), SquaredError()]), update, schedule)
+    read_with, negate = rng.choice(get_args(ReadWith)), rng.random() < 0.5
+    schedule = Schedule(net.tokens or chunk, read, read_with, steps)
+    loss = rng.choice([Frobenius(), SquaredError()])
+    loss = NegatedValues(loss) if negate else loss
+    if read == "causal" and not net.has_static_features:
+        trained = "last"
+    return InnerLoop(net, loss, update, schedule, trained=trained)
 
 
 def _random_net(rng: random.Random) -> Net:

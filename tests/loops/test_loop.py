@@ -15,12 +15,14 @@ from ttt_proofs.loops import (
     MLP,
     AbstractLoss,
     AnyNet,
+    Coefficient,
     DepthwiseConv,
     Features,
     Frobenius,
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -105,7 +107,9 @@ RULES = [
         {N: restore(W - eta * G), W: N_next * (W - eta * G)},
     ),
     (
-        GradientStep("per_token", "inside", "per_token", True, "all", "c", "o", "n"),
+        GradientStep(
+            "per_token", "inside", "per_token", True, clip="c", orthogonal="o", weight_norm="n"
+        ),
         {
             R: unknown_gate("c", G),
             M: R_t * G + alpha_t * M,
@@ -152,14 +156,17 @@ def test_every_choice_gives_its_own_rule():
 )
 def test_what_is_trained(net, names):
     assert [w.name for w in InnerLoop(net, Frobenius()).fast_weights] == names
-    last = InnerLoop(net, Frobenius(), GradientStep(trained="last"))
+    last = InnerLoop(net, Frobenius(), trained="last")
     assert [w.name for w in last.fast_weights] == names[-1:]
 
 
 def test_defaults():
     loop = InnerLoop(Linear(), Frobenius())
-    assert loop.update == GradientStep("constant", "outside", None, False, "all", None, None, None)
-    assert loop.schedule == Schedule(1, "after_update", "query", False, 1, False)
+    assert loop.update == GradientStep(
+        "constant", "outside", None, False, clip=None, orthogonal=None, weight_norm=None
+    )
+    assert loop.trained == "all" and loop.coefficients == {"eta": Coefficient()}
+    assert loop.schedule == Schedule(1, "after_update", "query", 1, False)
 
 
 LOOP = InnerLoop(MLP(2), SquaredError(), GradientStep(momentum="constant"), Schedule(3))
@@ -167,11 +174,11 @@ CHANGES = [
     {"net": MLP(3)},
     {"loss": Frobenius()},
     {"update": GradientStep()},
-    {"update": GradientStep(momentum="constant", trained="last")},
+    {"trained": "last"},
     {"schedule": Schedule(4)},
     {"schedule": Schedule(3, "before_update")},
-    {"schedule": Schedule(3, query="key")},
-    {"schedule": Schedule(3, negate_values=True)},
+    {"schedule": Schedule(3, read_with="key")},
+    {"loss": NegatedValues(SquaredError())},
     {"schedule": Schedule(3, steps=2)},
     {"update": GradientStep(momentum="constant", clip="column_norm")},
     {"update": GradientStep(momentum="constant", orthogonal="muon")},
@@ -188,9 +195,11 @@ def test_loops_are_equal_by_value_and_can_be_keys():
 PARTS = [
     *(Linear(), MLP(3, "tanh"), SwiGLU("gelu_tanh"), GLU(), DepthwiseConv(5, 2, 3)),
     *(Features("psi"), AnyNet("g"), Frobenius(), SquaredError(), AbstractLoss("loss_of")),
-    GradientStep("per_token", "inside", "constant", True, "last", "column_norm", "muon"),
-    Schedule(4, "before_update", "key", True, 2),
+    GradientStep("per_token", "inside", "constant", True, clip="column_norm", orthogonal="muon"),
+    NegatedValues(SquaredError()),
+    Schedule(4, "before_update", "key", 2),
     LOOP,
+    replace(LOOP, trained=("W2",), loss_weights={"W2": "lr"}),
     *ladder().values(),
 ]
 
@@ -227,7 +236,8 @@ WRONG = [
     ("place", lambda: GradientStep(place="between"), "'inside', 'outside'; got 'between'"),
     ("momentum", lambda: GradientStep(momentum=0.9), "'per_step', 'per_token'; got 0.9"),
     ("momentum", lambda: GradientStep(momentum=True), "got True"),
-    ("trained", lambda: GradientStep(trained="first"), "'all', 'last'; got 'first'"),
+    ("trained", lambda: replace(LOOP, trained="first"), "a tuple of weights' names; got 'first'"),
+    ("trained", lambda: replace(LOOP, trained=()), "got ()"),
     ("ascent", lambda: GradientStep(ascent=1), "one of True, False; got 1"),
     ("ascent", lambda: GradientStep(ascent="no"), "got 'no'"),
     ("chunk", lambda: Schedule(0), "a positive integer; got 0. Use 1 for the token recurrence."),
@@ -237,8 +247,7 @@ WRONG = [
     ("chunk", lambda: Schedule("2"), "got '2'"),
     ("read", lambda: Schedule(1, "never"), "'before_update', 'causal'; got 'never'"),
     ("read", lambda: Schedule(read=None), "got None"),
-    ("query", lambda: Schedule(query="value"), "one of 'query', 'key'; got 'value'"),
-    ("negate_values", lambda: Schedule(negate_values=1), "got 1"),
+    ("read_with", lambda: Schedule(read_with="value"), "one of 'query', 'key'; got 'value'"),
     ("steps", lambda: Schedule(steps=0), "a positive integer; got 0. Use 1 for a single update."),
     ("steps", lambda: Schedule(steps=True), "got True"),
     ("single", lambda: Schedule(single="yes"), "got 'yes'"),
@@ -306,11 +315,11 @@ def test_parts_that_do_not_go_together_are_one_sentence(field, make, told):
 
 
 def test_parts_that_do_go_together():
-    static = GradientStep("per_step", "outside", "per_token", trained="last")
+    step = GradientStep("per_step", "outside", "per_token")
     for net in (Linear(), MLP(3), SwiGLU(), Features(), GLU()):
-        assert InnerLoop(net, Frobenius(), static, CAUSAL).is_static
-    InnerLoop(Linear(), SquaredError(), replace(static, trained="all", ascent=True), CAUSAL)
-    InnerLoop(DepthwiseConv(3, 1, 2), SquaredError(), static, CAUSAL)
+        assert InnerLoop(net, Frobenius(), step, CAUSAL, trained="last").is_static
+    InnerLoop(Linear(), SquaredError(), replace(step, ascent=True), CAUSAL)
+    InnerLoop(DepthwiseConv(3, 1, 2), SquaredError(), step, CAUSAL)
     InnerLoop(DepthwiseConv(5, 2, 3), Frobenius(), GradientStep(clip="column_norm"), Schedule(6))
 
 
@@ -326,6 +335,12 @@ def test_a_wrong_part_is_one_sentence(field, wrong):
 )
 def test_a_class_in_place_of_its_instance_is_one_sentence(field, kind):
     refused(TypeError, field, lambda: replace(LOOP, **{field: kind}))
+
+
+def test_gates_have_names():
+    """A fifth argument would be one of them, whatever it was meant to say."""
+    with pytest.raises(TypeError):
+        GradientStep("constant", "outside", None, False, "last")  # pyright: ignore
 
 
 def test_swapped_arguments_are_refused():

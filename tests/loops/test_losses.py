@@ -5,13 +5,16 @@ import sympy as sp
 import torch
 
 from tests.symbolic.values import matrix
-from ttt_proofs.loops import AbstractLoss, Frobenius, Loss, SquaredError
+from ttt_proofs.loops import AbstractLoss, Frobenius, Loss, NegatedValues, SquaredError
 from ttt_proofs.loops.losses import F, V
 from ttt_proofs.program.expressions import RowLoss, RowLossGradient
 
 TORCH = {
     Frobenius(): lambda f, v: -(f * v).sum(),
     SquaredError(): lambda f, v: torch.nn.functional.mse_loss(f, v, reduction="sum") / 2,
+    NegatedValues(Frobenius()): lambda f, v: (f * v).sum(),
+    NegatedValues(SquaredError()): lambda f, v: ((f + v) ** 2).sum() / 2,
+    NegatedValues(NegatedValues(SquaredError())): lambda f, v: ((f - v) ** 2).sum() / 2,
 }
 
 
@@ -52,6 +55,8 @@ def test_the_gradient_is_that_of_autograd(loss, seed):
         (SquaredError(), F + V),
         (SquaredError(), 2 * (F - V)),
         (SquaredError(), F),
+        (NegatedValues(SquaredError()), F - V),
+        (NegatedValues(Frobenius()), -V),
     ],
     ids=str,
 )
@@ -85,6 +90,20 @@ def test_losses_are_equal_by_value_and_can_be_keys():
     assert len(losses) == 4
     with pytest.raises(AttributeError):
         AbstractLoss().name = "rho"  # pyright: ignore
+
+
+@pytest.mark.parametrize("inner", [*TORCH, AbstractLoss()], ids=str)
+def test_negated_values_are_those_of_the_loss_that_is_given_them(inner):
+    assert NegatedValues(inner) == NegatedValues(inner) != inner
+    (values,) = {m for m in NegatedValues(inner).expression.atoms(sp.MatrixSymbol) if m != F}
+    assert values == V and NegatedValues(inner).is_entrywise == inner.is_entrywise
+    assert NegatedValues(inner).proportion == inner.proportion
+
+
+@pytest.mark.parametrize("wrong", [None, Frobenius, 3, lambda f, v: -(f * v).sum(-1)])
+def test_negated_values_of_what_is_no_loss_are_refused(wrong):
+    with pytest.raises(TypeError, match=r"^`loss` must be a Loss; got .+\. In a function"):
+        NegatedValues(wrong)
 
 
 def test_a_loss_without_an_expression_has_no_meaning():

@@ -1,13 +1,12 @@
-"""Update rules of one's own: compared by their lines, copied, and put into loops."""
+"""Update rules of one's own: put into loops, which compare their lines; copied, declared."""
 
 import copy
 import pickle
 from dataclasses import replace
 
 import pytest
-import torch
 
-from tests.program.rules import RULES, titans, update
+from tests.program.rules import RULES, ruled, titans
 from ttt_proofs.loops import (
     MLP,
     Coefficient,
@@ -26,6 +25,7 @@ from ttt_proofs.loops import (
 )
 
 STEP = Coefficient("step")
+ZERO = {"M": zeros_like}
 
 
 def plain(W, g, *, eta):
@@ -34,31 +34,44 @@ def plain(W, g, *, eta):
 
 @pytest.mark.parametrize("name", RULES)
 def test_copies_are_equal_and_keep_their_code(name):
-    mine = update(name)
+    mine = ruled(name, net=MLP(2))
     for twin in (copy.copy(mine), copy.deepcopy(mine), pickle.loads(pickle.dumps(mine))):
         assert twin == mine and hash(twin) == hash(mine) and repr(twin) == repr(mine)
-        assert twin.function is mine.function
-    loop = InnerLoop(MLP(2), Frobenius(), mine)
-    assert pickle.loads(pickle.dumps(loop)) == loop
+        assert twin.update.function is mine.update.function
+        assert list(twin.update.buffers) == list(mine.update.buffers)
+    for twin in (copy.copy(mine.update), copy.deepcopy(mine.update)):
+        assert twin == mine.update and hash(twin) == hash(mine.update)
 
 
-def test_a_copy_without_its_code_has_the_lines_and_says_so():
-    local = Update(lambda W, g: W - 2 * g)
+def test_a_copy_without_its_code_has_the_lines():
+    local = InnerLoop(Linear(), Frobenius(), Update(lambda W, g, M: (W - 2 * M, g), ZERO))
     twin = pickle.loads(pickle.dumps(local))
-    assert twin == local and twin.function is None
-    with pytest.raises(ValueError, match="must have its code"):
-        twin.call(torch.zeros(2, 2), torch.zeros(2, 2), {}, {}, None)
-    assert local.call(torch.zeros(1, 1), torch.ones(1, 1), {}, {}, None)[0] == -2
+    assert twin == local and hash(twin) == hash(local) and repr(twin) == repr(local)
+    assert twin.update.function is None and list(twin.update.buffers) == ["M"]
+    assert copy.deepcopy(local).update.function is local.update.function
 
 
-def test_code_that_is_other_than_it_was_is_not_taken(monkeypatch):
-    packed = pickle.dumps(Update(plain, {}, {"eta": STEP}))
-    monkeypatch.setitem(plain.__globals__, "plain", lambda W, g, *, eta: W + eta * g)
-    assert pickle.loads(packed).function is None
+@pytest.mark.parametrize(
+    "other", [lambda W, g, *, eta: W + eta * g, lambda W, g: W - g, lambda W: W, 3]
+)
+def test_code_that_is_other_than_it_was_is_not_taken(monkeypatch, other):
+    packed = pickle.dumps(looped(plain, {"eta": STEP}))
+    monkeypatch.setitem(plain.__globals__, "plain", other)
+    assert pickle.loads(packed).update.function is None
+
+
+def looped(rule, coefficients, net=None, **options) -> InnerLoop:
+    """A loop with that rule, a linear net where nothing else is said."""
+    net = net or Linear()
+    return InnerLoop(net, Frobenius(), Update(rule), coefficients=coefficients, **options)
 
 
 CHANGES = [
-    {"code": lambda W, g, M, *, alpha, eta, theta: (W, M)},
+    {
+        "update": Update(
+            lambda W, g, M, *, alpha, eta, theta: (W - alpha * eta * theta * g, M), ZERO
+        )
+    },
     {"coefficients": dict.fromkeys(("alpha", "eta", "theta"), Coefficient())},
     {"coefficients": dict.fromkeys(("alpha", "eta", "theta"), Coefficient("step", range=(0, 2)))},
     {"trained": "last"},
@@ -69,33 +82,75 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES, ids=", ".join)
 def test_each_part_tells_updates_apart(change):
-    mine = update("titans")
+    mine = ruled("titans")
     assert replace(mine, **change) != mine
-    assert replace(mine) == mine != GradientStep()
+    assert replace(mine) == mine != InnerLoop(Linear(), Frobenius())
 
 
 def test_lines_alone_are_an_update():
-    mine = update("titans")
-    lines = Update(mine.rule, {}, mine.coefficients)
-    assert lines == mine and lines.function is None and list(lines.buffers) == ["M"]
+    mine = ruled("titans")
+    lines = mine.under(mine.rule)
+    assert lines == mine and lines.update.function is None
+    assert list(lines.update.buffers) == ["M"]
+
+
+def test_updates_are_equal_if_their_code_is():
+    assert Update(plain) == Update(plain) and hash(Update(plain)) == hash(Update(plain))
+    assert Update(plain) != Update(titans, ZERO) and Update(plain) != GradientStep()
+    assert "plain" in repr(Update(plain)) and "-G + W" in repr(Update(GradientStep(None).rule))
+
+
+STEPS = [
+    GradientStep(),
+    GradientStep("per_step", momentum="constant"),
+    GradientStep("per_token", "inside", momentum="per_token", orthogonal="muon"),
+]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=str)
+def test_a_step_of_the_library_is_equal_to_its_code(step):
+    """A loop is what its program is, whoever wrote it."""
+    theirs = InnerLoop(MLP(2), Frobenius(), step)
+    update = Update(step.function, step.buffers)
+    numbers, weights = dict(theirs.coefficients), dict(theirs.loss_weights)
+    mine = InnerLoop(MLP(2), Frobenius(), update, coefficients=numbers, loss_weights=weights)
+    assert mine == theirs and hash(mine) == hash(theirs)
+
+
+def test_what_a_step_of_the_library_supplies_goes_with_it():
+    loop = InnerLoop(MLP(2), Frobenius(), GradientStep("per_token", "inside", "per_step"))
+    assert loop.loss_weights == {"W1": "eta_W1", "W2": "eta_W2"}
+    assert list(loop.coefficients) == ["alpha", "eta_W1", "eta_W2"]
+    assert list(loop.update_coefficients) == ["alpha"]
+    assert replace(loop, trained="last").loss_weights == {"W2": "eta_W2"}
+    assert replace(loop, update=GradientStep()) == InnerLoop(MLP(2), Frobenius())
+    weighed = replace(loop, update=GradientStep("per_step"), loss_weights={"W1": "lr"})
+    assert weighed.coefficients == {"eta": STEP, "lr": Coefficient("token")}
+    again = replace(weighed, update=GradientStep(None))
+    assert again.coefficients == {"lr": Coefficient("token")}
+    assert again.loss_weights == {"W1": "lr"}
 
 
 def test_what_a_loop_is_given():
     coefficients = {"alpha": STEP, "eta": STEP, "theta": Coefficient("token", mean=True)}
-    mine = Update(titans, {"M": zeros_like}, coefficients, loss_weights={"W1": "lr", "W0": "lr"})
-    loop = InnerLoop(SwiGLU(), Frobenius(), mine)
+    loop = InnerLoop(
+        SwiGLU(),
+        Frobenius(),
+        Update(titans, ZERO),
+        coefficients=coefficients,
+        loss_weights={"W1": "lr", "W0": "lr"},
+    )
     assert loop.coefficients == {**coefficients, "lr": Coefficient("token")}
     assert loop.loss_weights == {"W0": "lr", "W1": "lr"}
-    assert loop.rule == mine.rule and len(loop.fast_weights) == 3
+    assert loop.update_coefficients == coefficients and len(loop.fast_weights) == 3
     ranged = Coefficient("token", range=(0, None))
-    again = Update(plain, {}, {"eta": STEP, "lr": ranged}, loss_weights={"W": "lr"})
-    assert InnerLoop(Linear(), Frobenius(), again).coefficients == {"eta": STEP, "lr": ranged}
+    again = looped(plain, {"eta": STEP, "lr": ranged}, loss_weights={"W": "lr"})
+    assert again.coefficients == {"eta": STEP, "lr": ranged}
 
 
 def test_some_weights_by_name():
     def moving(net, trained):
-        rule = Update(plain, {}, {"eta": STEP}, trained)
-        loop = InnerLoop(net, Frobenius(), rule)
+        loop = looped(plain, {"eta": STEP}, net, trained=trained)
         return [w.name for w in loop.fast_weights], loop.is_static
 
     assert moving(MLP(3), ("W3", "W1")) == (["W1", "W3"], False)
@@ -110,27 +165,27 @@ def row():
 
 
 def named_as(name):
-    """A plain step whose rate has this name."""
+    """A loop whose rate has this name."""
     names: dict = {}
     exec(f"def rule(W, g, *, {name}): return W - {name} * g", names)
-    return Update(names["rule"], {}, {name: STEP})
+    return looped(names["rule"], {name: STEP}, MLP(2))
 
 
 TOGETHER = [
     (
-        lambda: InnerLoop(Linear(), Frobenius(), Update(plain, {}, {"eta": Coefficient("token")})),
+        lambda: looped(plain, {"eta": Coefficient("token")}),
         "a coefficient of each token must be `mean=True` or a loss weight",
     ),
-    (lambda: InnerLoop(MLP(2), Frobenius(), Update(plain, {}, row())), "of one fast weight"),
-    (lambda: InnerLoop(MLP(2), Frobenius(), update_of(("W1",))), "`trained` must name weights"),
-    (lambda: InnerLoop(MLP(2), Frobenius(), update_of(("W2", "A"))), "`trained` must name weights"),
+    (lambda: looped(plain, row(), MLP(2)), "of one fast weight"),
+    (lambda: moved(("W1",)), "`trained` must name weights"),
+    (lambda: moved(("W2", "A")), "`trained` must name weights"),
     (
-        lambda: InnerLoop(MLP(2), Frobenius(), update_of("last", {"W1": "lr"})),
+        lambda: moved("last", loss_weights={"W1": "lr"}),
         "`loss_weights` must name weights that move; got W1",
     ),
-    (lambda: InnerLoop(MLP(2), Frobenius(), named_as("W1")), "names of their own; got `W1`"),
-    (lambda: InnerLoop(MLP(2), Frobenius(), named_as("G_W1")), "names of their own; got `G_W1`"),
-    (lambda: InnerLoop(MLP(2), Frobenius(), named_as("X_W2")), "names of their own; got `X_W2`"),
+    (lambda: named_as("W1"), "names of their own; got `W1`"),
+    (lambda: named_as("G_W1"), "names of their own; got `G_W1`"),
+    (lambda: named_as("X_W2"), "names of their own; got `X_W2`"),
     (
         lambda: InnerLoop(
             DepthwiseConv(), Frobenius(), Update(lambda W, g: W - operator("o")(g)), Schedule(4)
@@ -138,19 +193,19 @@ TOGETHER = [
         "no operator for a convolution",
     ),
     (
-        lambda: InnerLoop(Linear(), Frobenius(), update("restored"), Schedule(2, "causal")),
+        lambda: ruled("restored", schedule=Schedule(2, "causal")),
         "`read` must not be 'causal'",
     ),
     (
-        lambda: InnerLoop(Linear(), Frobenius(), update("muon, decay"), Schedule(2, "causal")),
+        lambda: ruled("muon, decay", schedule=Schedule(2, "causal")),
         "`read` must not be 'causal'",
     ),
 ]
 
 
-def update_of(trained, weights=None) -> Update:
-    """A plain step of these weights."""
-    return Update(plain, {}, {"eta": STEP}, trained, weights or {})
+def moved(trained, **options) -> InnerLoop:
+    """Plain steps of these weights."""
+    return looped(plain, {"eta": STEP}, MLP(2), trained=trained, **options)
 
 
 @pytest.mark.parametrize(("make", "told"), TOGETHER)
@@ -163,5 +218,5 @@ def test_an_update_must_suit_the_loop(make, told):
 def test_an_update_suits_the_loop():
     causal = Schedule(2, "causal")
     for name in ("titans", "two buffers", "old buffers", "decay"):
-        InnerLoop(Linear(), SquaredError(), update(name), causal)
-    InnerLoop(DepthwiseConv(3, 2, 3), Frobenius(), update("titans"), Schedule(6))
+        ruled(name, loss=SquaredError(), schedule=causal)
+    ruled("titans", net=DepthwiseConv(3, 2, 3), schedule=Schedule(6))

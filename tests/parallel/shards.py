@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from tests.contract.foreign import nesterov, two_buffers, weight_decay
 from tests.parallel import test_rules as rules
-from tests.parallel.test_options import CAUSAL, EXCLUSIVE, LAST, MUON, STEP, TWICE
+from tests.parallel.test_options import CAUSAL, EXCLUSIVE, MUON, STEP, TOKEN, TWICE
 from tests.parallel.ways import cut, leaves
 from ttt_proofs import reduce
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
@@ -37,10 +37,10 @@ from ttt_proofs.parallel.maps import fold
 
 LOOPS = [
     InnerLoop(Linear(), Frobenius(), GradientStep("constant"), Schedule(1)),
-    InnerLoop(SwiGLU(), Frobenius(), LAST, EXCLUSIVE),
+    InnerLoop(SwiGLU(), Frobenius(), TOKEN, EXCLUSIVE, trained="last"),
     InnerLoop(Linear(), Frobenius(), STEP, Schedule(2)),
     InnerLoop(Linear(), SquaredError(), STEP, CAUSAL),
-    InnerLoop(GLU(), SquaredError(), replace(LAST, momentum=None), TWICE),
+    InnerLoop(GLU(), SquaredError(), replace(TOKEN, momentum=None), TWICE, trained="last"),
     InnerLoop(Linear(), Frobenius(), replace(MUON, orthogonal="muon"), Schedule(2)),
     rules.loop(rules.titans, Schedule(2), alpha="row"),
     *(nesterov.LOOPS["squared_error"], two_buffers.LOOPS["chunks"], weight_decay.LOOPS["entry"]),
@@ -110,8 +110,9 @@ def agree() -> None:
 SAME = InnerLoop(
     SwiGLU(),
     Frobenius(),
-    GradientStep("constant", momentum="constant", trained="last"),
+    GradientStep("constant", momentum="constant"),
     Schedule(2, "before_update"),
+    trained="last",
 )
 SIZES = {"B": 2, "T": 6, "H": 2, "D_k": 3, "D_v": 3, "D_h": 5}
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.parallel.test_options import CAUSAL, EXCLUSIVE, LAST, LOOPS, MUON, STEP, TWICE, VITTT
+from tests.parallel.test_options import CAUSAL, EXCLUSIVE, LOOPS, MUON, STEP, TOKEN, TWICE, VITTT
 from tests.parallel.ways import entries, leaves
 from ttt_proofs import reduce
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
@@ -22,12 +22,12 @@ from ttt_proofs.loops import (
 
 SOME = [
     InnerLoop(Linear(), Frobenius(), STEP),
-    InnerLoop(SwiGLU(), Frobenius(), LAST, EXCLUSIVE),
-    InnerLoop(GLU(), SquaredError(), replace(STEP, trained="last"), CAUSAL),
+    InnerLoop(SwiGLU(), Frobenius(), TOKEN, EXCLUSIVE, trained="last"),
+    InnerLoop(GLU(), SquaredError(), STEP, CAUSAL, trained="last"),
     InnerLoop(Linear(), SquaredError(), GradientStep(), TWICE),
-    InnerLoop(Linear(), SquaredError(), LAST, EXCLUSIVE),
+    InnerLoop(Linear(), SquaredError(), TOKEN, EXCLUSIVE),
     InnerLoop(Linear(), Frobenius(), replace(MUON, orthogonal="muon"), EXCLUSIVE),
-    InnerLoop(GLU(), Frobenius(), replace(VITTT, trained="last"), Schedule(3)),
+    InnerLoop(GLU(), Frobenius(), VITTT, Schedule(3), trained="last"),
     InnerLoop(Linear(), Frobenius(), replace(STEP, weight_norm="initial_norm"), EXCLUSIVE),
 ]
 
@@ -142,8 +142,8 @@ def test_autocast_changes_no_attention_matrix():
 LARGE = [
     InnerLoop(Linear(), Frobenius(), STEP),
     InnerLoop(Linear(), Frobenius(), replace(STEP, rate="constant", momentum=None), CAUSAL),
-    InnerLoop(GLU("sigmoid"), Frobenius(), replace(STEP, trained="last"), EXCLUSIVE),
-    InnerLoop(SwiGLU(), Frobenius(), LAST, EXCLUSIVE),
+    InnerLoop(GLU("sigmoid"), Frobenius(), STEP, EXCLUSIVE, trained="last"),
+    InnerLoop(SwiGLU(), Frobenius(), TOKEN, EXCLUSIVE, trained="last"),
     InnerLoop(Linear(), Frobenius(), replace(STEP, clip="column_norm"), EXCLUSIVE),
     InnerLoop(Linear(), Frobenius(), MUON, EXCLUSIVE),
     InnerLoop(Linear(), Frobenius(), replace(STEP, weight_norm="initial_norm"), EXCLUSIVE),

@@ -29,7 +29,7 @@ from ttt_proofs.reference import run_loop
 from ttt_proofs.symbolic.torch_loop import torch_loop
 
 STEPS = [
-    GradientStep(rate, place, momentum, ascent, "last")
+    GradientStep(rate, place, momentum, ascent)
     for rate, place, momentum, ascent in (
         ("per_step", "outside", "per_step", False),
         ("per_step", "inside", "per_step", True),
@@ -42,7 +42,7 @@ STEPS = [
 NETS = [Linear(), MLP(2, "tanh"), SwiGLU("gelu_tanh")]
 READS = ("after_update", "before_update")
 LOOPS = [
-    InnerLoop(net, loss, update, Schedule(chunk, read))
+    InnerLoop(net, loss, update, Schedule(chunk, read), trained="last")
     for net, (update, chunk, read), loss in (
         *product(NETS, product(STEPS[:1], (1, 3), READS), (Frobenius(), SquaredError())),
         *product(NETS[:1], product(STEPS[1:], (2,), READS), (Frobenius(), SquaredError())),
@@ -104,7 +104,7 @@ LENGTHS = {
 @pytest.mark.parametrize("name", LENGTHS)
 def test_lengths_and_chunks(name, loss, read):
     tokens, chunk = LENGTHS[name]
-    loop = InnerLoop(MLP(2, "silu"), loss, STEPS[0], Schedule(chunk, read))
+    loop = InnerLoop(MLP(2, "silu"), loss, STEPS[0], Schedule(chunk, read), trained="last")
     x = sized(loop, 0, T=tokens, B=2, H=2)
     expected = run(run_loop, loop, x)
     for form in (recurrent, *CHUNKED):
@@ -116,7 +116,7 @@ def test_lengths_and_chunks(name, loss, read):
 @pytest.mark.parametrize("loss", [Frobenius(), SquaredError()], ids=str)
 @pytest.mark.parametrize(("batch", "tokens"), [(2, 0), (0, 5), (0, 0)])
 def test_nothing_in_gives_nothing_out(batch, tokens, loss, read, update):
-    loop = InnerLoop(SwiGLU(), loss, update, Schedule(2, read))
+    loop = InnerLoop(SwiGLU(), loss, update, Schedule(2, read), trained="last")
     x = sized(loop, 0, B=batch, T=tokens, H=3, D_v=4)
     for form in (run_loop, recurrent, *CHUNKED):
         outputs, final = run(form, loop, x)
@@ -218,7 +218,7 @@ def test_another_loop_is_told_apart(form, other):
 
 @pytest.mark.parametrize("form", [recurrent, *CHUNKED])
 def test_a_later_token_changes_nothing_before_it(form):
-    loop = InnerLoop(MLP(2, "tanh"), Frobenius(), STEPS[0], Schedule(2))
+    loop = InnerLoop(MLP(2, "tanh"), Frobenius(), STEPS[0], Schedule(2), trained="last")
     x = sized(loop, 0, B=1, T=8, H=2)
     before, _ = run(form, loop, x)
     v = x.v.clone()
@@ -230,7 +230,7 @@ def test_a_later_token_changes_nothing_before_it(form):
 
 @pytest.mark.parametrize("form", [recurrent, *CHUNKED])
 def test_inputs_are_left_as_they_were(form):
-    loop = InnerLoop(SwiGLU(), Frobenius(), STEPS[0], Schedule(2))
+    loop = InnerLoop(SwiGLU(), Frobenius(), STEPS[0], Schedule(2), trained="last")
     x, again = sized(loop, 3), sized(loop, 3)
     run(form, loop, x)
     mine, others = tensors(x), tensors(again)
@@ -240,7 +240,7 @@ def test_inputs_are_left_as_they_were(form):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_results_have_the_dtype_of_the_inputs(dtype):
     for loss in (Frobenius(), SquaredError()):
-        loop = InnerLoop(MLP(2, "gelu_tanh"), loss, STEPS[0], Schedule(2))
+        loop = InnerLoop(MLP(2, "gelu_tanh"), loss, STEPS[0], Schedule(2), trained="last")
         x = random_inputs(loop, 0, dtype=dtype)
         for form in (recurrent, *CHUNKED):
             outputs, final = run(form, loop, x)

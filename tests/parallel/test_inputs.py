@@ -32,8 +32,9 @@ PLAIN = InnerLoop(Linear(), Frobenius())
 FULL = InnerLoop(
     SwiGLU(),
     Frobenius(),
-    GradientStep("per_step", momentum="constant", trained="last"),
+    GradientStep("per_step", momentum="constant"),
     Schedule(2),
+    trained="last",
 )
 SIZES = {"B": 1, "T": 5, "H": 2, "D_k": 3, "D_v": 2, "D_h": 4}
 
@@ -201,7 +202,7 @@ def test_widths_that_do_not_match(name, part, change):
 
 
 def test_hidden_widths_must_agree_along_the_net():
-    loop = InnerLoop(MLP(3), Frobenius(), GradientStep(trained="last"))
+    loop = InnerLoop(MLP(3), Frobenius(), trained="last")
     message = told(ValueError, "weights['W2']", loop, weights=weight("W2", lambda w: w[:, 1:]))
     assert "[heads, D_1, D_2]" in message
 
@@ -369,7 +370,7 @@ TOKEN = InnerLoop(
 )
 NO_RATE = InnerLoop(Linear(), Frobenius(), GradientStep(None, momentum="per_token"))
 NOTHING = InnerLoop(Linear(), Frobenius(), GradientStep(None))
-LAST = InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_token", "inside", trained="last"))
+LAST = InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_token", "inside"), trained="last")
 IMAGES = InnerLoop(DepthwiseConv(3, 1, 2), Frobenius(), schedule=Schedule(2))
 KINDS_OF_LOOPS = [TOKEN, NO_RATE, NOTHING, LAST, IMAGES]
 
@@ -474,8 +475,8 @@ SHAPES_OF_COEFFICIENTS = [
 @pytest.mark.parametrize(("coefficient", "shape"), SHAPES_OF_COEFFICIENTS, ids=str)
 def test_the_shapes_of_coefficients(coefficient, shape):
     """Those that the loop declares pass, and no others; rows are 3, columns 4."""
-    update = Update(decayed, {}, {"alpha": coefficient})
-    loop = InnerLoop(Linear(), Frobenius(), update, Schedule(2))
+    given = {"alpha": coefficient}
+    loop = InnerLoop(Linear(), Frobenius(), Update(decayed), Schedule(2), coefficients=given)
     q, v, w = (torch.ones(*s, dtype=torch.float64) for s in ((1, 5, 2, 3), (1, 5, 2, 4), (2, 3, 4)))
     for wrong in (shape[:-1], (*shape, 1), (*shape[:-1], shape[-1] + 1), ()):
         with pytest.raises(ValueError, match=r"^`coefficients..alpha..` must be a tensor .*; got "):

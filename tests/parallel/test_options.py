@@ -21,6 +21,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -33,45 +34,55 @@ STEP = GradientStep("per_step", "inside", "per_step")
 TOKEN = GradientStep("per_token", "inside", "per_token")
 LACT = replace(TOKEN, orthogonal="muon", weight_norm="initial_norm")
 VITTT = GradientStep("constant", "inside", clip="column_norm")
-LAST = replace(TOKEN, trained="last")
-MUON = replace(LAST, orthogonal="muon")
+MUON = replace(TOKEN, orthogonal="muon")
 EXCLUSIVE, CAUSAL = Schedule(3, "before_update"), Schedule(3, "causal")
 TWICE = Schedule(3, steps=2)
-KEYS = Schedule(3, query="key", negate_values=True)
+KEYS = Schedule(3, read_with="key")
 IMAGE = Schedule(6)
 
 LOOPS = [
     InnerLoop(SwiGLU(), Frobenius(), LACT, EXCLUSIVE),
     InnerLoop(SwiGLU(), Frobenius(), replace(LACT, clip="column_norm", ascent=True), TWICE),
-    InnerLoop(SwiGLU(), SquaredError(), TOKEN, KEYS),
+    InnerLoop(SwiGLU(), NegatedValues(SquaredError()), TOKEN, KEYS),
     InnerLoop(MLP(3, "tanh"), SquaredError(), replace(STEP, weight_norm="initial_norm"), TWICE),
     InnerLoop(GLU(), Frobenius(), VITTT, Schedule(3)),
     InnerLoop(GLU("tanh"), SquaredError(), TOKEN, TWICE),
     InnerLoop(Linear(), SquaredError(), VITTT, EXCLUSIVE),
-    InnerLoop(Linear(), SquaredError(), replace(MUON, weight_norm="initial_norm"), KEYS),
+    InnerLoop(
+        Linear(),
+        NegatedValues(SquaredError()),
+        replace(MUON, weight_norm="initial_norm"),
+        KEYS,
+    ),
     InnerLoop(Linear(), SquaredError(), GradientStep(None, momentum="per_token"), CAUSAL),
     *(
-        InnerLoop(net, loss, update, schedule)
+        InnerLoop(
+            net,
+            NegatedValues(loss) if schedule is KEYS else loss,
+            update,
+            schedule,
+            trained="last",
+        )
         for net, update in (
             (Linear(), TOKEN),
-            (SwiGLU(), LAST),
-            (GLU(), replace(LAST, ascent=True)),
+            (SwiGLU(), TOKEN),
+            (GLU(), replace(TOKEN, ascent=True)),
         )
         for loss in (Frobenius(), SquaredError())
         for schedule in (EXCLUSIVE, CAUSAL, TWICE, KEYS)
     ),
     *(
-        InnerLoop(GLU(), Frobenius(), replace(update, trained="last"), schedule)
+        InnerLoop(GLU(), Frobenius(), update, schedule, trained="last")
         for update in (VITTT, replace(TOKEN, clip="column_norm"), replace(STEP, clip="column_norm"))
         for schedule in (EXCLUSIVE, TWICE)
     ),
     *(
-        InnerLoop(net, Frobenius(), update, schedule)
+        InnerLoop(net, Frobenius(), update, schedule, trained="last")
         for net in (Linear(), MLP(2, "tanh"), GLU())
         for update in (
             MUON,
             replace(MUON, rate="per_step", place="outside", clip="column_norm"),
-            GradientStep("constant", trained="last", ascent=True, orthogonal="muon"),
+            GradientStep("constant", ascent=True, orthogonal="muon"),
         )
         for schedule in (EXCLUSIVE, TWICE)
     ),
@@ -90,7 +101,7 @@ LOOPS = [
 
 def forms_of(loop: InnerLoop) -> list:
     """The forms that hold for the loop."""
-    rule, dynamic = loop.update, loop.loss != Frobenius()
+    rule, dynamic = loop.update, "SquaredError" in str(loop.loss)
     if not loop.is_static or rule.weight_norm or (dynamic and (rule.orthogonal or rule.clip)):
         return [recurrent]
     if rule.orthogonal:
@@ -101,7 +112,7 @@ def forms_of(loop: InnerLoop) -> list:
 def name(loop: InnerLoop) -> str:
     """An id that says which options there are."""
     u, s = loop.update, loop.schedule
-    more = (u.trained, u.clip, u.orthogonal, u.weight_norm, s.query, s.negate_values, s.steps)
+    more = (loop.trained, u.clip, u.orthogonal, u.weight_norm, s.read_with, s.steps)
     return "-".join([short(loop), *map(str, more)])
 
 
@@ -162,11 +173,11 @@ def test_loops_drawn_at_random(seed):
 def other_loops(loop: InnerLoop) -> list[InnerLoop]:
     """Loops that take the same inputs, one option changed."""
     rule, schedule = loop.update, loop.schedule
-    query = "query" if schedule.query == "key" else "key"
+    loss, keys = loop.loss, schedule.read_with == "key"
     changes = [
-        replace(loop, schedule=replace(schedule, negate_values=not schedule.negate_values)),
+        replace(loop, loss=loss.loss if isinstance(loss, NegatedValues) else NegatedValues(loss)),
         replace(loop, update=replace(rule, ascent=not rule.ascent)),
-        replace(loop, schedule=replace(schedule, query=query)),
+        replace(loop, schedule=replace(schedule, read_with="query" if keys else "key")),
     ]
     for field in ("clip", "orthogonal", "weight_norm"):
         if getattr(rule, field):
@@ -216,9 +227,9 @@ def with_fault(module, sound: str, wrong: str):
 
 MASKED = InnerLoop(Linear(), Frobenius(), TOKEN, CAUSAL)
 AFFINE = InnerLoop(Linear(), SquaredError(), TOKEN, CAUSAL)
-GATED = InnerLoop(GLU(), SquaredError(), LAST, EXCLUSIVE)
+GATED = InnerLoop(GLU(), SquaredError(), TOKEN, EXCLUSIVE, trained="last")
 COMPOSED = InnerLoop(Linear(), Frobenius(), MUON, TWICE)
-CLIPPED = InnerLoop(GLU(), Frobenius(), replace(VITTT, trained="last"), Schedule(3))
+CLIPPED = InnerLoop(GLU(), Frobenius(), VITTT, Schedule(3), trained="last")
 ONE_RATE = GradientStep("constant", "inside", "constant")
 CONSTANT = InnerLoop(Linear(), Frobenius(), ONE_RATE, Schedule(3))
 AFTER = InnerLoop(Linear(), Frobenius(), STEP, Schedule(3))
@@ -280,8 +291,8 @@ def test_a_fault_in_a_form_shows(form, loop, module, sound, wrong):
 def test_a_longer_chunk_is_filled_with_nothing():
     """Features that are not zero at zero count nothing past the end."""
     for net in (MLP(2, "sigmoid"), SwiGLU("sigmoid")):
-        for update in (TOKEN, replace(LAST, orthogonal="muon"), LAST):
-            loop = InnerLoop(net, Frobenius(), update, Schedule(4))
+        for update, trained in ((TOKEN, "all"), (MUON, "last"), (TOKEN, "last")):
+            loop = InnerLoop(net, Frobenius(), update, Schedule(4), trained=trained)
             x = random_inputs(loop, 0, sizes={"T": 5, "B": 2})
             for form in forms_of(loop):
                 assert same(run(form, loop, x), run(run_loop, loop, x)), form.__name__
@@ -313,7 +324,8 @@ def test_results_have_the_dtype_of_the_inputs(loop, dtype):
 @pytest.mark.parametrize("schedule", [EXCLUSIVE, TWICE], ids=str)
 def test_muon_in_bfloat16_runs_in_every_precision(schedule, dtype):
     """Near the loop with Muon in full precision: five steps at 2^-8 move no entry by more."""
-    loop = InnerLoop(SwiGLU(), Frobenius(), replace(MUON, orthogonal="muon_bfloat16"), schedule)
+    rounded = replace(MUON, orthogonal="muon_bfloat16")
+    loop = InnerLoop(SwiGLU(), Frobenius(), rounded, schedule, trained="last")
     x = random_inputs(loop, 0, dtype=dtype, sizes={"B": 2, "T": 7, "H": 2})
     full, _ = run(run_loop, replace(loop, update=MUON), x)
     for form in (recurrent, composed):
@@ -328,7 +340,7 @@ def test_muon_in_bfloat16_runs_in_every_precision(schedule, dtype):
 @pytest.mark.parametrize("read", ["after_update", "before_update", "causal"])
 def test_attention_weighs_the_values(net, read):
     """`γ(Q) ⊙ (Φ(Q) W_0 + A V̂)`, for a convolution channel by channel; no later token counts."""
-    loop = InnerLoop(net, Frobenius(), LAST, Schedule(6, read))
+    loop = InnerLoop(net, Frobenius(), TOKEN, Schedule(6, read), trained="last")
     x = random_inputs(loop, 0, sizes={"B": 2, "T": 12, "H": 2, "D_v": 3})
     code = forms.torch_loop(loop)
     laid = chunks.chunks(code, x.q, x.k, x.v, x.weights, x.coefficients)

@@ -99,18 +99,16 @@ CHUNKS = [Schedule(), Schedule(3), Schedule(3, "before_update"), Schedule(2, ste
 CAUSAL = Schedule(3, "causal")
 
 
-def update(rule, every=STEP, **shapes) -> Update:
-    """A rule with its buffers, and coefficients of each step; some for rows, columns, entries."""
-    names = inspect.getfullargspec(rule).kwonlyargs
-    coefficients = {n: replace(every, shape=shapes.get(n, "scalar")) for n in names}
-    buffers = dict.fromkeys(BUFFERS.get(rule.__name__, ""), zeros_like)
-    return Update(rule, buffers, coefficients, trained="last")
-
-
 def loop(rule, schedule=None, net=None, loss=None, every=STEP, **shapes) -> InnerLoop:
-    """A linear net and Frobenius' loss, where nothing else is said."""
-    made = update(rule, every, **shapes)
-    return InnerLoop(net or Linear(), loss or Frobenius(), made, schedule or Schedule())
+    """A linear net and Frobenius' loss, where nothing else is said.
+
+    Coefficients are of each step; some for rows, columns, entries.
+    """
+    names = inspect.getfullargspec(rule).kwonlyargs
+    given = {n: replace(every, shape=shapes.get(n, "scalar")) for n in names}
+    update = Update(rule, dict.fromkeys(BUFFERS.get(rule.__name__, ""), zeros_like))
+    parts = (net or Linear(), loss or Frobenius(), update, schedule or Schedule())
+    return InnerLoop(*parts, coefficients=given, trained="last")
 
 
 PLAIN = [decayed, titans, nesterov, coupled, reads_the_past]
@@ -246,7 +244,7 @@ def scaled(f, v):
 @pytest.mark.parametrize("loss", [mixing, apart, quartic])
 def test_values_that_are_no_multiple_of_the_outputs_run_step_by_step(loss):
     """They are refused by every parallel entry, and never taken for the delta rule."""
-    of_code = InnerLoop(Linear(), loss, update(titans), Schedule(3))
+    of_code = loop(titans, Schedule(3), loss=loss)
     x = inputs(of_code)
     o, _ = forms.recurrent(of_code, **vars(x))
     LOSSES[of_code.loss] = loss
@@ -258,7 +256,7 @@ def test_values_that_are_no_multiple_of_the_outputs_run_step_by_step(loss):
 
 @pytest.mark.parametrize("schedule", [*CHUNKS, CAUSAL], ids=str)
 def test_a_loss_in_proportion_to_the_outputs_runs_in_tiles(schedule):
-    of_code = InnerLoop(Linear(), scaled, update(titans), schedule)
+    of_code = loop(titans, schedule, loss=scaled)
     LOSSES[of_code.loss] = scaled
     x = inputs(of_code)
     expected, _ = real(of_code, x)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.parallel.test_options import CAUSAL, EXCLUSIVE, LAST, MUON, STEP, TOKEN
+from tests.parallel.test_options import CAUSAL, EXCLUSIVE, MUON, STEP, TOKEN
 from tests.parallel.ways import changed, cut, entries, leaves
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
@@ -28,7 +28,7 @@ RATES = GradientStep("per_step", "outside", "constant")
 LOOPS = [
     InnerLoop(Linear(), Frobenius(), STEP, Schedule(1)),
     InnerLoop(Linear(), SquaredError(), RATES, Schedule(1, "before_update")),
-    InnerLoop(SwiGLU(), Frobenius(), LAST, EXCLUSIVE),
+    InnerLoop(SwiGLU(), Frobenius(), TOKEN, EXCLUSIVE, trained="last"),
     InnerLoop(SwiGLU(), Frobenius(), TOKEN, EXCLUSIVE),
     InnerLoop(SwiGLU(), Frobenius(), replace(TOKEN, weight_norm="initial_norm"), EXCLUSIVE),
     InnerLoop(Linear(), Frobenius(), MUON, EXCLUSIVE),

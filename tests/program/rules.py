@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from ttt_proofs.loops import Coefficient, Update, column_norm, operator, zeros_like
+from ttt_proofs.loops import (
+    Coefficient,
+    Frobenius,
+    InnerLoop,
+    Linear,
+    Loss,
+    Net,
+    Schedule,
+    Update,
+    column_norm,
+    operator,
+    zeros_like,
+)
 from ttt_proofs.program.coefficients import Clock, Shape
 
 
@@ -106,9 +118,26 @@ RULES = {
 }
 
 
-def update(name: str, every: Clock = "step", shape: Shape = "scalar") -> Update:
-    """The rule of that name, all its coefficients of that kind; with a shape, the last layer's."""
+def ruled(
+    name: str,
+    every: Clock = "step",
+    shape: Shape = "scalar",
+    *,
+    net: Net | None = None,
+    loss: Loss | None = None,
+    schedule: Schedule | None = None,
+) -> InnerLoop:
+    """A loop with the rule of that name, all its coefficients of that kind.
+
+    A linear net, Frobenius' loss and single tokens where nothing else is said; with a shape, the
+    last layer alone moves.
+    """
     function, buffers, names = RULES[name]
-    coefficients = {n: Coefficient(every, shape) for n in names.split()}
-    trained = "all" if shape == "scalar" else "last"
-    return Update(function, dict.fromkeys(buffers.split(), zeros_like), coefficients, trained)
+    return InnerLoop(
+        net or Linear(),
+        loss or Frobenius(),
+        Update(function, dict.fromkeys(buffers.split(), zeros_like)),
+        schedule or Schedule(),
+        coefficients={n: Coefficient(every, shape) for n in names.split()},
+        trained="all" if shape == "scalar" else "last",
+    )

@@ -1,5 +1,6 @@
 """The lines that are read off a function say what it does on tensors, step after step."""
 
+import inspect
 from dataclasses import replace
 from functools import reduce
 from operator import add, mul
@@ -9,8 +10,16 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from tests.program.rules import RULES, update
-from ttt_proofs.loops import GradientStep, Update, operator, zeros_like
+from tests.program.rules import RULES, ruled
+from ttt_proofs.loops import (
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
+    Update,
+    operator,
+    zeros_like,
+)
 from ttt_proofs.program.coefficients import Coefficient, t
 from ttt_proofs.program.operators import muon
 from ttt_proofs.program.rules import (
@@ -70,13 +79,13 @@ def numbers(kind: Coefficient, draw) -> Tensor:
 @pytest.mark.parametrize("shape", ["scalar", "row", "column", "entry"])
 @pytest.mark.parametrize("name", RULES)
 def test_the_lines_are_what_the_code_does(name, shape):
-    mine = update(name, shape=shape)
+    mine = ruled(name, shape=shape)
     for by_code, by_lines in run(mine, mine.rule):
         assert torch.allclose(by_code, by_lines, rtol=1e-10, atol=1e-12)
     assert len({line.target for line in mine.rule.lines}) == len(mine.rule.lines)
 
 
-def run(mine: Update, rule: Rule) -> list[tuple[Tensor, Tensor]]:
+def run(mine: InnerLoop, rule: Rule) -> list[tuple[Tensor, Tensor]]:
     """Each state after each step: by the code, and by the lines of a rule."""
     rng = torch.Generator().manual_seed(3)
 
@@ -84,7 +93,7 @@ def run(mine: Update, rule: Rule) -> list[tuple[Tensor, Tensor]]:
         return torch.randn(*sizes, generator=rng, dtype=torch.float64)
 
     first = draw(ROWS, COLS)
-    weight, held = first, {name: make(first) for name, make in mine.buffers.items()}
+    weight, held = first, {name: make(first) for name, make in mine.update.buffers.items()}
     states, found = {W: first} | {sp.Symbol(n): x for n, x in held.items()}, []
     constants = {symbol: torch.tensor(x) for symbol, x in rule.constants}
     for _ in range(STEPS):
@@ -92,7 +101,11 @@ def run(mine: Update, rule: Rule) -> list[tuple[Tensor, Tensor]]:
         each = {name: numbers(c, draw) for name, c in mine.coefficients.items()}
         given = {k: v for name, x in each.items() for k, v in symbols(name, x).items()}
         states = stepped(rule, states, given | constants | {G: gradient, W_0: first})
-        weight, held = mine.call(weight, gradient, held, each, first)
+        taken = inspect.signature(mine.update.function).parameters
+        more = {"W_0": first} if "W_0" in taken else {}
+        made = mine.update.function(weight, gradient, *held.values(), **each, **more)
+        weight, *new = made if isinstance(made, tuple) else (made,)
+        held = dict(zip(held, new, strict=True))
         by_code = {W: weight} | {sp.Symbol(n): x for n, x in held.items()}
         found += [(by_code[s], states[s]) for s in rule.states]
     return found
@@ -106,7 +119,7 @@ def symbols(name: str, x: Tensor) -> dict[sp.Basic, Tensor]:
 @pytest.mark.parametrize("name", ["titans", "two buffers", "old buffers", "muon of old"])
 def test_a_line_that_is_changed_is_told_apart(name):
     """The comparison above can fail: a sign, or a value of another time, gives other numbers."""
-    mine, tried = update(name), 0
+    mine, tried = ruled(name), 0
     times = {s: following(s) for s in mine.rule.buffers}
     for k, line in enumerate(mine.rule.lines):
         for change in ({G: -G}, times, {new: old for old, new in times.items()}):
@@ -138,24 +151,24 @@ def lines(rule: Rule) -> dict[sp.Expr, sp.Expr]:
 
 
 def test_a_buffer_that_is_used_anew_has_its_new_name():
-    found = lines(update("titans").rule)
+    found = lines(ruled("titans").rule)
     assert found == {
         following(M): eta * M - theta * G,
         following(W): (1 - alpha) * W + following(M),
     }
-    found = lines(update("nesterov").rule)
+    found = lines(ruled("nesterov").rule)
     assert found[following(W)] == W - lr * (G + mu * following(M))
 
 
 def test_a_buffer_that_is_used_as_it_was_has_its_old_name():
-    found = lines(update("old buffer").rule)
+    found = lines(ruled("old buffer").rule)
     assert found == {following(M): mu * M + G, following(W): W + mu * M - eta * G}
     A, B = sp.symbols("A B")
-    assert lines(update("old buffers").rule)[following(B)].has(A)
+    assert lines(ruled("old buffers").rule)[following(B)].has(A)
 
 
 def test_an_operator_takes_a_state_which_is_made_if_there_is_none():
-    rule = update("muon, nesterov").rule
+    rule = ruled("muon, nesterov").rule
     assert [(line.target.name, line.kind) for line in rule.lines] == [
         ("M", "state"),
         ("M2", "state"),
@@ -163,33 +176,33 @@ def test_an_operator_takes_a_state_which_is_made_if_there_is_none():
         ("W", "state"),
     ]
     assert rule.buffers == (M,)
-    assert [line.target.name for line in update("muon, decay").rule.lines] == ["M", "U", "W"]
+    assert [line.target.name for line in ruled("muon, decay").rule.lines] == ["M", "U", "W"]
 
 
 def test_operators_are_numbered():
     def rule(W, g):
         return W + operator("a")(g) + operator("b")(g) + operator("b")(operator("b")(g))
 
-    names = [line.target.name for line in Update(rule).rule.lines]
+    names = [line.target.name for line in Update(rule).lines({}).lines]
     assert names.count("M") == 1 and {"U", "U2", "U3"} < set(names)
     assert len(names) == 6  # g is one state, b(g) is made once
 
 
 def test_a_gate_on_the_whole_new_weight_is_one_of_the_new_time():
-    (gate, _) = update("restored").rule.lines
+    (gate, _) = ruled("restored").rule.lines
     assert gate.target == N and gate.seen == sp.IndexedBase("N")[t + 1]
     assert gate.start == gate.expression.xreplace({W - eta * G: W_0})
     assert gate.start is not None and not gate.start.has(W, G)
 
 
 def test_a_gate_of_old_values_is_one_of_its_own_time():
-    first, second, _ = update("clipped twice").rule.lines
+    first, second, _ = ruled("clipped twice").rule.lines
     assert (first.seen, first.start) == (sp.IndexedBase("R")[t], None)
     assert second.expression.has(first.seen) and second.seen == sp.IndexedBase("R2")[t]
 
 
 def test_a_gate_of_new_values_waits_for_them():
-    (gate,) = update("clipped buffer").rule.of_kind("gate")
+    (gate,) = ruled("clipped buffer").rule.of_kind("gate")
     assert gate.seen == sp.IndexedBase("R")[t + 1] and gate.start == 0
 
 
@@ -198,8 +211,10 @@ def test_a_step_of_the_library_is_the_code_that_it_shows():
         GradientStep("per_step", "inside", "per_step", clip="column_norm", orthogonal="muon"),
         GradientStep("constant", momentum="constant", ascent=True, weight_norm="initial_norm"),
     ):
-        mine = Update(step.function, step.buffers, step.coefficients)
+        update = Update(step.function, step.buffers)
+        mine = InnerLoop(Linear(), Frobenius(), update, coefficients=step.coefficients)
         assert mine.rule == step.rule
+        assert mine == InnerLoop(Linear(), Frobenius(), step)
         for by_code, by_lines in run(mine, step.rule):
             assert torch.allclose(by_code, by_lines, rtol=1e-10)
 
@@ -216,15 +231,19 @@ WAYS = {
 
 def test_rules_are_equal_if_their_lines_are():
     made = {
-        name: Update(rule, {"M": zeros_like}, {"eta": Coefficient("step")})
+        name: InnerLoop(
+            Linear(),
+            Frobenius(),
+            Update(rule, {"M": zeros_like}),
+            coefficients={"eta": Coefficient("step")},
+        )
         for name, rule in WAYS.items()
     }
     assert made["new value by name"] == made["by methods"] == made["by torch"]
     assert hash(made["by torch"]) == hash(made["by methods"])
     assert made["in another order"] != made["by torch"]  # it reads the old value
-    assert made["new value by name"] != Update(
-        WAYS["new value by name"], {"M": zeros_like}, {"eta": Coefficient("loop")}
-    )
+    one = made["new value by name"]
+    assert one != replace(one, coefficients={"eta": Coefficient("loop")})
 
 
 def test_unknown_gates_are_functions_of_columns():

@@ -9,6 +9,10 @@ import torch
 
 from ttt_proofs.loops import (
     Coefficient,
+    Frobenius,
+    GradientStep,
+    InnerLoop,
+    Linear,
     Update,
     column_norm,
     operator,
@@ -147,7 +151,7 @@ BY_LINE = {
 def test_what_is_not_entrywise_is_refused_with_its_line(rule):
     names = {"eta": STEP} if "eta" in rule.__code__.co_varnames else {}
     with pytest.raises(ValueError) as caught:
-        Update(rule, coefficients=names)
+        looped(rule, coefficients=names)
     message = str(caught.value)
     found = NOT_ENTRYWISE.fullmatch(message)
     assert found and BY_LINE[rule] in message, message
@@ -173,35 +177,57 @@ def late_buffer(W, g, eta, M):
 
 ZERO = {"M": zeros_like}
 ETA = {"eta": STEP}
+
+
+def looped(rule, buffers=None, coefficients=None, **options):
+    """A loop over a linear net with that update."""
+    update = Update(rule, {} if buffers is None else buffers)
+    given = {} if coefficients is None else coefficients
+    return InnerLoop(Linear(), Frobenius(), update, coefficients=given, **options)
+
+
+def step(rate="constant", **options):
+    """A loop over a linear net with a step of the library."""
+    place = "inside" if rate == "per_token" else "outside"
+    return InnerLoop(Linear(), Frobenius(), GradientStep(rate, place), **options)
+
+
 DECLARED = [
-    (lambda: Update(with_rate), "`eta` in `with_rate` in line "),
-    (lambda: Update(with_buffer, {}, ETA), "`M` in `with_buffer` in line "),
-    (lambda: Update(plain, {}, ETA), "`eta` is none in `plain` in line "),
-    (lambda: Update(plain, ZERO), "`M` is none in `plain` in line "),
-    (lambda: Update(late_buffer, ZERO, ETA), "buffers must be the arguments after"),
-    (lambda: Update(lambda W: W), "the weight and its gradient first"),
-    (lambda: Update(lambda W, g: (W, g)), "the new values of the weight; got 2"),
-    (lambda: Update(lambda W, g, M: W - M, ZERO), "the weight, M; got 1"),
-    (lambda: Update(lambda W, g, M: (W, M, g), ZERO), "the weight, M; got 3"),
-    (lambda: Update(lambda W, g, M: (W - g, 0), ZERO), "no matrix for M"),
-    (lambda: Update(with_buffer, {"M": lambda W: W}, ETA), "Let it start at 0"),
-    (lambda: Update(with_buffer, {"M": 0}, ETA), "Use zeros_like."),  # pyright: ignore
-    (lambda: Update(with_rate, {}, {"eta": 0.1}), "must be a Coefficient; got 0.1"),  # pyright: ignore
-    (lambda: Update(with_rate, {}, ["eta"]), "must be a dict; got ['eta']"),  # pyright: ignore
-    (lambda: Update(lambda W, g, *, k: W - k * g, {}, {"k": STEP}), "got 'k'. Rename it."),
-    (lambda: Update(lambda W, g, *, M_next: W, {}, {"M_next": STEP}), "got 'M_next'"),
-    (lambda: Update(lambda W, g, W_0: (W, W_0), {"W_0": zeros_like}), "got 'W_0'"),
-    (lambda: Update(plain, trained="first"), "got 'first'. Choose one."),  # pyright: ignore
-    (lambda: Update(plain, trained=()), "got (). Choose one."),
-    (lambda: Update(3), "must be a Python function; got 3"),  # pyright: ignore
+    (lambda: looped(with_rate), "`eta` in `with_rate` in line "),
+    (lambda: looped(with_buffer, {}, ETA), "`M` in `with_buffer` in line "),
+    (lambda: looped(plain, {}, ETA), "`eta` is none in `plain` in line "),
+    (lambda: looped(plain, ZERO), "`M` is none in `plain` in line "),
+    (lambda: looped(late_buffer, ZERO, ETA), "buffers must be the arguments after"),
+    (lambda: looped(lambda W: W), "the weight and its gradient first"),
+    (lambda: looped(lambda W, g: (W, g)), "the new values of the weight; got 2"),
+    (lambda: looped(lambda W, g, M: W - M, ZERO), "the weight, M; got 1"),
+    (lambda: looped(lambda W, g, M: (W, M, g), ZERO), "the weight, M; got 3"),
+    (lambda: looped(lambda W, g, M: (W - g, 0), ZERO), "no matrix for M"),
+    (lambda: looped(with_buffer, {"M": lambda W: W}, ETA), "Let it start at 0"),
+    (lambda: looped(with_buffer, {"M": 0}, ETA), "Use zeros_like."),  # pyright: ignore
+    (lambda: looped(with_rate, {}, {"eta": 0.1}), "must be a Coefficient; got 0.1"),  # pyright: ignore
+    (lambda: looped(with_rate, {}, ["eta"]), "must be a dict; got ['eta']"),  # pyright: ignore
+    (lambda: looped(lambda W, g, *, k: W - k * g, {}, {"k": STEP}), "got 'k'. Rename it."),
+    (lambda: looped(lambda W, g, *, M_next: W, {}, {"M_next": STEP}), "got 'M_next'"),
+    (lambda: looped(lambda W, g, W_0: (W, W_0), {"W_0": zeros_like}), "got 'W_0'"),
+    (lambda: looped(plain, trained="first"), "got 'first'. Choose one."),  # pyright: ignore
+    (lambda: looped(plain, trained=()), "got (). Choose one."),
+    (lambda: looped(3), "must be a Python function; got 3"),  # pyright: ignore
     (
-        lambda: Update(plain, {}, {"lr": Coefficient("step")}, loss_weights={"W": "lr"}),
+        lambda: looped(plain, {}, {"lr": Coefficient("step")}, loss_weights={"W": "lr"}),
         "one number for each token",
     ),
     (
-        lambda: Update(with_rate, {}, {"eta": Coefficient("token")}, loss_weights={"W": "eta"}),
+        lambda: looped(with_rate, {}, {"eta": Coefficient("token")}, loss_weights={"W": "eta"}),
         "`eta` in `with_rate` in line ",
     ),
+    (lambda: looped(plain, loss_weights=["W"]), "must be a dict; got ['W']"),  # pyright: ignore
+    (lambda: looped(plain, ["M"]), "must be a dict; got ['M']"),  # pyright: ignore
+    (lambda: looped(plain, loss_weights={"V": "lr"}), "weights that move; got V"),
+    (lambda: step(coefficients=ETA), "must leave out what the update supplies itself; got eta"),
+    (lambda: step(coefficients={"mu": STEP}), "or weigh losses; got `mu` with GradientStep()"),
+    (lambda: step("per_token", loss_weights={"W": "lr"}), "supplies itself; got W with Gradient"),
+    (lambda: step("per_token", coefficients={"eta_W": STEP}), "supplies itself; got eta_W"),
 ]
 
 
@@ -229,8 +255,8 @@ def test_starts_and_norms_of_torch_are_those_of_the_library():
         M = M + g
         return W - eta * M / (1 + column_norm(M)), M
 
-    one = Update(rule, {"M": torch.zeros_like}, ETA)
-    assert one == Update(ours, ZERO, ETA)
+    one = looped(rule, {"M": torch.zeros_like}, ETA)
+    assert one == looped(ours, ZERO, ETA)
     x = torch.randn(2, 5, 3)
     assert torch.equal(column_norm(x), x.square().sum(-2, keepdim=True).sqrt()) or torch.allclose(
         column_norm(x), x.square().sum(-2, keepdim=True).sqrt()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.reference.samples import sample, sample_coefficients
-from tests.reference.test_functions import TITANS, TOLERANCE, distance
+from tests.reference.test_functions import GIVEN, TITANS, TOLERANCE, distance
 from ttt_proofs import check
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.sampling import random_inputs
@@ -79,8 +79,8 @@ def test_code_runs_as_the_library_does(pair, read):
 
 MODULE = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2, bias=False)).double()
 CODES = [
-    InnerLoop(deep, half, TITANS, Schedule(2)),
-    InnerLoop(swiglu, inner, TITANS, Schedule(2, "before_update")),
+    InnerLoop(deep, half, TITANS, Schedule(2), coefficients=GIVEN),
+    InnerLoop(swiglu, inner, TITANS, Schedule(2, "before_update"), coefficients=GIVEN),
     InnerLoop(MODULE, half, GradientStep("per_step", momentum="per_step"), Schedule(2)),
 ]
 

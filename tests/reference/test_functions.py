@@ -23,6 +23,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -49,11 +50,11 @@ def steps():
 
 
 def schedules():
-    """Every reading, query, sign of the values and number of steps."""
+    """Every reading, with queries and with keys, and number of steps."""
     reads = ("after_update", "before_update", "causal")
-    for read, query, negate, many in product(reads, ("query", "key"), (False, True), (1, 2)):
+    for read, read_with, many in product(reads, ("query", "key"), (1, 2)):
         if read != "causal" or many == 1:
-            yield Schedule(3, read, query, negate, many)
+            yield Schedule(3, read, read_with, many)
 
 
 NETS = [
@@ -67,9 +68,10 @@ NETS = [
 ]
 EACH = GradientStep("per_token", "inside", "per_token")
 GRID = [InnerLoop(SwiGLU(), Frobenius(), step, Schedule(2, "before_update")) for step in steps()]
-GRID += [InnerLoop(Linear(), SquaredError(), EACH, schedule) for schedule in schedules()]
+LOSSES = (SquaredError(), NegatedValues(SquaredError()))
+GRID += [InnerLoop(Linear(), x, EACH, schedule) for schedule in schedules() for x in LOSSES]
 GRID += [
-    InnerLoop(net, loss, replace(EACH, trained=trained), Schedule(3))
+    InnerLoop(net, loss, EACH, Schedule(3), trained=trained)
     for net, loss, trained in product(NETS, (Frobenius(), SquaredError()), ("all", "last"))
 ]
 
@@ -106,7 +108,7 @@ def test_first_gradients_agree(loop, monkeypatch):
 
 # Each a change to this oracle's source that the other one must notice.
 PLANTED = [
-    ("values.neg()", "values"),
+    ("in (made, values))", "in (made, values.neg()))"),
     ("if name in self.weighing:", "if False:"),
     ("self.weighing[name][:, start :", "next(iter(self.weighing.values()))[:, start :"),
     ("[:, start : start + count]", "[:, :count]"),
@@ -150,9 +152,16 @@ def departs(run, loop):
         return True
 
 
-def loop_of(update, net=None, loss=None, chunk=2, **schedule):
+def loop_of(update, given=None, net=None, loss=None, chunk=2, weights=None, **schedule):
     """A loop with an update of one's own."""
-    return InnerLoop(net or Linear(), loss or Frobenius(), update, Schedule(chunk, **schedule))
+    return InnerLoop(
+        net or Linear(),
+        loss or Frobenius(),
+        update,
+        Schedule(chunk, **schedule),
+        coefficients=given or {},
+        loss_weights=weights or {},
+    )
 
 
 def decayed(W, g, M, *, alpha, eta, theta):
@@ -161,11 +170,8 @@ def decayed(W, g, M, *, alpha, eta, theta):
     return (1 - alpha) * W + M, M
 
 
-TITANS = Update(
-    decayed,
-    {"M": zeros_like},
-    {name: Coefficient("step") for name in ("alpha", "eta", "theta")},
-)
+TITANS = Update(decayed, {"M": zeros_like})
+GIVEN = {name: Coefficient("step") for name in ("alpha", "eta", "theta")}
 
 
 def test_a_rule_of_ones_own_by_hand():
@@ -176,7 +182,7 @@ def test_a_rule_of_ones_own_by_hand():
     w.append(0.75 * w[1] + m[1])
     for read, seen in (("after_update", w[1:]), ("before_update", w[:2])):
         o, final = run_loop(
-            loop_of(TITANS, read=read),
+            loop_of(TITANS, GIVEN, read=read),
             *map(numbers, ((1, 2, 4), (1, 2, 1), (2, 1, 3))),
             weights={"W": torch.ones(1, 1, 1)},
             coefficients={name: numbers(x)[..., 0] for name, x in given.items()},
@@ -197,7 +203,7 @@ SHAPED = {
 def test_coefficients_of_rows_columns_and_entries(shape, every):
     """Gated linear attention, written out: S ← α ⊙ S + Σ kᵀ v."""
     kind = Coefficient(every, shape)
-    loop = loop_of(Update(lambda W, g, *, alpha: alpha * W - g, {}, {"alpha": kind}), chunk=2)
+    loop = loop_of(Update(lambda W, g, *, alpha: alpha * W - g), {"alpha": kind}, chunk=2)
     (q, k, v), weights = sample(loop, length=5, key=3, value=3)
     told = {"row": (3,), "column": (3,), "entry": (3, 3)}[shape]
     alpha = torch.rand((2, *told) if every == "loop" else (2, 3, 2, *told), dtype=torch.float64)
@@ -213,17 +219,18 @@ def test_coefficients_of_rows_columns_and_entries(shape, every):
 
 def test_loss_weights_of_some_weights_only():
     """W1's losses are weighed, W0's are not."""
-    some = Update(lambda W, g: W - g, loss_weights={"W1": "lr"})
     net = GLU("relu")
-    (q, k, v), weights = sample(loop_of(some, net), length=3)
+    some = loop_of(Update(lambda W, g: W - g), net=net, chunk=3, weights={"W1": "lr"})
+    (q, k, v), weights = sample(some, length=3)
     lr = torch.rand(2, 3, 2, dtype=torch.float64)
-    got = run_loop(loop_of(some, net, chunk=3), q, k, v, weights=weights, coefficients={"lr": lr})[
-        1
-    ]
-    both = loop_of(GradientStep("per_token", "inside"), net, chunk=3)
+    got = run_loop(some, q, k, v, weights=weights, coefficients={"lr": lr})[1]
+    both = loop_of(GradientStep("per_token", "inside"), net=net, chunk=3)
     rates = {"eta_W0": torch.ones_like(lr), "eta_W1": lr}
     wanted = run_loop(both, q, k, v, weights=weights, coefficients=rates)[1]
-    assert max(relative_errors(got, wanted).values()) <= TOLERANCE
+    library = replace(some, update=GradientStep(None))
+    same = run_loop(library, q, k, v, weights=weights, coefficients={"lr": lr})[1]
+    for final in (got, same):
+        assert max(relative_errors(final, wanted).values()) <= TOLERANCE
 
 
 BIASED = InnerLoop(MLP(2, "tanh", bias=True), SquaredError(), GradientStep("per_step"), Schedule(2))
@@ -387,7 +394,7 @@ def test_what_a_function_raises_is_passed_on():
 
 
 def test_a_loop_that_kept_only_its_lines_has_no_oracle():
-    loop = loop_of(Update(TITANS.rule, {}, TITANS.coefficients))
+    loop = loop_of(Update(loop_of(TITANS, GIVEN).rule), GIVEN)
     (q, k, v), weights = sample(loop)
     with pytest.raises(ValueError, match=r"^`update` must have a function .*a copy without it.*"):
         run_loop(loop, q, k, v, weights=weights, coefficients=sample_coefficients(loop))
@@ -400,6 +407,6 @@ def restored(W, g, *, eta, W_0):
 
 
 def test_the_first_weight_is_given_at_every_step():
-    ours = loop_of(Update(restored, {}, {"eta": Coefficient()}), MLP(2, "tanh"))
-    library = replace(ours, update=GradientStep(weight_norm="initial_norm"))
+    ours = loop_of(Update(restored), {"eta": Coefficient()}, MLP(2, "tanh"))
+    library = replace(ours, update=GradientStep(weight_norm="initial_norm"), coefficients={})
     assert distance(lambda _, *a, **o: run_loop(ours, *a, **o), library, 2) <= TOLERANCE

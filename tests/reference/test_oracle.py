@@ -100,7 +100,7 @@ EXAMPLES = [
 
 def deep(net, trained="all"):
     """A Frobenius loop over a net with hidden layers."""
-    return InnerLoop(net, Frobenius(), GradientStep(trained=trained))
+    return InnerLoop(net, Frobenius(), trained=trained)
 
 
 # f = relu(k W1) W2 with W1 = 2, W2 = 1. Features of the keys: 2, 4, 0 while W1 stays. If W1
@@ -175,7 +175,7 @@ PLANTED = [
     ("library", "weighed[:, :, :count].sum()", "weighed[:, :, :count].mean()"),
     ("library", "in inner.loop.fast_weights", "in inner.loop.net.weights"),
     ("library", "in inner.loop.fast_weights", "in inner.loop.net.weights[-1:]"),
-    ("library", "inner.k[:, :, here], values", "inner.k[:, :, here].abs(), values"),
+    ("library", "inner.k[:, :, here], inner.v", "inner.k[:, :, here].abs(), inner.v"),
     ("nets", '* (x @ w["W2"])', '+ (x @ w["W2"])'),
     (
         "nets",
@@ -275,7 +275,7 @@ LOOPS = {
     ),
     "gated": InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_step", ascent=True), Schedule(1)),
     "last": InnerLoop(
-        MLP(2, "gelu_tanh"), SquaredError(), GradientStep(trained="last"), Schedule(2, BEFORE)
+        MLP(2, "gelu_tanh"), SquaredError(), schedule=Schedule(2, BEFORE), trained="last"
     ),
 }
 

@@ -19,6 +19,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -310,7 +311,7 @@ EXAMPLES = [
     ),
     (
         "read with keys",
-        linear(schedule=Schedule(query="key")),
+        linear(schedule=Schedule(read_with="key")),
         QKV,
         W1,
         HALF,
@@ -320,7 +321,7 @@ EXAMPLES = [
     ),
     (
         "causal, with keys",
-        linear(schedule=chunks(3, query="key")),
+        linear(schedule=chunks(3, read_with="key")),
         QKV,
         W1,
         HALF,
@@ -330,7 +331,7 @@ EXAMPLES = [
     ),
     (
         "values negated",
-        linear(schedule=Schedule(negate_values=True)),
+        linear(lambda: NegatedValues(Frobenius())),
         QKV,
         W1,
         HALF,
@@ -340,7 +341,7 @@ EXAMPLES = [
     ),
     (
         "squared error, values negated",
-        linear(SquaredError, schedule=Schedule(negate_values=True)),
+        linear(lambda: NegatedValues(SquaredError())),
         ((1,), (1,), (2,)),
         W1,
         HALF,
@@ -509,8 +510,8 @@ PLANTED = [
     ("library", "seen, _ = _step", "seen, memory = _step"),
     ("library", "seen, _ = _step(inner", "seen, state = _step(inner"),
     ("library", "range(schedule.steps)", "range(1)"),
-    ("library", "inner.k if schedule.query", "inner.q if schedule.query"),
-    ("library", "-inner.v if", "inner.v if"),
+    ("library", "inner.k if schedule.read_with", "inner.q if schedule.read_with"),
+    ("nets", "sign * v", "v"),
     ("nets", '(x @ w["W1"])\n', '(x @ w["W0"])\n'),
     ("nets", "moved * windows", "wide[:, :, : net.height, : net.width] * windows"),
     ("nets", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
@@ -552,10 +553,11 @@ def test_planted_fault_is_noticed(module, sound, fault, tmp_path):
         assert not all_agree(run)
 
 
-def rule(rate="constant", place="outside", schedule=None, net=None, loss=Frobenius, **update):
+def rule(rate="constant", place="outside", schedule=None, net=None, loss=Frobenius, **rest):
     """A loop with its rule spelled in short."""
-    step = GradientStep(rate, place, **update)
-    return InnerLoop(net or MLP(2, "tanh"), loss(), step, schedule or Schedule(2))
+    trained = rest.pop("trained", "all")
+    step = GradientStep(rate, place, **rest)
+    return InnerLoop(net or MLP(2, "tanh"), loss(), step, schedule or Schedule(2), trained=trained)
 
 
 TOKENS = partial(rule, "per_token", "inside")
@@ -581,12 +583,12 @@ LOOPS = {
         loss=SquaredError,
         schedule=chunks(3),
     ),
-    "causal gate": rule("per_step", net=GLU(), trained="last", schedule=chunks(3, query="key")),
+    "causal gate": rule("per_step", net=GLU(), trained="last", schedule=chunks(3, read_with="key")),
     "image": rule(
         net=DepthwiseConv(3, 1, 3),
         clip="column_norm",
-        loss=SquaredError,
-        schedule=chunks(3, "after_update", negate_values=True),
+        loss=lambda: NegatedValues(SquaredError()),
+        schedule=chunks(3, "after_update"),
     ),
     "causal image": rule(net=DepthwiseConv(3, 3, 1), schedule=chunks(3)),
 }
@@ -639,7 +641,7 @@ def test_gradients_flow_to_every_argument(name):
     leaves = [x.requires_grad_() for x in flat(arguments)]
     o, final = run_loop(loop, **arguments)
     total = o.square().sum() + sum(w.square().sum() for w in final.values())
-    unread = [arguments["q"]] if loop.schedule.query == "key" else []
+    unread = [arguments["q"]] if loop.schedule.read_with == "key" else []
     for leaf, slope in zip(
         leaves, torch.autograd.grad(total, leaves, allow_unused=True), strict=True
     ):

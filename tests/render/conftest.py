@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from ttt_proofs.checker.proof import Theorem
@@ -38,18 +36,18 @@ INSIDE = GradientStep(rate="per_step", place="inside", momentum="constant", asce
 LOOPS = {
     "momentum": InnerLoop(Features(), AbstractLoss(), PER_STEP),
     "mlp": InnerLoop(MLP(3, "act"), SquaredError(), PER_STEP),
-    "gelu": InnerLoop(MLP(2, "gelu_tanh"), Frobenius(), GradientStep(trained="last")),
+    "gelu": InnerLoop(MLP(2, "gelu_tanh"), Frobenius(), trained="last"),
     "relu": InnerLoop(MLP(2, "relu"), SquaredError(), GradientStep(), Schedule(2, "before_update")),
     "swiglu": InnerLoop(SwiGLU(), Frobenius(), INSIDE),
     "linear": InnerLoop(Linear(), SquaredError(), GradientStep()),
     "lact": InnerLoop(SwiGLU(), Frobenius(), LACT, BEFORE),
-    "last": InnerLoop(SwiGLU(), Frobenius(), replace(LACT, trained="last"), BEFORE),
+    "last": InnerLoop(SwiGLU(), Frobenius(), LACT, BEFORE, trained="last"),
     "glu": InnerLoop(GLU(), Frobenius(), GradientStep(clip="column_norm")),
     "conv": InnerLoop(
         DepthwiseConv(), Frobenius(), GradientStep(clip="column_norm"), Schedule(chunk=4)
     ),
     "causal": InnerLoop(
-        Features(), AbstractLoss(), replace(PER_STEP, trained="last"), Schedule(read="causal")
+        Features(), AbstractLoss(), PER_STEP, Schedule(read="causal"), trained="last"
     ),
     "custom": InnerLoop(Linear(), Frobenius(), CUSTOM),
 }

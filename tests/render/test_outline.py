@@ -122,16 +122,14 @@ def derivation(*parts: Part) -> Derivation:
 @pytest.fixture(scope="module")
 def combined() -> Derivation:
     """One part for each combination of a few options."""
-    rules = [
-        replace(LACT, momentum=m, trained=t) for m in (None, "per_token") for t in ("all", "last")
-    ]
+    rules = [(replace(LACT, momentum=m), t) for m in (None, "per_token") for t in ("all", "last")]
     return derivation(
         *(
             attention_part(
-                InnerLoop(SwiGLU(), Frobenius(), rule, Schedule(read=read)),
-                f"momentum {rule.momentum}, {rule.trained}, {read}",
+                InnerLoop(SwiGLU(), Frobenius(), rule, Schedule(read=read), trained=trained),
+                f"momentum {rule.momentum}, {trained}, {read}",
             )
-            for rule in rules
+            for rule, trained in rules
             for read in READS
         )
     )

@@ -22,16 +22,24 @@ from ttt_proofs.symbolic import additive_part, affine_part
 from ttt_proofs.symbolic.affinity import CORNERS, corner
 
 SIZES = {"L": 2, "D_k": 3, "D_h": 3, "D_v": 2, "D_1": 2}
-LAST = GradientStep("per_step", trained="last")
+STEP = GradientStep("per_step")
 
 # Loop; is a step affine; is it additive.
 CASES = {
     "linear, Frobenius": (InnerLoop(Linear(), Frobenius()), True, True),
     "linear, squared error": (InnerLoop(Linear(), SquaredError()), True, False),
-    "static kernel, squared error": (InnerLoop(Features(), SquaredError(), LAST), True, False),
+    "static kernel, squared error": (
+        InnerLoop(Features(), SquaredError(), STEP, trained="last"),
+        True,
+        False,
+    ),
     "two linear layers": (InnerLoop(MLP(2, "identity"), Frobenius()), True, False),
     "two layers": (InnerLoop(MLP(2, "tanh"), Frobenius()), False, False),
-    "two layers, last one trained": (InnerLoop(MLP(2, "tanh"), Frobenius(), LAST), True, True),
+    "two layers, last one trained": (
+        InnerLoop(MLP(2, "tanh"), Frobenius(), STEP, trained="last"),
+        True,
+        True,
+    ),
     "clip, Frobenius": (
         InnerLoop(Linear(), Frobenius(), GradientStep(clip="column_norm")),
         True,
@@ -43,12 +51,12 @@ CASES = {
         False,
     ),
     "muon, Frobenius": (
-        InnerLoop(Linear(), Frobenius(), replace(LAST, orthogonal="muon")),
+        InnerLoop(Linear(), Frobenius(), replace(STEP, orthogonal="muon")),
         True,
         True,
     ),
     "muon, squared error": (
-        InnerLoop(Linear(), SquaredError(), replace(LAST, orthogonal="muon")),
+        InnerLoop(Linear(), SquaredError(), replace(STEP, orthogonal="muon")),
         False,
         False,
     ),

@@ -24,6 +24,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Net,
     Schedule,
     SquaredError,
@@ -59,7 +60,9 @@ def loops(net: Net, seed: str) -> Iterator[InnerLoop]:
             "place": "inside" if rate == "per_token" else choose(("inside", "outside")),
             "momentum": choose((None, "constant", "per_step", "per_token")),
             "ascent": choose((True, False)),
-            "trained": choose(("all", "last")),
+        }
+        trained = choose(("all", "last"))
+        update |= {
             "clip": choose((None, None, "column_norm", "shrink")),
             "orthogonal": choose((None, None, "muon")),
             "weight_norm": choose((None, None, "initial_norm", "rescale")),
@@ -67,14 +70,18 @@ def loops(net: Net, seed: str) -> Iterator[InnerLoop]:
         schedule = {
             "chunk": net.tokens or choose((1, 3)),
             "read": choose(("after_update", "before_update", "causal")),
-            "query": choose(("query", "key")),
-            "negate_values": choose((True, False)),
+            "read_with": choose(("query", "key")),
+        }
+        negated = choose((True, False))
+        schedule |= {
             "steps": choose((1, 1, 1, 3)),
             "single": choose((True, False, False)),
         }
         loss = choose((Frobenius(), SquaredError(), AbstractLoss()))
+        loss = NegatedValues(loss) if negated else loss
         try:
-            yield InnerLoop(net, loss, GradientStep(**update), Schedule(**schedule))
+            step, when = GradientStep(**update), Schedule(**schedule)
+            yield InnerLoop(net, loss, step, when, trained=trained)
         except ValueError:
             continue
         found += 1

@@ -16,6 +16,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -75,7 +76,7 @@ def negated(loop: InnerLoop, ascent: bool = False, **fields) -> InnerLoop:
     return replace(
         loop,
         update=replace(loop.update, ascent=ascent, **fields),
-        schedule=replace(loop.schedule, negate_values=True),
+        loss=NegatedValues(loop.loss),
     )
 
 
@@ -109,7 +110,7 @@ DIFFERENT = {
     "values as they are": lambda loop: replace(loop, update=replace(loop.update, ascent=False)),
     "another rate": lambda loop: negated(loop, rate=None),
     "another reading": lambda loop: replace(
-        negated(loop), schedule=replace(negated(loop).schedule, query="key")
+        negated(loop), schedule=replace(negated(loop).schedule, read_with="key")
     ),
     "another loss": lambda loop: replace(negated(loop), loss=SquaredError()),
 }
@@ -149,8 +150,8 @@ def test_the_last_simplification_is_the_textbook():
         {"update": GradientStep(None, orthogonal="muon")},
         {"loss": SquaredError()},
         {"schedule": Schedule(1, "before_update")},
-        {"schedule": Schedule(query="key")},
-        {"schedule": Schedule(negate_values=True)},
+        {"schedule": Schedule(read_with="key")},
+        {"loss": NegatedValues(Frobenius())},
     ],
     ids=str,
 )

@@ -33,6 +33,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -43,7 +44,6 @@ from ttt_proofs.symbolic.inner_steps import K, covered, linear_attention
 from ttt_proofs.symbolic.parts import NotCoveredError, attention_form, steps_part
 
 MANY = Schedule(2, steps=3)
-STATIC = GradientStep(trained="last")
 CONV = InnerLoop(DepthwiseConv(), Frobenius(), schedule=Schedule(4, steps=2))
 CONVS = [
     CONV,
@@ -54,7 +54,7 @@ CONVS = [
         schedule=Schedule(4, "before_update", steps=3),
     ),
 ]
-DELTA = InnerLoop(Linear(), SquaredError(), STATIC, Schedule(steps=2, single=True))
+DELTA = InnerLoop(Linear(), SquaredError(), schedule=Schedule(steps=2, single=True), trained="last")
 
 
 def proved(part) -> bool:
@@ -72,7 +72,7 @@ LOOPS = [
     InnerLoop(Linear(), SquaredError(), GradientStep(None), MANY),
     InnerLoop(MLP(2, "act"), Frobenius(), schedule=Schedule(2, "before_update", steps=2)),
     InnerLoop(SwiGLU(), SquaredError(), GradientStep("per_token", "inside"), MANY),
-    InnerLoop(GLU(), SquaredError(), schedule=replace(MANY, query="key", negate_values=True)),
+    InnerLoop(GLU(), NegatedValues(SquaredError()), schedule=replace(MANY, read_with="key")),
     *CONVS,
 ]
 
@@ -117,15 +117,15 @@ def test_one_step_too_few_is_refused(loop):
 
 
 def test_one_step_at_the_summed_rate_needs_a_static_kernel_and_frobenius():
-    static = InnerLoop(Features(), Frobenius(), STATIC, MANY)
+    static = InnerLoop(Features(), Frobenius(), schedule=MANY, trained="last")
     assert proved(summed_rate_part(static, "label")) and proved(summed_rate_part(CONV))
-    ascending = replace(static, update=replace(STATIC, ascent=True))
+    ascending = replace(static, update=GradientStep(ascent=True))
     assert proved(summed_rate_part(ascending))
     for other in (
-        replace(static, update=GradientStep()),
+        replace(static, trained="all"),
         replace(static, loss=SquaredError()),
         replace(static, loss=AbstractLoss()),
-        replace(static, net=MLP(2), update=GradientStep()),
+        replace(static, net=MLP(2), trained="all"),
         replace(CONV, loss=SquaredError()),
     ):
         assert proved(attention_part(other)) and not proved(summed_rate_part(other))
@@ -138,7 +138,7 @@ def test_the_form_of_another_loop_is_refused():
         replace(loop, update=GradientStep(ascent=True)),
         replace(loop, update=GradientStep("per_step")),
         replace(loop, schedule=replace(MANY, read="before_update")),
-        replace(loop, schedule=replace(MANY, query="key")),
+        replace(loop, schedule=replace(MANY, read_with="key")),
         replace(loop, loss=Frobenius()),
     ):
         try:
@@ -153,7 +153,7 @@ def test_the_form_of_another_loop_is_refused():
     [
         (GradientStep(), True),
         (GradientStep("per_token", "inside", ascent=True), True),
-        (GradientStep(None, trained="last"), True),
+        (GradientStep(None), True),
         (GradientStep(momentum="constant"), False),
         (GradientStep(clip="column_norm"), False),
         (GradientStep(orthogonal="muon"), False),
@@ -286,7 +286,7 @@ def later(term):
 
 
 def test_a_rate_for_each_step_is_taken_at_the_chunk():
-    loop = replace(DELTA, update=GradientStep("per_step", trained="last"))
+    loop = replace(DELTA, update=GradientStep("per_step"))
     part = delta_steps_part(loop, closed=True)
     assert proved(part)
     etas = [a for a in inside(part.statement.right, Atom) if a.name == "eta"]

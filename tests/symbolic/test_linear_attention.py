@@ -75,7 +75,7 @@ NETS = [
     SwiGLU("act"),
 ]
 CONCRETE = [
-    InnerLoop(net, loss, GradientStep(STEP.rate, STEP.place, STEP.momentum, False, trained), read)
+    InnerLoop(net, loss, STEP, read, trained=trained)
     for net in NETS
     for loss in (Frobenius(), SquaredError())
     for trained, read in (("all", READS[0]), ("last", READS[1]))
@@ -95,7 +95,7 @@ def short(loop: InnerLoop) -> str:
     """An id that can be read."""
     u, net = loop.update, loop.net
     net_id = [type(net).__name__, *(str(value) for value in vars(net).values() if value)]
-    parts = [u.rate, u.place, u.momentum, "up" if u.ascent else "down", u.trained]
+    parts = [u.rate, u.place, u.momentum, "up" if u.ascent else "down", loop.trained]
     return "-".join(map(str, (*net_id, type(loop.loss).__name__, *parts, loop.schedule.read)))
 
 
@@ -228,7 +228,7 @@ def test_a_wrong_scale_is_refused(scale):
         ({}, {"schedule": Schedule(1, "before_update")}),
         ({}, {"net": Linear()}),
         ({}, {"loss": Frobenius()}),
-        ({}, {"update": GradientStep(trained="last")}),
+        ({}, {"trained": "last"}),
         ({}, {"update": GradientStep("per_step")}),
         ({}, {"update": GradientStep(momentum="constant")}),
         ({"update": STEP}, {"update": GradientStep("per_step", "inside", "per_step")}),
@@ -269,7 +269,7 @@ def test_reading_before_the_update_sees_one_step_less():
 
 
 def test_frozen_features_carry_no_time():
-    loop = InnerLoop(Features(), AbstractLoss(), GradientStep(trained="last"))
+    loop = InnerLoop(Features(), AbstractLoss(), trained="last")
     form = linear_attention(loop)
     for term in (form.query, form.key):
         (app,) = inside(term, App)
@@ -301,13 +301,13 @@ def test_steps_are_of_all_kinds():
 
 
 CAUSAL = Schedule(2, "causal")
-STATIC = GradientStep("per_step", "outside", "per_step", trained="last")
+STATIC = InnerLoop(Features(), Frobenius(), STEP, trained="last")
 TAKEN_FIRST = {
-    "after": InnerLoop(Features(), Frobenius(), STATIC),
-    "before": InnerLoop(Features(), SquaredError(), STATIC, READS[1]),
-    "causal": InnerLoop(Features(), AbstractLoss(), STATIC, CAUSAL),
+    "after": STATIC,
+    "before": replace(STATIC, loss=SquaredError(), schedule=READS[1]),
+    "causal": replace(STATIC, loss=AbstractLoss(), schedule=CAUSAL),
     "gate": InnerLoop(GLU("act"), Frobenius(), GradientStep(momentum="per_step")),
-    "convolution": InnerLoop(DepthwiseConv(3, 2, 3), SquaredError(), STATIC, Schedule(6, "causal")),
+    "convolution": InnerLoop(DepthwiseConv(3, 2, 3), SquaredError(), STEP, Schedule(6, "causal")),
 }
 
 

@@ -27,8 +27,6 @@ from ttt_proofs.symbolic import inner_steps
 from ttt_proofs.symbolic.linear_attention import linear_attention
 from ttt_proofs.symbolic.plan import degree_in, plan_of, planned, transition
 
-LAST = GradientStep(trained="last")
-
 
 def test_degrees():
     values = {
@@ -67,7 +65,7 @@ def test_values_that_depend_on_the_state_within_a_chunk_count():
         (SquaredError(), "affine"),
         (AbstractLoss(), "sequential"),
     ):
-        loop = InnerLoop(Features(), loss, LAST, schedule)
+        loop = InnerLoop(Features(), loss, schedule=schedule, trained="last")
         assert planned(loop, inner_steps.linear_attention(loop).value).word == found
         assert plan_of(loop).word == found
 
@@ -83,8 +81,8 @@ def test_the_ladder_from_lact_to_linear_attention():
         "v5": "composed",
         "v6": "additive",
     }
-    static = replace(lact().update, trained="last", weight_norm=None)
-    delta = replace(lact(), update=static, loss=SquaredError())
+    static = replace(lact().update, weight_norm=None)
+    delta = replace(lact(), update=static, loss=SquaredError(), trained="last")
     assert plan_of(delta).word == "sequential"
 
 

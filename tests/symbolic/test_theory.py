@@ -17,6 +17,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -50,11 +51,11 @@ LOOPS = {
         Linear(), Frobenius(), GradientStep(momentum="per_token"), Schedule(3)
     ),
     "key and negated": InnerLoop(
-        Linear(), SquaredError(), PLAIN, Schedule(2, query="key", negate_values=True)
+        Linear(), NegatedValues(SquaredError()), PLAIN, Schedule(2, read_with="key")
     ),
     "single": InnerLoop(MLP(2), SquaredError(), HELD, Schedule(single=True)),
     "causal": InnerLoop(Linear(), SquaredError(), PLAIN, CAUSAL),
-    "causal, momentum": InnerLoop(SwiGLU(), SquaredError(), replace(HELD, trained="last"), CAUSAL),
+    "causal, momentum": InnerLoop(SwiGLU(), SquaredError(), HELD, CAUSAL, trained="last"),
     "causal, per token": InnerLoop(
         Linear(), Frobenius(), GradientStep("per_token", "inside", "per_token", ascent=True), CAUSAL
     ),
@@ -108,10 +109,10 @@ def changed(name: str, **fields) -> InnerLoop:
 OTHERS = {
     "read": ("linear", changed("linear", read="before_update")),
     "causal or not": ("causal", changed("causal", read="after_update")),
-    "query": ("linear", changed("linear", query="key")),
-    "values": ("linear", changed("linear", negate_values=True)),
+    "query": ("linear", changed("linear", read_with="key")),
+    "values": ("linear", replace(LOOPS["linear"], loss=NegatedValues(SquaredError()))),
     "ascent": ("lact", changed("lact", ascent=True)),
-    "trained": ("lact", changed("lact", trained="last")),
+    "trained": ("lact", replace(LACT, trained="last")),
     "place": ("inside", changed("inside", place="outside")),
     "no clip": ("clip, momentum", changed("clip, momentum", clip=None)),
     "no muon": ("muon", changed("muon", orthogonal=None)),
@@ -204,17 +205,18 @@ STEPPED = {
     "before": InnerLoop(
         SwiGLU(),
         SquaredError(),
-        GradientStep(ascent=True, trained="last"),
+        GradientStep(ascent=True),
         Schedule(2, "before_update", steps=2),
+        trained="last",
     ),
     "per token": InnerLoop(
         SwiGLU(), SquaredError(), GradientStep("per_token", "inside"), Schedule(2, steps=2)
     ),
     "glu": InnerLoop(
         GLU(),
-        SquaredError(),
+        NegatedValues(SquaredError()),
         GradientStep(rate=None),
-        Schedule(1, query="key", negate_values=True, steps=2),
+        Schedule(1, read_with="key", steps=2),
     ),
     "conv": InnerLoop(
         CONV, SquaredError(), GradientStep("per_token", "inside"), Schedule(2, steps=2)

@@ -20,6 +20,7 @@ from ttt_proofs.loops import (
     GradientStep,
     InnerLoop,
     Linear,
+    NegatedValues,
     Schedule,
     SquaredError,
     SwiGLU,
@@ -161,7 +162,7 @@ def test_the_text_is_the_code(net):
 
 def test_nothing_is_computed_that_is_not_used():
     """With the last layer alone trained, no other gradient is formed."""
-    loop = InnerLoop(MLP(3, "silu"), Frobenius(), GradientStep(trained="last"))
+    loop = InnerLoop(MLP(3, "silu"), Frobenius(), trained="last")
     code = loop_code(loop)
     assert "dW3 = " in code and "'W3': dW3" in code
     assert not any(f"{name} = " in code for name in ("dW1", "dW2", "dZ1", "dH1", "dZ2", "dH2"))
@@ -415,10 +416,7 @@ def test_a_gate_on_the_outputs(name):
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_negated_values_are_minus_the_values(loss):
     f, v = torch.randn(2, 4, 3, dtype=torch.float64)
-    code, other = (
-        torch_loop(InnerLoop(Linear(), loss, schedule=Schedule(negate_values=negate)))
-        for negate in (False, True)
-    )
+    code, other = (torch_loop(InnerLoop(Linear(), each)) for each in (loss, NegatedValues(loss)))
     assert close(other.cotangent(f, v), code.cotangent(f, -v))
     assert not close(other.cotangent(f, v), code.cotangent(f, v))
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.loops.test_code import LOSSES, NETS, net, random, square
-from ttt_proofs.loops import GradientStep, InnerLoop, Linear, Schedule
+from ttt_proofs.loops import GradientStep, InnerLoop, Linear, NegatedValues, Schedule
+from ttt_proofs.loops.code import TracedLoss
 from ttt_proofs.symbolic.torch_code import loop_code
 
 SIZES = {"D_k": 4, "D_v": 3, "D_1": 8, "one": 1}
@@ -49,9 +50,9 @@ def test_the_gradient_of_a_loss(name, nets):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_values_that_are_negated(name):
-    """By the schedule, or in the loss: the code is the same."""
+    """By the library, or in a function of one's own."""
     loss = LOSSES[name]
-    negated = InnerLoop(Linear(), loss, schedule=Schedule(6, negate_values=True))
+    negated = InnerLoop(Linear(), NegatedValues(TracedLoss(loss)), schedule=Schedule(6))
     written = InnerLoop(Linear(), lambda f, v: loss(f, -v), schedule=Schedule(6))
     f, v = random(1, (2, 6, 3), (2, 6, 3))
     slopes = []

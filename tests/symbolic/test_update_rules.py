@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import sympy as sp
 
-from tests.program.rules import RULES, update
+from tests.program.rules import RULES, ruled
 from ttt_proofs import reduce
 from ttt_proofs.checker.proof import Theorem
 from ttt_proofs.checker.terms import CheckerError, symbols
@@ -27,7 +27,7 @@ from ttt_proofs.loops import (
     zeros_like,
 )
 from ttt_proofs.program.coefficients import Shape, t
-from ttt_proofs.program.rules import G, Rule, W, following
+from ttt_proofs.program.rules import G, Rule, following
 from ttt_proofs.render import text
 from ttt_proofs.symbolic import additive_part, affine_part, attention_part, single_step_part
 from ttt_proofs.symbolic.linear_attention import linear_attention, predicate, scores
@@ -52,7 +52,7 @@ def fails(part) -> None:
 
 def read_causally(name: str) -> bool:
     """Whether a rule has neither gates nor operators, so that tokens can be counted one by one."""
-    return all(line.kind == "state" for line in update(name).rule.lines)
+    return all(line.kind == "state" for line in ruled(name).rule.lines)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def read_causally(name: str) -> bool:
 def test_the_form_is_proved(name, net, every, schedule):
     if schedule.read == "causal" and not read_causally(name):
         with pytest.raises(ValueError, match="not be 'causal'"):
-            InnerLoop(net, Frobenius(), update(name, every), schedule)
+            ruled(name, every, net=net, schedule=schedule)
     else:
-        holds(attention_part(InnerLoop(net, SquaredError(), update(name, every), schedule)))
+        holds(attention_part(ruled(name, every, net=net, loss=SquaredError(), schedule=schedule)))
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,9 @@ def test_the_form_is_proved(name, net, every, schedule):
 )
 def test_the_form_is_proved_where_coefficients_have_rows_and_columns(name, shape, every):
     causal = read_causally(name) and shape == "row"
-    mine, schedule = update(name, every, shape), READ[2 if causal else 0]
-    holds(attention_part(InnerLoop(Features(), AbstractLoss(), mine, schedule)))
+    schedule = READ[2 if causal else 0]
+    abstract = {"net": Features(), "loss": AbstractLoss(), "schedule": schedule}
+    holds(attention_part(ruled(name, every, shape, **abstract)))
 
 
 COEFFICIENTS = {
@@ -95,13 +96,13 @@ COEFFICIENTS = {
 
 @pytest.mark.parametrize("name", COEFFICIENTS)
 def test_the_coefficient_is_the_one_that_a_person_would_write(name):
-    form = linear_attention(InnerLoop(Linear(), Frobenius(), update(name)))
+    form = linear_attention(ruled(name))
     assert text(form.coefficient) == COEFFICIENTS[name]
 
 
 def test_products_carry_rows_and_columns():
     def of(shape):
-        loop = InnerLoop(Linear(), Frobenius(), update("decay", "step", shape))
+        loop = ruled("decay", "step", shape)
         return text(linear_attention(loop).coefficient)
 
     assert of("row") == "η[i,a] · Π_{s=i+1}^{t} (1 − α[s,a])"
@@ -111,7 +112,7 @@ def test_products_carry_rows_and_columns():
 
 def test_queries_meet_keys_first_only_where_rows_share_the_coefficient():
     def loop(shape):
-        return InnerLoop(Linear(), SquaredError(), update("titans", "step", shape), Schedule(2))
+        return ruled("titans", "step", shape, loss=SquaredError(), schedule=Schedule(2))
 
     for shape in ("scalar", "column"):
         holds(attention_part(loop(shape), scores=True))
@@ -144,13 +145,10 @@ def variants(rule: Rule, names: list[str]) -> Iterator[Rule]:
     ["decay", "titans", "nesterov", "two buffers", "old buffer", "muon, decay"],
 )
 def test_the_form_of_another_rule_is_refused(name):
-    mine, tried = update(name), 0
-    schedule = READ[2] if name == "titans" else READ[0]
-    loop = InnerLoop(Linear(), Frobenius(), mine, schedule)
-    for rule in variants(mine.rule, list(mine.coefficients)):
-        other = Update(rule, {}, mine.coefficients)
+    loop, tried = ruled(name, schedule=READ[2] if name == "titans" else READ[0]), 0
+    for rule in variants(loop.rule, list(loop.coefficients)):
         try:
-            part = attention_part(loop, like=InnerLoop(Linear(), Frobenius(), other, schedule))
+            part = attention_part(loop, like=loop.under(rule))
         except NotCoveredError:  # a buffer that is made of its own new value
             continue
         fails(part)
@@ -159,7 +157,7 @@ def test_the_form_of_another_rule_is_refused(name):
 
 
 def test_a_forgotten_decay_has_a_counterexample():
-    loop = InnerLoop(Linear(), Frobenius(), update("titans"))
+    loop = ruled("titans")
     theta, i = sp.IndexedBase("theta"), sp.Symbol("i", integer=True)
     part = attention_part(loop, coefficient=theta[i])
     fails(part)
@@ -168,30 +166,29 @@ def test_a_forgotten_decay_has_a_counterexample():
 
 @pytest.mark.parametrize("shape", ["row", "column", "entry"])
 def test_a_decay_of_another_shape_is_refused(shape):
-    mine = update("decay", "step", shape)
-    loop = InnerLoop(Linear(), Frobenius(), mine)
-    fails(attention_part(loop, like=InnerLoop(Linear(), Frobenius(), update("decay", "step"))))
+    loop = ruled("decay", "step", shape)
+    fails(attention_part(loop, like=ruled("decay", "step")))
     (known,) = predicate(loop)
     assert {"alpha", "eta"} < symbols(known.right)
 
 
 def test_a_step_is_affine_in_the_weights():
     for name in ("titans", "old buffers", "implicit"):
-        holds(affine_part(InnerLoop(Linear(), SquaredError(), update(name, "step", "row"))))
+        holds(affine_part(ruled(name, "step", "row", loss=SquaredError())))
     for name in ("muon, decay", "clipped buffer", "restored"):
-        fails(affine_part(InnerLoop(Linear(), SquaredError(), update(name))))
-    holds(additive_part(InnerLoop(Linear(), Frobenius(), update("nesterov"))))
-    fails(additive_part(InnerLoop(Linear(), Frobenius(), update("titans"))))
+        fails(affine_part(ruled(name, loss=SquaredError())))
+    holds(additive_part(ruled("nesterov")))
+    fails(additive_part(ruled("titans")))
 
 
 def test_one_step_alone():
-    loop = InnerLoop(Linear(), SquaredError(), update("decay"))
+    loop = ruled("decay", loss=SquaredError())
     holds(single_step_part(loop, scale=sp.IndexedBase("eta")[t]))
     fails(single_step_part(loop, scale=2 * sp.IndexedBase("eta")[t]))
 
 
 def test_an_operator_on_each_outer_product_is_another_rule():
-    fails(outer_products_part(InnerLoop(Linear(), Frobenius(), update("muon, decay"))))
+    fails(outer_products_part(ruled("muon, decay")))
 
 
 def nesterov_by_two_steps(W, g, M, *, mu, lr):
@@ -208,10 +205,9 @@ def heavy_ball(W, g, M, *, mu, lr):
 
 def test_two_rules_that_are_the_same_have_the_same_outputs():
     def loop(rule):
-        given = {"mu": Coefficient("step"), "lr": Coefficient("step")}
-        return InnerLoop(MLP(2), SquaredError(), Update(rule, {"M": zeros_like}, given))
+        return replace(mine, update=Update(rule, {"M": zeros_like}))
 
-    mine = InnerLoop(MLP(2), SquaredError(), update("nesterov"))
+    mine = ruled("nesterov", net=MLP(2), loss=SquaredError())
     Theorem(same_outputs_part(mine, loop(nesterov_by_two_steps)).proof)
     with pytest.raises(CheckerError):
         Theorem(same_outputs_part(mine, loop(heavy_ball)).proof)
@@ -270,16 +266,17 @@ NOT_COVERED = {
 def test_what_is_not_covered_is_said(rule):
     buffers, names, told = NOT_COVERED[rule]
     given = dict.fromkeys(names.split(), Coefficient("step"))
-    mine = Update(rule, dict.fromkeys(buffers.split(), zeros_like), given)
+    mine = Update(rule, dict.fromkeys(buffers.split(), zeros_like))
     with pytest.raises(NotCoveredError, match=told) as caught:
-        reduce(InnerLoop(Linear(), Frobenius(), mine))
+        reduce(InnerLoop(Linear(), Frobenius(), mine, coefficients=given))
     assert "\n" not in str(caught.value)
 
 
 def test_several_steps_are_covered_where_each_is_plain():
     def loop(rule, shape: Shape = "scalar"):
-        mine = Update(rule, {}, {"eta": Coefficient("step", shape)}, "last")
-        return InnerLoop(Linear(), SquaredError(), mine, Schedule(2, steps=3))
+        given = {"eta": Coefficient("step", shape)}
+        schedule = Schedule(2, steps=3)
+        return InnerLoop(Linear(), SquaredError(), Update(rule), schedule, coefficients=given)
 
     Theorem(attention_part(loop(lambda W, g, *, eta: W - eta * g)).proof)
     for wrong in (
@@ -293,15 +290,13 @@ def test_several_steps_are_covered_where_each_is_plain():
 
 
 def test_weights_that_are_trained_by_name():
-    rule = update("titans")
+    loop = ruled("titans", net=MLP(3, "act"), schedule=Schedule(2))
     for trained in (("W3",), ("W1", "W3")):
-        loop = InnerLoop(MLP(3, "act"), Frobenius(), replace(rule, trained=trained), Schedule(2))
-        holds(attention_part(loop))
+        holds(attention_part(replace(loop, trained=trained)))
 
 
 def test_weights_with_losses_of_their_own():
-    rule = replace(update("titans"), loss_weights={"W2": "lr", "W1": "lr"})
-    part = attention_part(InnerLoop(MLP(2), SquaredError(), rule, Schedule(2)))
+    loop = ruled("titans", net=MLP(2), loss=SquaredError(), schedule=Schedule(2))
+    part = attention_part(replace(loop, loss_weights={"W2": "lr", "W1": "lr"}))
     holds(part)
     assert "lr" in symbols(part.statement)
-    assert W in rule.rule

@@ -25,9 +25,7 @@ Form = Callable[..., tuple[Tensor, object]]
 
 def gated_loop() -> InnerLoop:
     """A linear net with a rate and a momentum per step, one token a step, read after the update."""
-    return InnerLoop(
-        Linear(), Frobenius(), GradientStep("per_step", "outside", "per_step", trained="last")
-    )
+    return InnerLoop(Linear(), Frobenius(), GradientStep("per_step", momentum="per_step"))
 
 
 def gated_inputs(tokens: int, heads: int = HEADS, width: int = WIDTH, seed: int = 0) -> Inputs:

@@ -183,14 +183,13 @@ def features_inputs(sizes: Sizes, dtype: torch.dtype, device: str, seed: int) ->
 @cache
 def reduction_of(name: str) -> Reduction:
     """The loop that the operator of that name runs, reduced."""
-    plain = GradientStep(None, trained="last")
-    stepped = GradientStep("per_step", "outside", None, trained="last")
-    both = GradientStep("per_step", "outside", "per_step", trained="last")
+    plain, stepped = GradientStep(None), GradientStep("per_step")
+    both = GradientStep("per_step", momentum="per_step")
     loops = {
         "linear_attention": InnerLoop(Linear(), Frobenius(), plain),
         "momentum_attention": InnerLoop(Linear(), Frobenius(), both),
         "delta_rule": InnerLoop(Linear(), SquaredError(), stepped),
-        "swiglu_attention": InnerLoop(SwiGLU(), Frobenius(), plain),
+        "swiglu_attention": InnerLoop(SwiGLU(), Frobenius(), plain, trained="last"),
     }
     return reduce(loops[name])
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dispatch import obstacle
+from ..kernel_form import kernel_form
 from ..loops import InnerLoop
 from ..parallel import forms
 from ..parallel.calls import in_own_precision
@@ -43,7 +45,6 @@ def without_kernel(loop: InnerLoop, device: str) -> str | None:
     if device == "cpu" and "triton" not in sys.modules:
         os.environ.setdefault("TRITON_INTERPRET", "1")
     from ..kernels.arguments import INTERPRETED, interpreter_fault
-    from ..kernels.run import obstacle
 
     if device == "cpu" and not INTERPRETED:
         return "Triton was imported before its interpreter was switched on"
@@ -121,8 +122,6 @@ def errors(
     loop: InnerLoop, dtype: torch.dtype, seed: int, device: str, *, square: bool = False
 ) -> dict[str, tuple[float, float]]:
     """The kernel's error of each tensor, relative to the reference, and what it may be."""
-    from ..kernels.run import kernel_form
-
     inputs, draw = drawn(loop, dtype, seed, device, square=square)
     expected = measured(partial(run_loop, loop), draw, widened(inputs))
     plain = measured(called(in_own_precision(forms.parallel(loop)), loop), draw, inputs)

@@ -7,7 +7,7 @@ from ..program.rule_tracing import column_norm, operator, unknown_gate, zeros_li
 from ..program.step_tracing import outer
 from .ladder import lact, ladder
 from .loop import InnerLoop, Schedule
-from .losses import AbstractLoss, Frobenius, Loss, SquaredError
+from .losses import AbstractLoss, Frobenius, Loss, NegatedValues, SquaredError
 from .nets import MLP, AnyNet, Features, Linear, Net, Weight
 from .recurrence import Recurrence
 from .rule import Update
@@ -29,6 +29,7 @@ __all__ = [
     "InnerLoop",
     "Linear",
     "Loss",
+    "NegatedValues",
     "Net",
     "Recurrence",
     "Schedule",

@@ -37,7 +37,7 @@ def ladder(schedule: Schedule | None = None) -> dict[str, InnerLoop]:
         return replace(last, update=replace(last.update, **fields))
 
     steps = [lact(schedule)]
-    steps.append(change(trained="last"))
+    steps.append(replace(steps[-1], trained="last"))
     steps.append(change(weight_norm=None))
     steps.append(replace(steps[-1], net=Linear()))
     steps.append(change(rate=None))

@@ -20,6 +20,7 @@ from ..program.expressions import (
     RowFunction,
     RowFunctionPullback,
     RowLossGradient,
+    entrywise,
     shown,
 )
 from ..program.lowering import read_loss
@@ -137,3 +138,28 @@ class AbstractLoss(Loss):
     def function(self, f: Any, v: Any) -> Any:
         """An unknown function of each pair of rows."""
         return Abstract(self.name, scalar=True)(f, v)
+
+
+@dataclass(frozen=True, repr=False)
+class NegatedValues(Loss):
+    """`L(F, -V)`, the loss of another, given -V for V. Source: Sections 4 and 5.2, ascent.
+
+    Raises `TypeError` unless `loss` is a loss.
+    """
+
+    loss: Loss
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, Loss):
+            raise TypeError(
+                f"`loss` must be a Loss; got {self.loss!r}. In a function of your own, write -v."
+            )
+
+    @property
+    def expression(self) -> sp.Expr:
+        """That loss of -V, its signs as they are written: `F - (-V)`, not `F + V`."""
+        return self.loss.expression.xreplace({V: entrywise(lambda x: -x, V)})
+
+    def function(self, f: Any, v: Any) -> Any:
+        """That loss of negated values."""
+        return self.loss.function(f, -v)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, get_args
 
@@ -12,10 +12,10 @@ from ..program.expressions import check_name, shown
 from ..program.rule_lines import traced
 from ..program.rule_tracing import Constant, column_norm, operator, unknown_gate, zeros_like
 from ..program.rules import EPSILON, Rule
+from .nets import Weight
 
 Rate = Literal["constant", "per_step", "per_token"]
 Place = Literal["inside", "outside"]
-Train = Literal["all", "last"]
 
 # Names that can run; in proofs each is an abstract function, as any other name is.
 CLIPS = ("column_norm",)
@@ -43,8 +43,7 @@ class GradientStep:
     A rate placed `inside` is η_in, one placed `outside` η_out; the other is 1. Rates and momenta
     are numbers, given when the loop runs: one ("constant"), one per step, or one per token. A
     rate per token weighs that token's loss, another for each weight, so it is inside; momenta
-    per token are averaged over the chunk. No rate is the rate 1. `trained` says which weights move:
-    all, or the last layer's only. `ascent` goes up instead of down.
+    per token are averaged over the chunk. No rate is the rate 1. `ascent` goes up instead of down.
 
     Names: `clip="column_norm"` is 1/(‖G‖ + 1), `weight_norm="initial_norm"` restores each
     column's initial norm, ‖W_0‖/(‖W‖ + ε), `orthogonal="muon"` is five Newton-Schulz steps,
@@ -57,10 +56,9 @@ class GradientStep:
     place: Place = "outside"
     momentum: Rate | None = None
     ascent: bool = False
-    trained: Train = "all"
-    clip: str | None = None
-    orthogonal: str | None = None
-    weight_norm: str | None = None
+    clip: str | None = field(default=None, kw_only=True)
+    orthogonal: str | None = field(default=None, kw_only=True)
+    weight_norm: str | None = field(default=None, kw_only=True)
 
     __repr__ = shown
 
@@ -75,15 +73,10 @@ class GradientStep:
             found[ALPHA] = Coefficient(EVERY[self.momentum], mean=each)
         return found
 
-    def loss_weight(self, weight: str) -> str | None:
-        """The name of what weighs each token's loss in this weight's gradient, if anything does."""
-        return f"{ETA}_{weight}" if self.rate == "per_token" else None
-
-    @property
-    def bare(self) -> GradientStep:
-        """The plain step of the same weights, with the same losses."""
-        rate, place = (self.rate, self.place) if self.rate == "per_token" else (None, "outside")
-        return GradientStep(rate, place, trained=self.trained)
+    def loss_weights(self, weights: Iterable[Weight]) -> dict[str, str]:
+        """By weight, the rate of each token, which weighs its loss in that weight's gradient."""
+        names = [weight.name for weight in weights if self.rate == "per_token"]
+        return {name: f"{ETA}_{name}" for name in names}
 
     @property
     def buffers(self) -> dict[str, Callable[[Any], Any]]:
@@ -120,7 +113,6 @@ class GradientStep:
             self,
             rate=(None, *get_args(Rate)),
             place=get_args(Place),
-            trained=get_args(Train),
             momentum=(None, *get_args(Rate)),
             ascent=(True, False),
         )
@@ -129,9 +121,9 @@ class GradientStep:
                 "`place` must be 'inside' for a rate per token, which weighs that "
                 f"token's loss; got {self.place!r}. Put it inside."
             )
-        for field in ("clip", "orthogonal", "weight_norm"):
-            if getattr(self, field) is not None:
-                check_name(field, getattr(self, field))
+        for gate in ("clip", "orthogonal", "weight_norm"):
+            if getattr(self, gate) is not None:
+                check_name(gate, getattr(self, gate))
 
 
 def stepping(step: GradientStep) -> Callable[..., Any]:

@@ -135,7 +135,7 @@ def chunks(
     batch, tokens, _, width = shape
     length = max(1, min(schedule.chunk, tokens))
     steps = -(-tokens // length)
-    if schedule.query == "key":
+    if schedule.read_with == "key":
         q = k
     apart = apart or window is not None
     if window is not None and code.windows is not None:

@@ -79,15 +79,26 @@ class Signature:
         return values[0], dict(zip(self.buffers, values[1:], strict=True))
 
 
-def signature(function: Function, buffers: Mapping[str, Any], names: tuple[str, ...]) -> Signature:
-    """How the rule is called with these buffers and coefficients; `ValueError` if it cannot be."""
+def parameters(function: Function) -> tuple[list[inspect.Parameter], list[inspect.Parameter]]:
+    """The arguments of a rule by place, and those by name after the weight and its gradient."""
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         raise TypeError(f"`rule` must be a Python function; got {function!r}. Write one.") from None
     by_place = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     rest = [p for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    rest = [p for p in rest if p not in by_place[:2]]
+    return by_place, [p for p in rest if p not in by_place[:2]]
+
+
+def required(function: Function) -> list[str]:
+    """The buffers and coefficients that a rule must be given: arguments without a default."""
+    rest = parameters(function)[1]
+    return [p.name for p in rest if p.default is p.empty and p.name != INITIAL]
+
+
+def signature(function: Function, buffers: Mapping[str, Any], names: tuple[str, ...]) -> Signature:
+    """How the rule is called with these buffers and coefficients; `ValueError` if it cannot be."""
+    by_place, rest = parameters(function)
     held = tuple(p.name for p in by_place[2:] if p.name in buffers)
     known = {*buffers, *names, INITIAL}
     strange = [p.name for p in rest if p.name not in known and p.default is p.empty]

@@ -125,8 +125,6 @@ class _Loop:
     def losses(self, start: int, stop: int, weights: Weights) -> Tensor:
         """The loss of each token, `[n, L]`."""
         values = self.v[:, start:stop]
-        if self.given.loop.schedule.negate_values:
-            values = values.neg()
         made = self.read(self.k[:, start:stop], weights)
         rows = (x.reshape(-1, 1, x.shape[2]) for x in (made, values))
         (losses,) = self.loss(*rows)
@@ -207,7 +205,7 @@ def prepared(given: Given) -> _Loop:
         weight: given.coefficients[name].transpose(1, 2).flatten(0, 1)
         for weight, name in loop.loss_weights.items()
     }
-    own = list(loop.rule_coefficients)
+    own = list(loop.update_coefficients)
     chunks = [
         slice(start, start + loop.schedule.chunk) for start in range(0, length, loop.schedule.chunk)
     ]
@@ -251,7 +249,7 @@ def run(given: Given) -> tuple[Tensor, Weights]:
         return torch.zeros_like(given.v), given.weights
     loop, schedule = prepared(given), given.loop.schedule
     weights, buffers = loop.weights, loop.start()
-    read_at = {"query": loop.q, "key": loop.k}[schedule.query]
+    read_at = {"query": loop.q, "key": loop.k}[schedule.read_with]
     outputs = []
     for number, start in enumerate(range(0, length, schedule.chunk)):
         stop = min(start + schedule.chunk, length)

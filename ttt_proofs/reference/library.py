@@ -18,7 +18,7 @@ from torch import Tensor
 from ttt_proofs.loops import GradientStep, InnerLoop
 
 from .arguments import Given, Weights, steps
-from .nets import ENTRYWISE, FORWARD, LOSS, forward, losses
+from .nets import ENTRYWISE, FORWARD, LOSS, forward, losses, sign_of_values
 from .rule import CLIPS, NORMS, OPERATORS, column_norms, update
 
 
@@ -29,7 +29,7 @@ def fields(part: object) -> dict[str, Any]:
 
 def covers(loop: InnerLoop) -> bool:
     """Whether this oracle runs the loop: the library's own classes, all names known, no bias."""
-    known = type(loop.net) in FORWARD and type(loop.loss) in LOSS
+    known = type(loop.net) in FORWARD and type(sign_of_values(loop.loss)[0]) in LOSS
     by_chunk = loop.schedule.update == "chunk"
     if not known or not by_chunk or type(loop.update) is not GradientStep:
         return False
@@ -47,25 +47,27 @@ def covers(loop: InnerLoop) -> bool:
 class _Inner:
     """The loop with what it is given: the tokens are `[B, H, T, K or V]`.
 
-    rates: `[B, H, N]`, for each weight `[B, H, T]`, or 1 where there are none; momenta:
-    `[B, H, N]` or None; norms: those of the columns at the start, `[B, H, 1, cols]`; outer:
-    whether gradients will be taken through the inner ones.
+    rates: `[B, H, N]`, or 1 where there are none; weighing: for each weight that has them, what
+    weighs the tokens' losses, `[B, H, T]`; momenta: `[B, H, N]` or None; norms: those of the
+    columns at the start, `[B, H, 1, cols]`; outer: whether gradients will be taken through the
+    inner ones.
     """
 
     loop: InnerLoop
     q: Tensor
     k: Tensor
     v: Tensor
-    rates: Tensor | Weights | float
+    rates: Tensor | float
+    weighing: Weights
     momenta: Tensor | None
     norms: Weights
     outer: bool
 
 
 def _inner(given: Given) -> _Inner:
-    """The rates and momenta of each step or token."""
+    """The rates and momenta of each step, and what weighs each token."""
     norms = {name: column_norms(x) for name, x in given.weights.items()}
-    numbers = _rates(given), _momenta(given)
+    numbers = _rates(given), _weighing(given), _momenta(given)
     return _Inner(given.loop, given.q, given.k, given.v, *numbers, norms, given.outer)
 
 
@@ -77,7 +79,7 @@ def run(given: Given) -> tuple[Tensor, Weights]:
     """
     inner, state = _inner(given), given.weights
     schedule, net = inner.loop.schedule, inner.loop.net
-    asked = inner.k if schedule.query == "key" else inner.q
+    asked = inner.k if schedule.read_with == "key" else inner.q
     memory = {name: torch.zeros_like(weight) for name, weight in state.items()}
     outputs = [torch.zeros_like(inner.v[:, :, :0])]
     for start in range(0, asked.shape[2], schedule.chunk):
@@ -118,20 +120,18 @@ def _step(
 
 
 def _each(inner: _Inner, here: slice) -> Weights:
-    """The rates of a chunk's tokens, `[B, H, L]`, for each weight that has them."""
-    each = inner.rates if isinstance(inner.rates, dict) else {}
-    return {name: rate[:, :, here] for name, rate in each.items()}
+    """What weighs a chunk's tokens, `[B, H, L]`, for each weight that has it."""
+    return {name: rate[:, :, here] for name, rate in inner.weighing.items()}
 
 
 def _gradient(inner: _Inner, here: slice, state: Weights, each: Weights, count: int) -> Weights:
     """The gradient of the loss in each weight that moves, `[B, H, rows, cols]`, by autograd.
 
-    The loss counts the first `count` tokens of the chunk, weighed by the rates `each` has for
+    The loss counts the first `count` tokens of the chunk, weighed by what `each` has for
     that weight; it sums over batch and heads, which gives each its own gradient.
     """
     leaves = {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in state.items()}
-    values = -inner.v if inner.loop.schedule.negate_values else inner.v
-    per_token = losses(inner.loop, leaves, inner.k[:, :, here], values[:, :, here])
+    per_token = losses(inner.loop, leaves, inner.k[:, :, here], inner.v[:, :, here])
     slopes: Weights = {}
     for name in (weight.name for weight in inner.loop.fast_weights):
         weighed = per_token * each[name] if name in each else per_token
@@ -142,15 +142,18 @@ def _gradient(inner: _Inner, here: slice, state: Weights, each: Weights, count: 
     return slopes
 
 
-def _rates(given: Given) -> Tensor | Weights | float:
-    """The rate of each step `[B, H, N]`, that of each token by weight, or 1."""
-    kind = fields(given.loop.update)["rate"]
-    if kind is None:
-        return 1.0
-    if kind == "per_token":
-        names = [weight.name for weight in given.loop.fast_weights]
-        return {name: given.coefficients[f"eta_{name}"].transpose(1, 2) for name in names}
-    return _of_steps(given, given.coefficients["eta"])
+def _rates(given: Given) -> Tensor | float:
+    """The rate of each step `[B, H, N]`, or 1."""
+    one = fields(given.loop.update)["rate"] in (None, "per_token")
+    return 1.0 if one else _of_steps(given, given.coefficients["eta"])
+
+
+def _weighing(given: Given) -> Weights:
+    """The rate of each token, or another number that weighs its loss, by weight, `[B, H, T]`."""
+    names = dict(given.loop.loss_weights)
+    if fields(given.loop.update)["rate"] == "per_token":
+        names = {weight.name: f"eta_{weight.name}" for weight in given.loop.fast_weights}
+    return {name: given.coefficients[c].transpose(1, 2) for name, c in names.items()}
 
 
 def _momenta(given: Given) -> Tensor | None:

@@ -16,6 +16,8 @@ from ttt_proofs.loops import (
     Frobenius,
     InnerLoop,
     Linear,
+    Loss,
+    NegatedValues,
     Net,
     SquaredError,
     SwiGLU,
@@ -100,4 +102,13 @@ def forward(net: Net, w: Weights, x: Tensor) -> Tensor:
 
 def losses(loop: InnerLoop, w: Weights, k: Tensor, v: Tensor) -> Tensor:
     """The loss of each token of a chunk, `[B, H, L]`."""
-    return LOSS[type(loop.loss)](forward(loop.net, w, k), v)
+    loss, sign = sign_of_values(loop.loss)
+    return LOSS[type(loss)](forward(loop.net, w, k), sign * v)
+
+
+def sign_of_values(loss: Loss) -> tuple[Loss, int]:
+    """The loss itself, and -1 where it is given negated values, else 1."""
+    if not isinstance(loss, NegatedValues):
+        return loss, 1
+    inner, sign = sign_of_values(loss.loss)
+    return inner, -sign

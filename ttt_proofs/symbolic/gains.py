@@ -36,7 +36,7 @@ class Gains:
 @lru_cache
 def gains(loop: InnerLoop) -> Gains:
     """The gains of the loop's rule; what weighs losses is not among them."""
-    symbols = {name: c.symbol(name) for name, c in loop.rule_coefficients.items()}
+    symbols = {name: c.symbol(name) for name, c in loop.update_coefficients.items()}
     step, acted = (next_weight(loop.rule, through=through) for through in (False, True))
     operators = [line.target for line in loop.rule.of_kind("operator")]
     outer = tuple(n for n, c in symbols.items() if stands_still(step, c, [G, *operators]))

@@ -10,8 +10,8 @@ from typing import Any
 
 import sympy as sp
 
-from ..checker.definitions import MINUS_ONE, ONE, ZERO, Block, Define, DefineGradient
-from ..checker.terms import TIME, Atom, Ix, Lam, Mul, Term, Var, ix
+from ..checker.definitions import ONE, ZERO, Block, Define, DefineGradient
+from ..checker.terms import TIME, Atom, Ix, Lam, Term, Var, ix
 from ..loops import InnerLoop, Weight
 from ..loops.losses import F
 from ..program.expressions import Windowed
@@ -97,10 +97,7 @@ def scope(
         weight.name: symbol(weight.name, *((time,) if weight.name in trained else ()))
         for weight in loop.net.weights
     }
-    given = symbol("v", tokens)
-    if loop.schedule.negate_values:
-        given = lambda row, col: Mul((MINUS_ONE, symbol("v", tokens)(row, col)))  # noqa: E731
-    entries |= {"X": symbol(data, tokens), "V": given} | dict(override)
+    entries |= {"X": symbol(data, tokens), "V": symbol("v", tokens)} | dict(override)
     values = {name.name: value for name, value in forward(loop.net)} | backward(loop.net)
     names = Scope(entries, values, () if loop.is_static else (time,), loop.axes)
     names.entries = entries | {
@@ -113,7 +110,7 @@ def scope(
 
 def read_data(loop: InnerLoop) -> str:
     """What the loop is read with: queries, or keys in their place."""
-    return "q" if loop.schedule.query == "query" else "k"
+    return "q" if loop.schedule.read_with == "query" else "k"
 
 
 def read_time(loop: InnerLoop) -> Ix:

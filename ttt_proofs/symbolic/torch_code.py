@@ -228,7 +228,6 @@ def net_code(loop: InnerLoop) -> list[str]:
     lines = weighed(live(through + back, {adjoint(w.symbol) for w in loop.fast_weights}), loop)
     found = ", ".join(f"'{w.name}': {adjoint(w.symbol).name}" for w in loop.fast_weights)
     loss = loop.loss.gradient
-    loss = loss.subs(V, -V).doit() if loop.schedule.negate_values else loss
     slope, pair = adjoint(F).name, Sizes.of(F, V)
     sizes = Sizes.of(net.traced.input, *(w.symbol for w in net.weights))
 
@@ -306,7 +305,7 @@ def rule_code(loop: InnerLoop) -> list[str]:
 def step_code(loop: InnerLoop, name: str, *, gates: bool = True) -> str:
     """A step of the rule as one function, which calls those of the lines; or with its gates 1."""
     rule = loop.rule
-    given = [G.name, *map(str, (W, *rule.buffers)), *map(python_name, loop.rule_coefficients)]
+    given = [G.name, *map(str, (W, *rule.buffers)), *map(python_name, loop.update_coefficients)]
     calls = [call(x, rule) if gates or x.kind != "gate" else "1.0" for x in rule.lines]
     body = [f"    {seen_name(x)} = {code}" for x, code in zip(rule.lines, calls, strict=True)]
     results = [seen_name(rule.line(s)) for s in (W, *rule.buffers)]

@@ -233,7 +233,7 @@ def compiled(loop: InnerLoop, source: str) -> TorchLoop:
         buffers=tuple(s.name for s in rule.buffers),
         coefficients=dict(loop.coefficients),
         loss_weights=dict(loop.loss_weights),
-        numbers=tuple(loop.rule_coefficients),
+        numbers=tuple(loop.update_coefficients),
         fast=tuple(w.name for w in loop.fast_weights),
         last=loop.net.last.name,
         plan=plan,

@@ -20,5 +20,5 @@ class Memory(nn.Module):
 
 LOOPS = {
     "all": InnerLoop(Memory(), Frobenius(), GradientStep()),
-    "last": InnerLoop(Memory(), SquaredError(), GradientStep(trained="last")),
+    "last": InnerLoop(Memory(), SquaredError(), trained="last"),
 }

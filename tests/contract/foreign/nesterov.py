@@ -13,7 +13,8 @@ def rule(W, g, buf, *, mu, lr):
 def nesterov(loss):
     """A linear net under that rule."""
     given = {"mu": Coefficient("step"), "lr": Coefficient("loop", range=(0.02, 0.3))}
-    return InnerLoop(Linear(), loss, Update(rule, {"buf": torch.zeros_like}, given))
+    update = Update(rule, {"buf": torch.zeros_like})
+    return InnerLoop(Linear(), loss, update, coefficients=given)
 
 
 LOOPS = {"frobenius": nesterov(Frobenius()), "squared_error": nesterov(SquaredError())}

@@ -17,8 +17,8 @@ def titans(every, schedule):
         "eta": Coefficient(every),
         "theta": Coefficient(every, range=(0.02, 0.3)),
     }
-    update = Update(rule, {"S": torch.zeros_like}, given)
-    return InnerLoop(Linear(), SquaredError(), update, schedule)
+    update = Update(rule, {"S": torch.zeros_like})
+    return InnerLoop(Linear(), SquaredError(), update, schedule, coefficients=given)
 
 
 LOOPS = {

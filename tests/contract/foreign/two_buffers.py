@@ -16,8 +16,8 @@ GIVEN = {
     "b2": Coefficient("loop"),
     "eta": Coefficient("step", range=(0.02, 0.3)),
 }
-UPDATE = Update(rule, {"fast": torch.zeros_like, "slow": torch.zeros_like}, GIVEN)
+UPDATE = Update(rule, {"fast": torch.zeros_like, "slow": torch.zeros_like})
 LOOPS = {
-    "tokens": InnerLoop(Linear(), Frobenius(), UPDATE),
-    "chunks": InnerLoop(Linear(), Frobenius(), UPDATE, Schedule(3, "before_update")),
+    name: InnerLoop(Linear(), Frobenius(), UPDATE, schedule, coefficients=GIVEN)
+    for name, schedule in (("tokens", Schedule()), ("chunks", Schedule(3, "before_update")))
 }

@@ -10,7 +10,7 @@ def rule(W, g, *, keep, eta):
 def decaying(shape):
     """A linear net that keeps so much of what it holds at every step."""
     given = {"keep": Coefficient("step", shape), "eta": Coefficient("step", range=(0.02, 0.3))}
-    return InnerLoop(Linear(), Frobenius(), Update(rule, coefficients=given))
+    return InnerLoop(Linear(), Frobenius(), Update(rule), coefficients=given)
 
 
 LOOPS = {shape: decaying(shape) for shape in ("scalar", "row", "entry")}
