@@ -41,10 +41,6 @@ def times(numbers: Iterable[Number]) -> Number:
     return total
 
 
-# The derivatives of known functions, as polynomials in the function's value.
-KNOWN = {"sigmoid": [0, 1, -1], "tanh": [1, 0, -1], "step": [0]}
-
-
 class Model:
     """Random functions for all symbols; `fixed` gives some of them a meaning."""
 
@@ -73,21 +69,6 @@ class Model:
         """The value of a symbol."""
         return self.fixed[name](*at) if name in self.fixed else number(self.oracle(name, *at))
 
-    def known(self, fn: str, x: Number) -> Number:
-        """A named function by its Taylor series, which ends because the rest is nilpotent."""
-        y, rest = self.oracle(fn, x[0]), {**x, 0: 0}
-        polynomial, power, total, k = [0, 1], number(1), [], 1
-        while any(power.values()):
-            value = sum(c * pow(y, n, PRIME) for n, c in enumerate(polynomial))
-            total.append(times((number(value), power)))
-            slope = [n * c for n, c in enumerate(polynomial)][1:] or [0]
-            polynomial = [0] * (len(slope) + len(KNOWN[fn]) - 1)
-            for (n, a), (m, b) in product(enumerate(slope), enumerate(KNOWN[fn])):
-                polynomial[n + m] += a * b
-            power = times((power, rest, number(pow(k, -1, PRIME))))
-            k += 1
-        return plus(total)
-
     def function(self, fn: str, at: tuple, entries: dict, slots: tuple, level: int = 40) -> Number:
         """`fn[at]` of arguments given entry by entry, differentiated at each slot."""
         if slots:
@@ -97,8 +78,6 @@ class Model:
             moved[slots[0]] = plus((moved[slots[0]], {0: 0, epsilon: 1}))
             value = self.function(fn, at, moved, slots[1:], level + 1)
             return plus({bits ^ epsilon: c} for bits, c in value.items() if bits & epsilon)
-        if fn in KNOWN and not at and list(entries) == [(0, ())]:
-            return self.known(fn, entries[0, ()])
         lines = [
             plus(
                 [number(self.oracle(fn, at, k))]

@@ -22,7 +22,7 @@ from tests.checker.build import (
     width,
 )
 from ttt_proofs.checker import normal
-from ttt_proofs.checker.definitions import Define
+from ttt_proofs.checker.definitions import Define, DefineGradient
 from ttt_proofs.checker.proof import Proof, Reflexivity, Sequent, Step, Theorem, replay
 from ttt_proofs.checker.terms import LARGEST_DEPTH, CheckerError, Ix, Lam, Term, check, ix
 from ttt_proofs.symbolic.records import dumps, loads
@@ -365,3 +365,44 @@ def test_rings_of_different_lengths_are_named_quickly():
     one, other = (normal.normal_form(rings(*r), NOTHING) for r in ([3, 4, 5, 6], [6, 4, 5, 3]))
     assert one == other
     assert process_time() - began < 20
+
+
+def test_each_change_of_a_monomial_counts(monkeypatch):
+    monkeypatch.setattr(normal, "LARGEST_FORM", 30_000)  # a tenth, and a tenth of the time
+    # Each factor is x + y times a sum that is empty, which shows only after all are taken out.
+    k, m, n = time("k"), time("m"), time("n")
+    never = total(m, 5, k, total(n, k, m, num(1)))
+    normal.normal_form(running(k, 0, 6, mul(two, never)), NOTHING)
+    refused_soon(running(k, 0, 40, mul(two, never)), HEAVY)
+
+
+def differentiated(loss: Term, body: Term, at: Term) -> None:
+    """The gradient of a loss in the number Y is said to be `body`, with `at` in place of Y."""
+    define = DefineGradient("G", (), "Y", loss, Lam((), at))
+    define.equation(Lam((), body), False)
+
+
+def test_a_product_is_differentiated_only_if_that_is_small():
+    y, none = atom("Y"), add()
+    for many, reason in ((200, "must be the pairing"), (400, "too large or too deep")):
+        with pytest.raises(CheckerError, match=reason):
+            differentiated(mul(none, *[y] * many), y, y)
+        with pytest.raises(CheckerError, match=reason):
+            differentiated(mul(none, call("f", *[y] * many)), y, y)
+
+
+def test_a_point_is_put_in_only_if_the_result_is_small():
+    y = atom("Y")
+    body, loss = mul(num(2), y), mul(y, y)
+    differentiated(loss, body, atom("x", *[0] * 99_000))
+    with pytest.raises(CheckerError, match="too large or too deep"):
+        differentiated(loss, body, atom("x", *[0] * 100_000))
+    deep = y
+    for _ in range(60):
+        deep = mul(deep)
+    differentiated(loss, mul(num(2), deep), mul(mul(mul(atom("x")))))
+    point = atom("x")
+    for _ in range(60):
+        point = mul(point)
+    with pytest.raises(CheckerError, match="too large or too deep"):
+        differentiated(loss, mul(num(2), deep), point)

@@ -52,28 +52,20 @@ def test_optional_fields_are_those_that_the_page_calls_so():
 
 def test_the_limits_are_those_on_the_page():
     limits = PAGE[PAGE.index("# Limits on work") : PAGE.index("# Records")]
-    said = [int(number.replace(" ", "")) for number in re.findall(r"\d[\d ]*\d|\d+", limits)]
+    numbers = re.findall(r"(?<![\w^])\d[\d ]*\b", limits)
+    said = [int(number.replace(" ", "")) for number in numbers]
     assert [number for number in said if number] == [
         terms.LARGEST_DEPTH,
         normal.LARGEST_EXPANSION,
         normal.LARGEST_BINDING,
         normal.LARGEST_FORM,
         normal.LARGEST_CONTEXT,
-        proof.LARGEST_SIDES,
+        terms.LARGEST_SIDES,
         terms.LARGEST_DEPTH,
+        terms.LARGEST_SIDES,
     ]
     assert f"-{terms.LARGEST_SHIFT} and {terms.LARGEST_SHIFT}" in " ".join(PAGE.split())
     assert terms.LARGEST_INTEGER == 2**53 - 1 and "2^53 - 1" in PAGE
-
-
-def test_the_named_functions_are_those_on_the_page():
-    meaning = PAGE[PAGE.index("# Meaning") : PAGE.index("# Definitions")]
-    functions = meaning[meaning.index("have a meaning when") :]
-    assert set(re.findall(r"`([a-z]+)`", functions[: functions.index("With slots")])) == {
-        *definitions.DERIVATIVES,
-        "ix",
-        "slots",
-    }
 
 
 def test_a_record_is_lists_with_the_type_first():

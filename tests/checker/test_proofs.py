@@ -16,7 +16,7 @@ from tests.checker.worlds import contradiction, judged
 from ttt_proofs.checker import definitions, normal, proof, terms
 from ttt_proofs.checker.definitions import Define
 from ttt_proofs.checker.proof import Calculate, Induction, Proof, Sequent
-from ttt_proofs.checker.terms import Add, Atom, CheckerError, Ix, Mul, Num, ix
+from ttt_proofs.checker.terms import Atom, CheckerError, Ix, ix
 
 
 def judge(record: Proof, random: Random, seen: set) -> Counter:
@@ -206,6 +206,7 @@ def one_early(known, low, high):
 in_range, implied, naturals = proof.in_range, proof.implied, proof.naturals
 limits, compared = normal.limits, normal.compared
 
+
 FAULTS = {
     "induction without base": told(Induction, base_for_granted),
     "induction without step": told(Induction, step_for_granted),
@@ -249,13 +250,6 @@ FAULTS = {
     "terms with more indices": deaf(definitions, "a term in its own indices"),
     "any gradient": deaf(definitions, "the differential must be"),
     "a gradient elsewhere": [(definitions, "put_symbol", lambda node, name, value: node)],
-    "a wrong derivative": [
-        (
-            definitions,
-            "DERIVATIVES",
-            {"tanh": lambda y: Mul((y, Add((Num(1), Mul((Num(-1), y))))))},
-        )
-    ],
 }
 
 

@@ -40,13 +40,8 @@ function `fn`, for all integers `ix` and all shapes of its arguments, an infinit
 function of their entries. A binder over a width makes an array with one entry for each element, a
 binder over a time an array with one entry for each integer. A slot is the partial derivative in the
 named entry, 0 if the array has no such entry; slots apply from left to right, and no two orders are
-taken to be one.
-
-Three functions have a meaning when `ix` and `slots` are empty and the one argument binds nothing:
-`sigmoid` and `tanh` are functions y with y' = y (1 - y) and y' = 1 - y^2. `step` is any function;
-in a *derivative*, here and in the definition of gradients, it counts as constant (as in PyTorch),
-by convention. With slots all three are functions like others, of which nothing is assumed. All
-other names are free.
+taken to be one. No name of a function means anything: what is proved of `tanh` holds for any
+function in its place.
 
 A term then has a value once its free variables have: **free times are natural numbers, free widths
 are elements of their width**. An `Equation(every [Var], left, right)` says that left = right for
@@ -99,10 +94,9 @@ nothing.
 `param` does not occur in the term; otherwise an `Atom` of `param` becomes the `Atom` of E with the
 same indices (whatever their number), a sum the sum of the differentials of its terms, a product the
 sum, over its factors (those without `param` included), of the product with that factor replaced by
-its differential, a `Sum` the sum of the differential; `sigmoid`, `tanh` and `step` as above, times
-the differential of the argument; any other `App` the sum, over its arguments k in which `param`
-occurs and over that argument's binders e, of `App with the slot (k, e) appended` times the
-differential of the argument's entry e. Where `param` occurs in a `Prod`, or in an argument that
+its differential, a `Sum` the sum of the differential; an `App` the sum, over its arguments k in
+which `param` occurs and over that argument's binders e, of `App with the slot (k, e) appended`
+times the differential of the argument's entry e. Where `param` occurs in a `Prod`, or in an argument that
 binds a time, there is no differential: the checker refuses.
 
 # Normal form
@@ -206,21 +200,28 @@ A monomial weighs one, and one more for each factor and for each binary digit of
 lowest terms, above and below the line (the number 0 has no digit). What multiplying out gives at any
 subterm, and at any partial product of factors from the left, weighs at most 10 000 together; where a
 last factor is taken out, this holds for the shorter `Prod` times that factor, and for the rest of the
-monomial times what this gives. No monomial has more than 32 bound variables, then or when settled. A
-settled monomial weighs one, and one more for each record in its factors, taken before their arguments
-become normal forms, and for each digit as above. The settled monomials of one normal form weigh at
-most 300 000 together, those of arguments included, each time that a settled monomial has them; one
-that is 0 for want of integers does not count, one with the coefficient 0 does.
+monomial times what this gives. No monomial has more than 32 bound variables, then or when settled.
 
-Context and limits together speak of at most 100 times. So do the context of a calculation or
-gradient, whatever the terms, and context and enclosing sums over times, wherever a source is used,
-whether or not it has an instance there (but for what is inside a sum that no integers allow).
+Each monomial that settling looks at, to find that it is 0, to change it, or to leave it settled,
+weighs one, and one more for each pair of bound times (n times make n^2 pairs: two different ones
+count twice, and each with itself once). A settled one weighs besides one more for each record in its
+factors, taken before their arguments become normal forms, and for each digit as above, also with the
+coefficient 0. Together all this is at most 300 000 for one normal form, that of arguments included,
+each time that a settled monomial has them.
+
+Context and limits together speak of at most 100 times. So do the context of a calculation, or of a
+gradient (the free times of d(loss) and of the pairing), whatever the terms, and context and
+enclosing sums over times, wherever a source is used, whether or not it has an instance there (a sum
+that no integers allow counts, what is inside it does not).
 
 Before each source of a calculation is used: the records of the two sides, and those of the source's
 right side once for each `Atom` of the two sides whose symbol occurs in the source's left side, are at
-most 100 000 together; and for each of these Atoms, the number of the side's records that stand around it
-and the depth of the right side add up to at most 100 (a term is as deep as its records nest, itself
-being the first).
+most 100 000 together; and for each of these Atoms, the number of the side's records that stand
+around it and the depth of the right side add up to at most 100 (a term is as deep as its records
+nest, itself being the first). The same holds of the body of a gradient's entry, where the body of
+`at` is put in place of each Atom of the parameter. The records of each `Mul` in a loss, times the
+number of its factors, and those of each `App`, times the number of its arguments, are at most
+100 000 together.
 
 # Records
 

@@ -10,26 +10,17 @@ from math import inf
 from typing import Any
 
 from .normal import naturals, normal_form
-from .terms import TIME, Add, App, Atom, CheckerError, Ix, Lam, Mul, Node, Num, Sum, Term, Var
-from .terms import binders, free, inside, ix, put_symbol, record, renamed, require, substitute
-from .terms import symbols
+from .terms import LARGEST_SIDES, TIME, Add, App, Atom, CheckerError, Ix, Lam, Mul, Node, Num
+from .terms import Sum, Term, Var, binders, fits, free, inside, ix, put_symbol, record, renamed
+from .terms import require, size, substitute, symbols
 
-ZERO, ONE, MINUS_ONE = Num(0), Num(1), Num(-1)
-
-# Entrywise functions whose derivative is a polynomial in themselves. `step` is 1 for
-# positive and 0 for other numbers; its derivative is taken as 0, also at 0 (as PyTorch does).
-DERIVATIVES = {
-    "sigmoid": lambda y: Mul((y, Add((ONE, Mul((MINUS_ONE, y)))))),
-    "tanh": lambda y: Add((ONE, Mul((MINUS_ONE, y, y)))),
-    "step": lambda y: ZERO,
-}
+ZERO, ONE = Num(0), Num(1)
 
 
 def differential(term: Term, param: str, direction: str) -> Term:
     """The derivative of `term` when the symbol `param` moves in `direction` (a new symbol).
 
-    Functions without a known derivative are taken as differentiable: their partial
-    derivatives are functions of their own, told apart by `slots`.
+    The partial derivatives of a function are functions of their own, told apart by `slots`.
     """
     if param not in symbols(term):
         return ZERO
@@ -44,10 +35,6 @@ def differential(term: Term, param: str, direction: str) -> Term:
         return Sum(term.var, term.low, term.high, differential(term.body, param, direction))
     if not isinstance(term, App):
         raise CheckerError(f"`{param}` must not occur in a {type(term).__name__}.")
-    number = len(term.args) == 1 and not (term.ix or term.slots or term.args[0].binders)
-    if number and term.fn in DERIVATIVES:
-        slope = differential(term.args[0].body, param, direction)
-        return Mul((DERIVATIVES[term.fn](term), slope))
     moving = (k for k, argument in enumerate(term.args) if param in symbols(argument))
     return Add(tuple(chain(term, k, param, direction) for k in moving))
 
@@ -138,6 +125,11 @@ class DefineGradient(Node):
         sorts = [v.sort for v in self.at.binders]
         same = [v.sort for v in found.binders] == sorts and TIME not in sorts
         require(same, f"the gradient must have indices of the widths {sorts}.")
+        products, calls = inside(self.loss, Mul), inside(self.loss, App)
+        copied = [(len(m.factors), m) for m in products] + [(len(f.args), f) for f in calls]
+        work = sum(many * size(node) for many, node in copied)
+        small = work <= LARGEST_SIDES and fits(found.body, frozenset((self.param,)), self.at.body)
+        require(small, "the differential or the gradient grows too large or too deep.")
         direction = Atom("$direction", tuple(map(ix, found.binders)))  # a name no record holds
         pairing = sum_over(found.binders, Mul((found.body, direction)))
         change = differential(self.loss, self.param, direction.name)

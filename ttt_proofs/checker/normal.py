@@ -51,11 +51,13 @@ def close(constraints: Sequence[tuple[Ix, Ix]], known: Table) -> Table:
     require(len(free((*known, *constraints))) <= LARGEST_CONTEXT, "too many times are compared.")
     table = dict(known)
     for low, high in constraints:  # a shortest path takes the new step once
+        if implied(table, low, high):
+            continue
         to_low = [(u, c) for (u, v), c in table.items() if v == low.vars]
         from_high = [(v, c) for (u, v), c in table.items() if u == high.vars]
         for (u, c), (v, d) in product([*to_low, (low.vars, 0)], [*from_high, (high.vars, 0)]):
             through = c + high.shift - low.shift + d
-            if known == NEVER or (u == v and through < 0):
+            if u == v and through < 0:
                 return NEVER
             if u != v:
                 table[u, v] = min(through, table.get((u, v), through))
@@ -230,11 +232,12 @@ def form(term: Any, own: int, scope: Scope) -> Form:
     left, total = expand(term, names, {}), {}
     while left:
         m = left.pop()
+        scope.spend(1 + [v.sort for v in m.binders].count(TIME) ** 2)
         changed = changed_once(m, scope, names)
         if changed is not None:
             left.extend(changed)
             continue
-        scope.spend(1 + size(m.factors) + bits(m.coefficient))
+        scope.spend(size(m.factors) + bits(m.coefficient))
         found = compared(m, scope)
         key = look(found, {})
         before = total[key].coefficient if key in total else 0

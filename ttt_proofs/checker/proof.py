@@ -12,11 +12,9 @@ from typing import Any
 
 from .definitions import Block, Define, DefineGradient, Equation, admit
 from .normal import Table, close, implied, limits, naturals, normal_form
-from .terms import LARGEST_DEPTH, TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
-from .terms import binders, check, depth, free, ix
-from .terms import parts, rebuild, record, renamed, require, size, substitute, symbols, walk
-
-LARGEST_SIDES = 100_000  # records in the two sides of a calculation, once a source is used
+from .terms import TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
+from .terms import binders, check, fits, free, ix
+from .terms import parts, rebuild, record, renamed, require, substitute, symbols
 
 Definitions = dict[str, Define | DefineGradient]
 
@@ -93,11 +91,8 @@ class Calculate(Node):
         target, *sources = premises
         sides = target.equation.right, self.term
         for source in (premise.equation for premise in sources):
-            known, names = naturals(free(sides)), symbols(source.left)
-            places = [k for n, k in walk(sides) if isinstance(n, Atom) and n.name in names]
-            small = size(sides) + len(places) * size(source.right) <= LARGEST_SIDES
-            flat = max(places, default=0) + depth(source.right) <= LARGEST_DEPTH
-            require(small and flat, "the sides grow too large or too deep.")
+            known, grown = naturals(free(sides)), fits(sides, symbols(source.left), source.right)
+            require(grown, "the sides grow too large or too deep.")
             sides = tuple(replaced(side, source, known) for side in sides)
         known, (old, new) = naturals(free((*sides, self.term))), sides
         reached = normal_form(old, known, self.peel)

@@ -23,6 +23,7 @@ NAME = re.compile("(?![0-9])[0-9A-Za-z_\u0391-\u03a9\u03b1-\u03c9]{1,100}")
 LARGEST_INTEGER = 2**53 - 1  # what every reader of JSON reads alike
 LARGEST_SHIFT = 100
 LARGEST_DEPTH = 100
+LARGEST_SIDES = 100_000  # records of a term in which others are put in place of atoms
 
 
 class CheckerError(Exception):
@@ -196,6 +197,13 @@ def depth(node: Any) -> int:
 def size(node: Any) -> int:
     """How many records there are in a term (or tuple of terms)."""
     return isinstance(node, Node) + sum(map(size, parts(node)))
+
+
+def fits(node: Any, names: frozenset[str], value: Any) -> bool:
+    """Whether what results is small and flat if `value` is put in for each atom of these names."""
+    places = [k for n, k in walk(node) if isinstance(n, Atom) and n.name in names]
+    small = size(node) + len(places) * size(value) <= LARGEST_SIDES
+    return small and max(places, default=0) + depth(value) <= LARGEST_DEPTH
 
 
 def inside(node: Any, kind: Any) -> list:

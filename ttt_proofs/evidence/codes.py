@@ -52,10 +52,8 @@ class Numbers:
         return self._symbols[number]
 
 
-# y' as a polynomial in y, lowest coefficient first: for the functions that the checker knows, and
-# for one more, of which it takes the derivative for unknown.
-KNOWN = {"sigmoid": (0, 1, -1), "tanh": (1, 0, -1), "step": ()}
-TRUE = KNOWN | {"exp": (0, 1)}
+# y' as a polynomial in y, lowest coefficient first, where a function has its true values.
+SLOPES = {"sigmoid": (0, 1, -1), "tanh": (1, 0, -1), "step": (), "exp": (0, 1)}
 
 
 def known_derivative(fn: str, order: int) -> tuple[int, ...]:
@@ -63,8 +61,8 @@ def known_derivative(fn: str, order: int) -> tuple[int, ...]:
     poly: tuple[int, ...] = (0, 1)
     for _ in range(order):
         slope = [k * c for k, c in enumerate(poly)][1:]
-        result = [0] * max(len(slope) + len(TRUE[fn]) - 1, 0)
-        for (i, a), (j, b) in product(enumerate(slope), enumerate(TRUE[fn])):
+        result = [0] * max(len(slope) + len(SLOPES[fn]) - 1, 0)
+        for (i, a), (j, b) in product(enumerate(slope), enumerate(SLOPES[fn])):
             result[i + j] += a * b
         poly = tuple(result)
     return poly

@@ -15,8 +15,7 @@ from typing import Any
 from ..checker.definitions import Block, Define, DefineGradient
 from ..checker.terms import TIME, Add, App, Atom, Lam, Mul, Num, Prod, Sum, Term, Var
 from .codes import (
-    KNOWN,
-    TRUE,
+    SLOPES,
     Budget,
     Code,
     Env,
@@ -190,8 +189,7 @@ class Model:
         With slots nothing is assumed of a function, unless the field has its true values: then
         slopes are true as well.
         """
-        true = term.fn in self.field.functions and term.fn in TRUE
-        return of_a_number(term) and (true or (term.fn in KNOWN and not term.slots))
+        return of_a_number(term) and term.fn in self.field.functions and term.fn in SLOPES
 
     def known(self, fn: str, argument: Any) -> Any:
         """The value of a function of a number: true where the field has it, drawn elsewhere.

@@ -17,7 +17,7 @@ from typing import Any
 from ..checker.definitions import Equation
 from ..checker.terms import App, Term, inside
 from ..program.operations import WHOLE
-from .codes import TRUE, Budget, Numbers, TooMuchError
+from .codes import SLOPES, Budget, Numbers, TooMuchError
 from .counterexample import smallest
 from .evaluate import ExtentModel, Model
 from .fields import FEWEST_PRIMES, LEAST_PRIME, Extent, Residues, random_primes
@@ -233,7 +233,7 @@ def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutatio
 
 def out_of_reach(app: App) -> bool:
     """Whether the values of one certain function are asked for that nothing here can enclose."""
-    return app.fn in WHOLE and app.fn not in (TRUE if app.slots else REAL)
+    return app.fn in WHOLE and app.fn not in (SLOPES if app.slots else REAL)
 
 
 def larger(points: Points, shape: Shape, seed: int, budget: Budget) -> Iterator[Refutation | None]:

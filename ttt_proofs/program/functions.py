@@ -1,29 +1,12 @@
-"""Entrywise functions as SymPy has them: those whose derivative is known, and those kept whole.
+"""Entrywise functions as SymPy has them, kept whole: of their derivatives proofs know the names.
 
-The checker knows the derivatives of sigmoid, tanh and step. A function kept whole has a derivative
-that proofs only name, so that what stands inside it occurs once; `expression` says what it
-computes, for whoever has to compute it.
+So what stands inside a function occurs once, however deep a net is. `expression` says what a
+function computes, for whoever has to compute it.
 """
 
 from __future__ import annotations
 
 import sympy as sp
-
-
-class sigmoid(sp.Function):
-    """`1 / (1 + exp(-x))`, kept as itself: its derivative is `σ (1 - σ)`."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        """The derivative, a polynomial in the function itself."""
-        return self * (1 - self)
-
-
-class step(sp.Function):
-    """1 for positive numbers and 0 for the others; its derivative is taken as 0."""
-
-    def fdiff(self, argindex: int = 1) -> sp.Expr:
-        """Zero, also at the jump, as PyTorch has it for relu."""
-        return sp.Integer(0)
 
 
 class Whole(sp.Function):
@@ -35,8 +18,35 @@ class Whole(sp.Function):
         raise NotImplementedError
 
 
+class sigmoid(Whole):
+    """The logistic function."""
+
+    @staticmethod
+    def expression(x: sp.Expr) -> sp.Expr:
+        """What it computes."""
+        return 1 / (1 + sp.exp(-x))
+
+
+class tanh(Whole):
+    """The hyperbolic tangent."""
+
+    @staticmethod
+    def expression(x: sp.Expr) -> sp.Expr:
+        """What it computes."""
+        return sp.tanh(x)
+
+
+class step(Whole):
+    """1 for positive numbers and 0 for the others; the derivative of relu, as PyTorch has it."""
+
+    @staticmethod
+    def expression(x: sp.Expr) -> sp.Expr:
+        """What it computes."""
+        return sp.Heaviside(x, 0)
+
+
 class Composed(Whole):
-    """One that functions with a known derivative make."""
+    """A product of functions: `expression` is in terms of these."""
 
 
 class relu(Composed):
@@ -55,24 +65,6 @@ class silu(Composed):
     def expression(x: sp.Expr) -> sp.Expr:
         """What it computes."""
         return x * sigmoid(x)
-
-
-class logistic(Composed):
-    """The logistic function, which PyTorch calls sigmoid."""
-
-    @staticmethod
-    def expression(x: sp.Expr) -> sp.Expr:
-        """What it computes."""
-        return sigmoid(x)
-
-
-class hyperbolic_tangent(Composed):
-    """The hyperbolic tangent, which PyTorch calls tanh."""
-
-    @staticmethod
-    def expression(x: sp.Expr) -> sp.Expr:
-        """What it computes."""
-        return sp.tanh(x)
 
 
 class gelu_tanh(Whole):

@@ -131,7 +131,7 @@ class Abstract:
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
-        if self.name in OPERATIONS or self.name in WHOLE:
+        if self.name in OPERATIONS:
             raise ValueError(
                 f"`name` must be no known operation's; got {self.name!r}. Call that, or rename it."
             )
@@ -159,12 +159,9 @@ class Abstract:
         )
 
 
-def whole(
-    kind: Any, code: str, slope: str, *options: tuple[str, object], name: str = ""
-) -> Entrywise:
-    """The row of a function that is kept whole, by PyTorch's name for it if that is another."""
-    name = name or kind.__name__
-    return Entrywise(name, kind, code, slope, (name,), options)
+def whole(kind: Any, code: str, slope: str, *options: tuple[str, object]) -> Entrywise:
+    """The row of a function that is kept whole."""
+    return Entrywise(kind.__name__, kind, code, slope, (kind.__name__,), options)
 
 
 INPLACE = ("inplace", False)
@@ -176,10 +173,9 @@ ENTRYWISE: dict[str, Entrywise] = {
         Entrywise("identity", lambda x: x, "{0}", meant=("clone", "contiguous")),
         whole(functions.relu, "torch.relu({0})", "({0} > 0).to({0}.dtype)", INPLACE),
         whole(
-            functions.logistic,
+            functions.sigmoid,
             "torch.sigmoid({0})",
             "(torch.sigmoid({0}) * (1 - torch.sigmoid({0})))",
-            name="sigmoid",
         ),
         whole(
             functions.silu,
@@ -187,12 +183,7 @@ ENTRYWISE: dict[str, Entrywise] = {
             "(torch.sigmoid({0}) * (1 + ({0}) * (1 - torch.sigmoid({0}))))",
             INPLACE,
         ),
-        whole(
-            functions.hyperbolic_tangent,
-            "torch.tanh({0})",
-            "(1 - torch.tanh({0}) ** 2)",
-            name="tanh",
-        ),
+        whole(functions.tanh, "torch.tanh({0})", "(1 - torch.tanh({0}) ** 2)"),
         Entrywise(
             "gelu_tanh",
             functions.gelu_tanh,
@@ -230,12 +221,7 @@ ENTRYWISE: dict[str, Entrywise] = {
     )
 }
 
-# By what proofs call them: the functions that are kept whole.
-WHOLE = {
-    row.value.__name__: row
-    for row in ENTRYWISE.values()
-    if isinstance(row.value, type) and issubclass(row.value, functions.Whole)
-}
+WHOLE = {name: row for name, row in ENTRYWISE.items() if row.slope}  # in proofs as in code
 
 ROWWISE: dict[str, Rowwise] = {
     row.name: row

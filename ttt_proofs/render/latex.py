@@ -20,22 +20,16 @@ COLUMNS, PAGE_COLUMNS = 60, 88  # letters, as `breaking` counts them: of an arti
 VARIANTS = {"phi": "varphi", "epsilon": "varepsilon"}
 KNOWN = {
     "sigmoid": r"\sigma",
-    "logistic": r"\sigma",
     "tanh": r"\tanh",
-    "hyperbolic_tangent": r"\tanh",
 }
 SIZES = ("", r"\Big", r"\bigg", r"\Bigg")  # of parentheses
-TANH = r"\tanh(x) = (e^{2x} - 1)/(e^{2x} + 1)"
 MEANINGS = {
     "root": r"\lVert x \rVert = \sqrt{\textstyle\sum x^{2}}",
     "inverse": "1/x",
     "sigmoid": r"\sigma(x) = 1/(1 + e^{-x})",
-    "logistic": r"\sigma(x) = 1/(1 + e^{-x})",
     "silu": r"\operatorname{silu}(x) = x/(1 + e^{-x})",
     "relu": r"\operatorname{relu}(x) = \max(x, 0)",
-    "tanh": TANH,
-    "hyperbolic_tangent": TANH,
-    "step": r"\operatorname{step}(x) = 1 \text{ for } x > 0, \text{ else } 0",
+    "tanh": r"\tanh(x) = (e^{2x} - 1)/(e^{2x} + 1)",
 }
 
 

@@ -36,27 +36,24 @@ GREEK = {
 
 # The logistic function takes the letter; a function that a loop calls `sigma` keeps its name.
 FUNCTIONS = {name: sign for name, sign in GREEK.items() if name not in ("sigma", "Sigma")}
-FUNCTIONS |= {"sigmoid": "σ", "logistic": "σ", "hyperbolic_tangent": "tanh"}
+FUNCTIONS |= {"sigmoid": "σ"}
 
 MEANINGS = {
     "root": "‖x‖ is √(Σ x²)",
     "inverse": "1 / x",
     "sigmoid": "σ(x) is 1/(1 + exp(−x))",
-    "logistic": "σ(x) is 1/(1 + exp(−x))",
     "silu": "silu(x) is x/(1 + exp(−x))",
     "relu": "relu(x) is the larger of x and 0",
     "tanh": "tanh(x) is the hyperbolic tangent",
-    "hyperbolic_tangent": "tanh(x) is the hyperbolic tangent",
-    "step": "step(x) is 1 for x > 0 and 0 otherwise",
 }
 
 # What a name stands for where the loop runs; to proofs it is as unknown as any other.
 ANY = "; the proof holds for any differentiable function in its place"
 NOTES = {
-    "logistic": ANY,
+    "sigmoid": ANY,
+    "tanh": ANY,
     "silu": ANY,
     "relu": ANY,
-    "hyperbolic_tangent": ANY,
     "root": ", summed over what dots stand for; the proof holds for any function of a number in "
     "place of the square root",
     "inverse": ", the reciprocal; the proof holds for any function of a number in its place",
@@ -107,7 +104,7 @@ def sign(name: str, table: Mapping[str, str]) -> str:
 
     The parts of a name between underscores are shown each by itself: `eta_W1` as `η_W1`.
     """
-    taken = {shown for known, shown in table.items() if shown != known and not shown.isascii()}
+    taken = {shown for known, shown in table.items() if shown != known}
     parts = name.split("_")
     if not taken.isdisjoint(parts):
         return f"‹{name}›"

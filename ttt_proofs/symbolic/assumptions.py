@@ -8,10 +8,6 @@ from ..checker.terms import Add, App, Mul, Sum, Term, Var, inside, symbols
 from ..program.expressions import CHUNK
 from ..program.operations import WHOLE
 
-STEP = (
-    "The derivative of `step` (1 for positive and 0 for other numbers) is taken as 0, "
-    "also at 0, as PyTorch does for relu."
-)
 RELU = "The derivative of `relu` at 0 is taken as 0, as PyTorch does."
 CHUNKS = "All chunks have one length, L; a shorter last one is not covered."
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
@@ -89,7 +85,7 @@ def smoothness(name: str, arity: int, argument: int, order: int) -> str:
 
 
 def conventions(proof: Proof) -> tuple[str, ...]:
-    """How the jump of `step`, and of the derivative of `relu`, is read."""
+    """How the derivative of `relu` is read at its jump."""
     gradients = [d for block in proof.definitions for d in block if isinstance(d, DefineGradient)]
     moved = {a.fn for d in gradients for a in inside(d.loss, App) if d.param in symbols(a)}
-    return tuple(told for name, told in (("step", STEP), ("relu", RELU)) if name in moved)
+    return (RELU,) if "relu" in moved else ()

@@ -26,6 +26,8 @@ from ..program.expressions import (
     WindowedAdjoint,
 )
 
+MINUS_ONE = Num(-1)
+
 Place = tuple[Ix, ...]  # a row or a column: one index, or several where a width is a product
 Entry = Callable[[Place, Place], Term]
 Axes = Mapping[str, tuple[str, ...]]
@@ -286,7 +288,8 @@ def scalar(expression: sp.Expr, env: Mapping[sp.Basic, Any] | None = None) -> Te
         return scalar(e.expr, {**env, **points})
     if isinstance(e, sp.Derivative):
         (argument,) = e.expr.args
-        return App(e.expr.func.__name__, (), (Lam((), scalar(argument, env)),), ((0, ()),))
+        order, inner = int(e.derivative_count), Lam((), scalar(argument, env))
+        return App(e.expr.func.__name__, (), (inner,), ((0, ()),) * order)
     if isinstance(e, sp.Function):
         (argument,) = e.args
         return App(e.func.__name__, (), (Lam((), scalar(argument, env)),))

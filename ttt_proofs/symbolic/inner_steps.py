@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import sympy as sp
 
 from ..checker.definitions import (
-    MINUS_ONE,
     ONE,
     ZERO,
     Block,
@@ -26,7 +25,19 @@ from ..loops.losses import F
 from ..program.coefficients import t
 from ..program.rules import G, W
 from . import theory
-from .bridge import Entry, Place, Scope, at, entry, index, loss_term, place, product, scalar
+from .bridge import (
+    MINUS_ONE,
+    Entry,
+    Place,
+    Scope,
+    at,
+    entry,
+    index,
+    loss_term,
+    place,
+    product,
+    scalar,
+)
 from .gradients import adjoint
 from .linear_attention import PAST, Form, last_step, past_rows, sign
 from .prover import Prover

@@ -34,7 +34,6 @@ from .gradients import adjoint, backward, forward, made
 from .torch_functions import FUNCTIONS
 
 CALLS = {
-    "step": "({0} > 0).to({0}.dtype)",
     "column_norm": "column_norm({})",
     "root": "torch.sqrt({})",
 }
