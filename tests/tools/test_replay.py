@@ -30,8 +30,17 @@ from tests.checker.build import (
 )
 from tests.checker.test_attacks import renamed_away
 from ttt_proofs.checker.definitions import Define, DefineGradient
-from ttt_proofs.checker.proof import Assume, Calculate, Proof, Reflexivity, Sequent, Step, replay
-from ttt_proofs.checker.terms import CheckerError, Ix, Lam, ix
+from ttt_proofs.checker.proof import (
+    Assume,
+    Calculate,
+    Definition,
+    Proof,
+    Reflexivity,
+    Sequent,
+    Step,
+    replay,
+)
+from ttt_proofs.checker.terms import CheckerError, Ix, Lam, ix, put_symbol
 from ttt_proofs.evidence.mutants import mutants
 from ttt_proofs.symbolic.records import decode, encode
 
@@ -217,7 +226,8 @@ ENDS = ((i, i), (t, i))
 MANY = tuple(time(f"t{k:03}") for k in range(101))
 SUM = atom("x", Ix(MANY))
 VANISHING, BESIDE = mul(num(0), atom("A", i)), total(j, 0, 3, atom("A", j))
-HEAVY = running(i, 1, 99, atom("A", i, *[0] * 1008))  # 99 factors of 1 010 records
+HEAVY = running(i, 1, 99, atom("A", i, *[0] * 3027))  # 99 factors of 3 029 records, 100 changes
+SQUARE, TWICE = mul(*[atom("Y")] * 2), add(*[atom("Y")] * 2)
 TIMES = (time("a"), time("\u03a2"))
 
 
@@ -246,6 +256,14 @@ def meeting(index):
     """A sum over two times, all of which are equal where there is one."""
     first, second = TIMES
     return total(i, first, second, total(j, second, first, atom("A", index)))
+
+
+def found(loss, body, at=x) -> list:
+    """A record in which a loss in a number Y has this gradient, with `at` in place of Y."""
+    define = DefineGradient("G", (), "Y", loss, Lam((), at))
+    value = put_symbol(body, "Y", define.at)
+    goal = Sequent((), forall((), atom("G"), value))
+    return encode(Proof(((define,),), (Step(Definition("G", Lam((), body)), (), goal),)))
 
 
 def gradient(name: str) -> DefineGradient:
@@ -295,12 +313,22 @@ SMALL = {
     "more digits than may be": alike(mul(*[num(2**53 - 111)] * 189)),
     "as long a name as may be": alike(atom("b" * 100)),
     "a longer name than may be": alike(atom("b" * 101)),
-    "as heavy a form as may be": alike(mul(HEAVY, atom("x", *[0] * 6))),
-    "a heavier form than may be": alike(mul(HEAVY, atom("x", *[0] * 7))),
+    "as heavy a form as may be": alike(mul(HEAVY, atom("x", *[0] * 25))),
+    "a heavier form than may be": alike(mul(HEAVY, atom("x", *[0] * 26))),
     "as deep a side as may be": sourced(deep(91), deep(10)),
     "a deeper side than may be": sourced(deep(92), deep(10)),
     "as large a side as may be": sourced(x, atom("y", *[0] * 49_998)),
     "a larger side than may be": sourced(x, atom("y", *[0] * 49_999)),
+    "as large a product in a loss as may be": found(mul(add(), *[atom("Y")] * 314), num(0)),
+    "a larger product in a loss than may be": found(mul(add(), *[atom("Y")] * 315), num(0)),
+    "as large a point as may be": found(SQUARE, TWICE, atom("x", *[0] * 49_997)),
+    "a larger point than may be": found(SQUARE, TWICE, atom("x", *[0] * 49_998)),
+    "a gradient with a function of a name": found(
+        call("tanh", atom("Y")), call("tanh", atom("Y"), slots=((0, ()),))
+    ),
+    "a gradient by what the name says": found(
+        call("tanh", atom("Y")), add(num(1), mul(num(-1), *[call("tanh", atom("Y"))] * 2))
+    ),
     "more times than may be, and no monomial": calculated(MANY, mul(add(), SUM), add()),
     "an index that vanishes": calculated(
         (), *[total(h, call("f", one)) for one in (mul(num(0), atom("A", h)), num(0))]
