@@ -5,7 +5,7 @@ from ttt_proofs.symbolic import Derivation, Part, gradient_part
 
 
 def derive() -> Derivation:
-    """The loss is abstract; `silu(x) = x σ(x)` and `σ' = σ (1 - σ)`."""
+    """The loss is abstract; of silu the proof needs only that it has a derivative, `silu′`."""
 
     def restate(loop: InnerLoop) -> tuple[Part, ...]:
         return tuple(gradient_part(loop, weight, weight.name) for weight in loop.net.weights)
