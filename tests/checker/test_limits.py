@@ -307,7 +307,7 @@ def test_sources_nest_sides_so_deep_and_no_deeper():
         grown(beside, around(49))
     for once in (call("f", z), add(z, atom("x")), total(width("h"), mul(z, atom("x", width("h"))))):
         with pytest.raises(CheckerError, match="too large or too deep"):
-            grown(*[once] * 200)
+            grown(*[once] * 100)
 
 
 def test_a_source_puts_in_so_many_records_and_no_more():
@@ -406,3 +406,31 @@ def test_a_point_is_put_in_only_if_the_result_is_small():
         point = mul(point)
     with pytest.raises(CheckerError, match="too large or too deep"):
         differentiated(loss, mul(num(2), deep), point)
+
+
+def test_arguments_that_see_all_bound_variables_are_named_quickly():
+    def nest(k: int, seen: tuple) -> Term:
+        h = width(f"h{k}")
+        inner = atom("a", *seen, h) if k == 29 else call("f", nest(k + 1, (*seen, h)))
+        return total(h, inner)
+
+    began = process_time()
+    assert normal.normal_form(nest(0, ()), NOTHING)
+    assert process_time() - began < 20
+
+
+def test_limits_that_are_compared_weigh():
+    # 24 times in a row, each at most the next: hundreds of limits for each of 64 monomials.
+    def row(k: int, last: Ix | int, body: Term) -> Term:
+        t = time(f"t{k}")
+        return total(t, last, 9, row(k + 1, ix(t), body)) if k < 24 else body
+
+    refused_soon(row(0, 0, mul(*[add(*map(atom, "abcd"))] * 3)), HEAVY)
+    assert normal.normal_form(row(20, 0, mul(*[add(*map(atom, "abcd"))] * 3)), NOTHING)
+
+
+def test_a_calculation_has_so_many_sources_and_no_more():
+    z = atom("z")
+    grown(*[z] * 100)
+    with pytest.raises(CheckerError, match="few sources"):
+        grown(*[z] * 101)

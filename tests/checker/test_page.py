@@ -60,6 +60,7 @@ def test_the_limits_are_those_on_the_page():
         normal.LARGEST_BINDING,
         normal.LARGEST_FORM,
         normal.LARGEST_CONTEXT,
+        terms.LARGEST_SOURCES,
         terms.LARGEST_SIDES,
         terms.LARGEST_DEPTH,
         terms.LARGEST_SIDES,

@@ -383,3 +383,13 @@ def test_a_statement_is_that_of_the_proof_and_without_hypotheses():
 def with_statement(data: dict, statement) -> dict:
     """The file with another statement of its part."""
     return {"parts": [data["parts"][0] | {"statement": statement}]}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_number_is_refused_wherever_it_stands(number):
+    proof = json.loads(dumps(PARTS["identity"].proof))
+    text = json.dumps({"parts": [{"proof": proof, "statement": None}]})
+    assert loads_derivation(text)
+    for place in ('{"parts": ' + number + ", " + text[1:], text.replace("null", number)):
+        with pytest.raises(CheckerError, match="no number of JSON"):
+            loads_derivation(place)

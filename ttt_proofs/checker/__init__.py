@@ -205,18 +205,19 @@ monomial times what this gives. No monomial has more than 32 bound variables, th
 Each monomial that settling looks at, to find that it is 0, to change it, or to leave it settled,
 weighs one, and one more for each pair of bound times (n times make n^2 pairs: two different ones
 count twice, and each with itself once). A settled one weighs besides one more for each record in its
-factors, taken before their arguments become normal forms, and for each digit as above, also with the
-coefficient 0. Together all this is at most 300 000 for one normal form, that of arguments included,
-each time that a settled monomial has them.
+factors, taken before their arguments become normal forms, for each digit as above, also with the
+coefficient 0, and for each pair of a limit that is compared and a bound variable, of any sort.
+Together all this is at most 300 000 for one normal form, that of arguments included, each time that
+a settled monomial has them.
 
 Context and limits together speak of at most 100 times. So do the context of a calculation, or of a
 gradient (the free times of d(loss) and of the pairing), whatever the terms, and context and
 enclosing sums over times, wherever a source is used, whether or not it has an instance there (a sum
 that no integers allow counts, what is inside it does not).
 
-Before each source of a calculation is used: the records of the two sides, and those of the source's
-right side once for each `Atom` of the two sides whose symbol occurs in the source's left side, are at
-most 100 000 together; and for each of these Atoms, the number of the side's records that stand
+A calculation has at most 100 sources. Before each of them is used: the records of the two sides, and
+those of the source's right side once for each `Atom` of the two sides whose symbol occurs in the
+source's left side, are at most 100 000 together; and for each of these Atoms, the number of the side's records that stand
 around it and the depth of the right side add up to at most 100 (a term is as deep as its records
 nest, itself being the first). The same holds of the body of a gradient's entry, where the body of
 `at` is put in place of each Atom of the parameter. The records of each `Mul` in a loss, times the

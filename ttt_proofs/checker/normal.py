@@ -237,8 +237,8 @@ def form(term: Any, own: int, scope: Scope) -> Form:
         if changed is not None:
             left.extend(changed)
             continue
-        scope.spend(size(m.factors) + bits(m.coefficient))
         found = compared(m, scope)
+        scope.spend(size(m.factors) + bits(m.coefficient) + len(m.binders) * len(found.limits))
         key = look(found, {})
         before = total[key].coefficient if key in total else 0
         total[key] = replace(found, coefficient=before + m.coefficient)

@@ -12,7 +12,7 @@ from typing import Any
 
 from .definitions import Block, Define, DefineGradient, Equation, admit
 from .normal import Table, close, implied, limits, naturals, normal_form
-from .terms import TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
+from .terms import LARGEST_SOURCES, TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
 from .terms import binders, check, fits, free, ix
 from .terms import parts, rebuild, record, renamed, require, substitute, symbols
 
@@ -87,7 +87,7 @@ class Calculate(Node):
 
     def conclude(self, definitions: Definitions, premises: list[Sequent]) -> Sequent:
         """The first premise with the new right side, under the hypotheses of all."""
-        require(premises, "a calculation must have a target.")
+        require(0 < len(premises) <= 1 + LARGEST_SOURCES, "a target and few sources are required.")
         target, *sources = premises
         sides = target.equation.right, self.term
         for source in (premise.equation for premise in sources):

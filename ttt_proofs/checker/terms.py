@@ -21,8 +21,7 @@ from typing import Any, dataclass_transform, get_args, get_origin, get_type_hint
 TIME = "time"
 NAME = re.compile("(?![0-9])[0-9A-Za-z_\u0391-\u03a9\u03b1-\u03c9]{1,100}")
 LARGEST_INTEGER = 2**53 - 1  # what every reader of JSON reads alike
-LARGEST_SHIFT = 100
-LARGEST_DEPTH = 100
+LARGEST_SHIFT = LARGEST_DEPTH = LARGEST_SOURCES = 100
 LARGEST_SIDES = 100_000  # records of a term in which others are put in place of atoms
 
 

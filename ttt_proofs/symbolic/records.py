@@ -54,10 +54,15 @@ def dumps(proof: Proof) -> str:
     return json.dumps(encode(proof), ensure_ascii=False, separators=(",", ":"))
 
 
+def no_number(name: str) -> None:
+    """Raise `ValueError` for what JSON has no number for, `NaN` and infinities."""
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def read_json(text: str) -> Any:
     """What the JSON text says; `CheckerError` if it is none."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=no_number)
     except (ValueError, RecursionError) as error:
         raise CheckerError(f"a proof must be JSON as `show` writes it: {error}.") from None
 
