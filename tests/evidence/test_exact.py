@@ -440,10 +440,10 @@ def test_what_holds_for_the_true_functions_alone_is_not_refuted(left, right):
 @pytest.mark.parametrize(
     ("left", "right"),
     [
-        (call("silu", X), Mul((X, call("logistic", X)))),
+        (call("silu", X), Mul((X, call("sigmoid", X)))),
         (call("relu", X), Mul((X, call("step", X)))),
-        (call("hyperbolic_tangent", X), call("tanh", X)),
-        (slope("logistic", X), Add((call("logistic", X), minus_square(call("logistic", X))))),
+        (slope("tanh", X), Add((Num(1), minus_square(call("tanh", X))))),
+        (slope("sigmoid", X), Add((call("sigmoid", X), minus_square(call("sigmoid", X))))),
         (slope("relu", X), call("step", X)),
         (slope("exp", X), call("exp", X)),
     ],

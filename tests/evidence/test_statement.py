@@ -11,9 +11,9 @@ from derivations import momentum, momentum_rates_agree, sum_order, unrolled
 from tests.evidence.updates import MUON, UPDATES, loop_of
 from ttt_proofs.checker.definitions import Define
 from ttt_proofs.checker.proof import Proof
-from ttt_proofs.checker.terms import Add, Mul, Num, rebuild
+from ttt_proofs.checker.terms import Add, App, Lam, Mul, Num, rebuild
 from ttt_proofs.evidence import statement as module
-from ttt_proofs.evidence.statement import gelu_tanh, statement_witness
+from ttt_proofs.evidence.statement import FloatModel, Floats, statement_witness
 from ttt_proofs.loops import (
     GLU,
     MLP,
@@ -27,6 +27,7 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
+from ttt_proofs.program.operations import ENTRYWISE
 from ttt_proofs.symbolic import Part, attention_part, gradient_part
 
 NAMES = [
@@ -109,13 +110,21 @@ def test_statements_about_something_else_are_refused():
         statement_witness(sum_order.derive().parts[0], loop, seed=0)
 
 
-def test_gelu_and_its_derivative():
-    step = 1e-6
-    for x in (-2.0, -0.3, 0.0, 0.7, 3.0):
-        slope = (gelu_tanh(0, x + step) - gelu_tanh(0, x - step)) / (2 * step)
-        assert abs(gelu_tanh(1, x) - slope) < 1e-8
-    with pytest.raises(ValueError, match="first derivative"):
-        gelu_tanh(2, 0.0)
+@pytest.mark.parametrize("fn", ["gelu", "gelu_tanh", "silu", "softplus", "sin"])
+def test_functions_and_their_derivatives_are_those_that_run(fn):
+    model, step = FloatModel(Floats(), {}, (), 0, {}), 1e-6
+
+    def value(x: float, order: int = 0) -> float:
+        argument = Lam((), Num(*Fraction(x).as_integer_ratio()))
+        return model.value(App(fn, (), (argument,), ((0, ()),) * order), {})
+
+    for x in (-2.0, -0.3, 0.7, 3.0):
+        run = ENTRYWISE[fn](torch.tensor(x, dtype=torch.float64)).item()
+        assert value(x) == pytest.approx(run, rel=1e-12)
+        slope = (value(x + step) - value(x - step)) / (2 * step)
+        assert abs(value(x, 1) - slope) < 1e-8
+    with pytest.raises(ValueError, match="must be given"):
+        value(1.0, 2)
 
 
 EACH = GradientStep("per_token", "inside", momentum="per_token")

@@ -115,7 +115,6 @@ CASES = [
     ),
     (App("silu", (), (Lam((), X),)), "silu(x[h])", r"\operatorname{silu}(x_{h})"),
     (App("silu", (), (Lam((), X),), ((0, ()),)), "silu′(x[h])", r"\operatorname{silu}'(x_{h})"),
-    (App("logistic", (), (Lam((), X),)), "σ(x[h])", r"\sigma(x_{h})"),
     (Mul((X, sigmoid(Y))), "x[h] · σ(y[h])", r"x_{h}\,\sigma(y_{h})"),
     # powers, roots, norms, fractions
     (Mul((X, X)), "x[h]²", "(x_{h})^{2}"),

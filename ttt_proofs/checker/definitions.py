@@ -125,11 +125,8 @@ class DefineGradient(Node):
         sorts = [v.sort for v in self.at.binders]
         same = [v.sort for v in found.binders] == sorts and TIME not in sorts
         require(same, f"the gradient must have indices of the widths {sorts}.")
-        products, calls = inside(self.loss, Mul), inside(self.loss, App)
-        copied = [(len(m.factors), m) for m in products] + [(len(f.args), f) for f in calls]
-        work = sum(many * size(node) for many, node in copied)
-        small = work <= LARGEST_SIDES and fits(found.body, frozenset((self.param,)), self.at.body)
-        require(small, "the differential or the gradient grows too large or too deep.")
+        small = fits(found.body, frozenset((self.param,)), self.at.body)
+        require(small, "the gradient grows too large or too deep.")
         direction = Atom("$direction", tuple(map(ix, found.binders)))  # a name no record holds
         pairing = sum_over(found.binders, Mul((found.body, direction)))
         change = differential(self.loss, self.param, direction.name)
@@ -172,6 +169,10 @@ def admit(blocks: tuple[Block, ...]) -> None:
             for every, index, term in define.sides():
                 determined(block, define, every, index, term)
             if isinstance(define, DefineGradient):
+                copied = [(len(m.factors), m) for m in inside(define.loss, Mul)]
+                copied += [(len(f.args), f) for f in inside(define.loss, App)]
+                work = sum(many * size(node) for many, node in copied)
+                require(work <= LARGEST_SIDES, "a loss must be small.")
                 taken = used.union(names, *(symbols(d) for d in (*block, define.at) if d != define))
                 alone = define.param not in taken and params.count(define.param) == 1
                 require(alone, f"`{define.param}` must occur in one loss only.")
