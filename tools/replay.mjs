@@ -10,11 +10,11 @@ import { readFileSync } from "node:fs";
 const MAX_SHIFT = 100; // of an index in a record
 const MAX_DEPTH = 100; // records within records
 const MAX_EXPANDED = 10_000; // weight of what multiplying out gives at a subterm or partial product
-const MAX_SETTLED = 100_000; // weight of the settled monomials of a normal form
+const MAX_SETTLED = 300_000; // weight of the monomials that settling a normal form looks at
 const MAX_BOUND = 32; // variables that one monomial binds
 const MAX_TIMES = 100; // that context and limits speak of
-const MAX_RECORDS = 100_000; // in the two sides of a calculation and what a source may put in
-const MAX_STEPS = 2_000_000; // in one step of a proof: not on the page, but better than to run on
+const MAX_RECORDS = 100_000; // in terms and what is put in them, or in what a differential copies
+const MAX_STEPS = 2_000_000; // of telling monomials apart: not on the page, which bounds all else
 
 let place = ""; // what is being checked, for the message
 const refuse = (reason) => { throw new Error(reason); };
@@ -187,6 +187,11 @@ const boundNames = (t) => nodes(t).flatMap((part) => anatomy(part).binders.map(n
 function size(t) {
   const { ixs, binders, parts } = anatomy(t);
   return 1 + binders.length + total(ixs.map((ix) => 1 + ix.vars.length)) + total(parts.map(size));
+}
+/** How many records stand around each of a term's atoms that have one of these names. */
+function depths(t, names, around = 0) {
+  if (t.k === "Atom") return names.includes(t.name) ? [around] : [];
+  return anatomy(t).parts.flatMap((part) => depths(part, names, around + 1));
 }
 function depthOf(t) {
   const { ixs, binders, parts } = anatomy(t);
@@ -374,14 +379,15 @@ function rewrite(m, bounds, peel) {
 function normalForm(t, context, peel, work) {
   const [todo, found] = [expand(t, new Map()), new Map()];
   while (todo.length) {
-    spend(5);
     const m = todo.pop();
+    const weigh = (more) => (
+      demand((work.weight += more) <= MAX_SETTLED, "too much is settled in one normal form"));
+    weigh(1 + m.bound.filter(isTime).length ** 2);
     const bounds = context.extend(m.bound.filter(isTime), m.limits);
     const parts = bounds ? rewrite(m, bounds, peel) : []; // no integers satisfy the limits: it is 0
     todo.push(...(parts ?? []));
     if (parts) continue;
-    work.weight += 1 + total(m.factors.map(size)) + digitsOf(m);
-    demand(work.weight <= MAX_SETTLED, "too much is settled in one normal form");
+    weigh(total(m.factors.map(size)) + digitsOf(m));
     const settled = withArguments({ ...m, bounds }, context, peel, work);
     const text = monomialText(settled, new Map(), 0);
     found.set(text, [plus(found.get(text)?.[0] ?? [0n, 1n], m.coef), settled]);
@@ -507,28 +513,17 @@ function differential(t, param) {
   switch (t.k) {
     case "Atom": return atom(DIRECTION, t.ix);
     case "Add": return add(t.terms.map(d));
-    case "Mul":
-      spend(t.factors.length ** 2 / 10);
-      return add(t.factors.map((f, n) => mul(t.factors.with(n, d(f)))));
+    case "Mul": return add(t.factors.map((f, n) => mul(t.factors.with(n, d(f)))));
     case "Sum": return sum(t.v, t.low, t.high, d(t.body));
-    case "App": return differentialOfApp(t, param);
+    case "App": return add(t.args.flatMap((arg, k) => {
+      if (!hasSymbol(arg, param)) return [];
+      demand(!arg.binders.some(isTime), "no differential: the parameter is in an array over times");
+      const { binders, body } = freshen(arg);
+      const partial = app(t.fn, t.ix, t.args, [...t.slots, [k, binders.map(single)]]);
+      return [sumOver(binders, mul([partial, d(body)]))];
+    }));
     default: return refuse("no differential: the parameter is in a product over times");
   }
-}
-function differentialOfApp(t, param) {
-  if (!t.ix.length && !t.slots.length && t.args.length === 1 && !t.args[0].binders.length) {
-    const inner = differential(t.args[0].body, param); // for step as well: there may be none
-    if (t.fn === "sigmoid") return mul([t, add([num(1), mul([num(-1), t])]), inner]);
-    if (t.fn === "tanh") return mul([add([num(1), mul([num(-1), t, t])]), inner]);
-    if (t.fn === "step") return mul([num(0), inner]);
-  }
-  return add(t.args.flatMap((arg, k) => {
-    if (!hasSymbol(arg, param)) return [];
-    demand(!arg.binders.some(isTime), "no differential: the parameter is in an array over times");
-    const { binders, body } = freshen(arg);
-    const partial = app(t.fn, t.ix, t.args, [...t.slots, [k, binders.map(single)]]);
-    return [sumOver(binders, mul([partial, differential(body, param)]))];
-  }));
 }
 
 // ---------------------------------------------------------------- definitions
@@ -563,6 +558,9 @@ function admitOne(d, block, seen) {
     const others = block.filter((other) => other !== d).flatMap(symbols);
     const own = !seen.has(d.param) && !others.includes(d.param) && d.param !== d.name;
     demand(own && !hasSymbol(d.at, d.param), `the parameter of ${d.name} occurs elsewhere`);
+    const parts = nodes(d.loss).filter((t) => t.k === "Mul" || t.k === "App");
+    const copied = total(parts.map((t) => size(t) * (t.factors ?? t.args).length));
+    demand(copied <= MAX_RECORDS, `the products in the loss of ${d.name} are too large`);
   }
   if (!d.start) return contents(d).forEach((t) => checkDue(t, d, block, [0, level, 0]));
   demand(level > 0, `${d.name} recurs over no time`);
@@ -620,14 +618,13 @@ function instance({ every, left }, a, bounds) {
   return every.every(allowed) && shape(subst(left, map)) === shape(a) ? map : null;
 }
 
-/** What a source may make of the two sides is refused before it is made if it is too much. */
-function checkRoom(sides, { left, right }) {
-  const names = new Set(atoms(left).map((a) => a.name));
-  const places = sides.flatMap(atoms).filter((a) => names.has(a.name)).length;
-  const records = total(sides.map(size)) + places * size(right);
-  demand(records <= MAX_RECORDS, "a source may make the two sides too large");
-  const depth = Math.max(...sides.map(depthOf)) + depthOf(right);
-  demand(depth <= MAX_DEPTH, "a source may make the two sides too deep");
+/** Terms in which another is put for the atoms of some names, refused before if it is too much. */
+function checkRoom(terms, names, right) {
+  const around = terms.flatMap((t) => depths(t, names));
+  const records = total(terms.map(size)) + around.length * size(right);
+  demand(records <= MAX_RECORDS, "what is put into terms may make them too large");
+  const depth = depthOf(right);
+  demand(around.every((n) => n + depth <= MAX_DEPTH), "what is put into terms nests too deep");
 }
 
 const concluded = (every, left, right, hypotheses = []) => (
@@ -648,7 +645,7 @@ const RULES = {
     demand(target, "a calculation without a target");
     let [side, term] = [freshen(target.equation.right), freshen(rule.term)];
     for (const { equation: source } of sources) {
-      checkRoom([side, term], source);
+      checkRoom([side, term], atoms(source.left).map((a) => a.name), source.right);
       const bounds = Bounds.natural(freeTimes(side, term));
       const right = freshen(source.right);
       const put = (a, known) => {
@@ -696,6 +693,7 @@ function gradient(d, rule) {
   const forms = [change, moved].map((t) => topForm(t, context, null));
   demand(forms[0] === forms[1], "the entry is not the gradient");
   const at = freshen(d.at);
+  checkRoom([body], [d.param], at.body);
   const value = replaceAtoms(body, null, (a) => {
     if (a.name !== d.param) return a;
     demand(a.ix.length === ix.length, "the parameter has a wrong number of indices");
