@@ -8,6 +8,7 @@ import pkgutil
 import random
 import types
 from dataclasses import replace
+from time import process_time
 from typing import Any
 
 import pytest
@@ -484,3 +485,14 @@ def test_that_chunks_have_one_length_is_said_where_there_are_chunks():
 
     assert told(2) and told(3, "before_update") and told(4, "causal")
     assert not told(1) and not told(1, "before_update")
+
+
+@pytest.mark.parametrize("activation", ["silu", "tanh", "relu", "act"])
+def test_a_proof_costs_what_its_net_costs(activation):
+    def took(depth: int) -> float:
+        began = process_time()
+        reduce(InnerLoop(MLP(depth, activation), SquaredError(), GradientStep()))
+        return process_time() - began
+
+    took(2)  # what is made once
+    assert took(8) < 2**3 * took(4)  # at most with the third power of the depth
