@@ -35,6 +35,8 @@ LOOPS = {
 EXPECTED = {
     "cubic.cubic": ("sequential", None, None),
     "cubic.quartic": ("sequential", None, None),
+    "gate.scalar": ("affine", None, None),
+    "gate.softmax": ("affine", None, None),
     "layer_norm.layer_norm": ("sequential", None, "`layer_norm` in line 10 of .* comes after"),
     "module.all": ("sequential", None, None),
     "module.last": ("affine", "delta", None),

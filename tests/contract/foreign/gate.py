@@ -17,10 +17,6 @@ def scalar(x, U, W):
     return hidden.sum(-1, keepdim=True) * (hidden @ W)
 
 
-def input(x, W):
-    return x * (x @ W)
-
-
 def mean(f, v):
     return (f - v).square().mean(-1)
 
@@ -31,9 +27,10 @@ def rule(W, g, M, *, mu, eta):
 
 
 GIVEN = {"mu": Coefficient("step"), "eta": Coefficient("step", range=(0.02, 0.3))}
-UPDATE = Update(rule, {"M": torch.zeros_like}, GIVEN, trained="last")
+UPDATE = Update(rule, {"M": torch.zeros_like})
 LOOPS = {
-    "softmax": InnerLoop(softmax, mean, UPDATE, state="W"),
-    "scalar": InnerLoop(scalar, mean, UPDATE, Schedule(3, "causal"), state="W"),
-    "input": InnerLoop(input, mean, UPDATE),
+    "softmax": InnerLoop(softmax, mean, UPDATE, coefficients=GIVEN, trained="last", state="W"),
+    "scalar": InnerLoop(
+        scalar, mean, UPDATE, Schedule(3, "causal"), coefficients=GIVEN, trained="last", state="W"
+    ),
 }
