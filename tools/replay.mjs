@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 // A second checker for recorded proofs, written from the page of meaning alone, without reading the
 // other: a mistake in one is then no mistake in both. In doubt it takes the stricter reading.
-//
 //   node tools/replay.mjs FILE [FILE...]   one line a file; exit 0: all accepted, 1: some refused,
 //                                          2: wrong usage or a file that cannot be read
 //   node tools/replay.mjs --lines FILE     `accepted` or `refused<TAB>reason` for each line of FILE
@@ -10,17 +9,15 @@ import { readFileSync } from "node:fs";
 const MAX_SHIFT = 100; // of an index in a record
 const MAX_DEPTH = 100; // records within records
 const MAX_EXPANDED = 10_000; // weight of what multiplying out gives at a subterm or partial product
-const MAX_SETTLED = 100_000; // weight of the settled monomials of a normal form
+const MAX_SETTLED = 300_000; // weight of the monomials that settling a normal form looks at
 const MAX_BOUND = 32; // variables that one monomial binds
 const MAX_TIMES = 100; // that context and limits speak of
-const MAX_RECORDS = 100_000; // in the two sides of a calculation and what a source may put in
-const MAX_STEPS = 2_000_000; // in one step of a proof: not on the page, but better than to run on
+const MAX_RECORDS = 100_000; // in terms and what is put in them, or in what a differential copies
+const MAX_STEPS = 2_000_000; // of telling monomials apart: not on the page, which bounds all else
 
 let place = ""; // what is being checked, for the message
 const refuse = (reason) => { throw new Error(reason); };
 const demand = (condition, reason) => condition || refuse(reason);
-let steps = 0;
-const spend = (more) => demand((steps += more) <= MAX_STEPS, "this takes too many steps");
 const exact = (n) => demand(Number.isSafeInteger(n), "an integer is out of range") && n;
 
 // ---------------------------------------------------------------- variables and indices
@@ -28,6 +25,7 @@ const exact = (n) => demand(Number.isSafeInteger(n), "an integer is out of range
 // sign that no name has and that sorts after all letters, and are never made twice.
 let freshCount = 0;
 const fresh = (like) => `\u2200${(freshCount += 1)} ${sortOf(like)}`;
+const numbered = (like, n) => `\u2200.${n} ${sortOf(like)}`; // no name of a fresh one either
 const nameOf = (v) => v.slice(0, v.indexOf(" "));
 const sortOf = (v) => v.slice(v.indexOf(" ") + 1);
 const isTime = (v) => sortOf(v) === "time";
@@ -193,6 +191,10 @@ function depthOf(t) {
   const inside = [...binders.map(() => 1), ...ixs.map((ix) => (ix.vars.length ? 2 : 1))];
   return 1 + [...inside, ...parts.map(depthOf)].reduce((a, b) => Math.max(a, b), 0);
 }
+/** How many records stand around each of a term's atoms that have one of these names. */
+const depths = (t, names, around = 0) => (t.k === "Atom"
+  ? (names.includes(t.name) ? [around] : [])
+  : anatomy(t).parts.flatMap((part) => depths(part, names, around + 1)));
 
 function substIx(ix, map) {
   const values = ix.vars.map((v) => map.get(v) ?? single(v));
@@ -306,8 +308,7 @@ function gather(items, make) {
   }));
 }
 const products = (left, right) => gather(left, (a) => right.map((b) => product(a, b)));
-/** The monomials of a term in which the indices of env stand for variables. Each expansion binds
- * variables of its own, so that monomials may be multiplied. */
+/** The monomials of a term in which the indices of env stand for variables; all bound are new. */
 function expand(t, env) {
   switch (t.k) {
     case "Num": return [monomial([], times([BigInt(t.top), 1n], [1n, BigInt(t.bottom)]))];
@@ -324,6 +325,7 @@ function expand(t, env) {
 }
 
 // ---------------------------------------------------------------- normal form
+const weigh = (work, more) => demand((work.weight += more) <= MAX_SETTLED, "too much to settle");
 /** Put the index `ix`, a constant or one variable plus a constant, in place of the bound time v. */
 function putIn(m, v, ix) {
   const [node, shift] = nodeOf(ix);
@@ -370,18 +372,18 @@ function rewrite(m, bounds, peel) {
 }
 
 // A form {terms, free} lists [coefficient, monomial], no two monomials alike. An array in it is
-// {binders, form}. Forms, monomials and factors know their free variables.
-function normalForm(t, context, peel, work) {
+// {binders, form, widths}; its form calls free widths by their numbers in that list, so that arrays
+// may share it. Forms, monomials and factors know their free variables.
+function normalForm(t, context, peel, work = { weight: 0, done: new Map() }) {
   const [todo, found] = [expand(t, new Map()), new Map()];
   while (todo.length) {
-    spend(5);
     const m = todo.pop();
+    weigh(work, 1 + m.bound.filter(isTime).length ** 2);
     const bounds = context.extend(m.bound.filter(isTime), m.limits);
     const parts = bounds ? rewrite(m, bounds, peel) : []; // no integers satisfy the limits: it is 0
     todo.push(...(parts ?? []));
     if (parts) continue;
-    work.weight += 1 + total(m.factors.map(size)) + digitsOf(m);
-    demand(work.weight <= MAX_SETTLED, "too much is settled in one normal form");
+    weigh(work, total(m.factors.map(size)) + digitsOf(m));
     const settled = withArguments({ ...m, bounds }, context, peel, work);
     const text = monomialText(settled, new Map(), 0);
     found.set(text, [plus(found.get(text)?.[0] ?? [0n, 1n], m.coef), settled]);
@@ -391,20 +393,28 @@ function normalForm(t, context, peel, work) {
 }
 
 /** A text that terms share just if they have one normal form in the context. */
-const topForm = (t, context, peel) => (
-  formText(normalForm(t, context, peel, { weight: 0 }), new Map(), 0));
+const topForm = (t, context, peel) => formText(normalForm(t, context, peel), new Map(), 0);
 
 /** A settled monomial whose factors have normal forms as arguments. */
 function withArguments(m, context, peel, work) {
   const factors = m.factors.map((f) => {
     const { label, ixs, parts } = anatomy(f);
     const known = parts.length && m.bounds.without(m.bound.filter((v) => !free(f).has(v)));
-    const arrays = parts.map((part) => freshen(part)).map(({ binders, body }) => {
+    const arrays = parts.map((part) => {
+      const widths = [...free(part)].filter((v) => !isTime(v));
+      const named = subst(part, new Map(widths.map((v, n) => [v, single(numbered(v, n))])));
+      const key = shape(named) + [...known.rows].map(([u, row]) => `${u}:${[...row]};`);
+      const [before, old] = [work.weight, work.done.get(key)];
+      if (old) return weigh(work, old.weight) && { ...old, widths };
+      const { binders, body } = freshen(named);
       const form = normalForm(body, known, peel, work);
-      return { binders, form, free: form.free.filter((v) => !binders.includes(v)) };
+      work.done.set(key, { binders, form, weight: work.weight - before });
+      return { binders, form, widths };
     });
-    const vars = [...ixs.flatMap((ix) => ix.vars), ...arrays.flatMap((array) => array.free)];
-    return { label, ixs, arrays, free: new Set(vars) };
+    const inside = arrays.flatMap(({ binders, form, widths }) => [
+      ...widths.filter((v, n) => form.free.includes(numbered(v, n))),
+      ...form.free.filter((v) => isTime(v) && !binders.includes(v))]);
+    return { label, ixs, arrays, free: new Set([...ixs.flatMap((ix) => ix.vars), ...inside]) };
   });
   const limits = limitsToCompare(m, context);
   const all = [...factors.flatMap((f) => [...f.free]), ...limits.flatMap(([u, v]) => [u, v])];
@@ -412,8 +422,7 @@ function withArguments(m, context, peel, work) {
   return { bound: m.bound, factors, limits, free: [...outer] };
 }
 
-/** The limits that monomials are compared by: those on bound times, and others that the context
- * does not give; but none between two times that follows from constants. */
+/** The limits to compare: not what context gives, and none between times that constants give. */
 function limitsToCompare({ bound, bounds }, context) {
   const all = [...bounds.rows].flatMap(([u, row]) => [...row].map(([v, c]) => [u, v, c]));
   return all.filter(([u, v, c]) => {
@@ -427,7 +436,7 @@ function limitsToCompare({ bound, bounds }, context) {
 // Two monomials have one text just if they differ by a renaming of bound variables. `names` maps
 // variables bound further out to their names; where it gives two of them one name (a colour), the
 // text still does not depend on what they were called before. Names at one depth are "#depth.n".
-let classes = new Map(); // monomials that have the same colours, no two alike
+let [steps, classes] = [0, new Map()]; // of one step; monomials of the same colours, no two alike
 const sortedText = (texts) => `(${texts.sort(compare).join(";")})`;
 
 function formText({ terms, free, texts }, names, depth) {
@@ -439,8 +448,9 @@ function formText({ terms, free, texts }, names, depth) {
 }
 
 function factorText({ label, ixs, arrays }, names, depth) {
-  const inside = arrays.map(({ binders, form }) => {
-    const inner = new Map([...names, ...binders.map((v, n) => [v, `#${depth}.${n}`])]);
+  const inside = arrays.map(({ binders, form, widths }) => {
+    const outer = widths.map((v, n) => [numbered(v, n), nameIn(names, v)]);
+    const inner = new Map([...names, ...outer, ...binders.map((v, n) => [v, `#${depth}.${n}`])]);
     return `[${binders.map(sortOf)}]${formText(form, inner, depth + 1)}`;
   });
   return `${label}${ixTexts(ixs, names)}{${inside}}`;
@@ -454,7 +464,7 @@ function partsText({ factors, limits }, names, depth) {
  * tells them apart; the smallest cell of variables that still share one, if any; and how to split
  * that further, one of them coming first. The order of colours is kept. */
 function coloured(m, names, depth, colours) {
-  spend(m.bound.length);
+  demand((steps += m.bound.length) <= MAX_STEPS, "telling monomials apart takes too many steps");
   const called = new Map([...names, ...m.bound.map((v) => [v, `#${depth}.${colours.get(v)}`])]);
   const cells = m.bound.map((v) => m.bound.filter((u) => colours.get(u) === colours.get(v)));
   const looks = m.bound.map((v, n) => {
@@ -507,28 +517,17 @@ function differential(t, param) {
   switch (t.k) {
     case "Atom": return atom(DIRECTION, t.ix);
     case "Add": return add(t.terms.map(d));
-    case "Mul":
-      spend(t.factors.length ** 2 / 10);
-      return add(t.factors.map((f, n) => mul(t.factors.with(n, d(f)))));
+    case "Mul": return add(t.factors.map((f, n) => mul(t.factors.with(n, d(f)))));
     case "Sum": return sum(t.v, t.low, t.high, d(t.body));
-    case "App": return differentialOfApp(t, param);
+    case "App": return add(t.args.flatMap((arg, k) => {
+      if (!hasSymbol(arg, param)) return [];
+      demand(!arg.binders.some(isTime), "no differential: the parameter is in an array over times");
+      const { binders, body } = freshen(arg);
+      const partial = app(t.fn, t.ix, t.args, [...t.slots, [k, binders.map(single)]]);
+      return [sumOver(binders, mul([partial, d(body)]))];
+    }));
     default: return refuse("no differential: the parameter is in a product over times");
   }
-}
-function differentialOfApp(t, param) {
-  if (!t.ix.length && !t.slots.length && t.args.length === 1 && !t.args[0].binders.length) {
-    const inner = differential(t.args[0].body, param); // for step as well: there may be none
-    if (t.fn === "sigmoid") return mul([t, add([num(1), mul([num(-1), t])]), inner]);
-    if (t.fn === "tanh") return mul([add([num(1), mul([num(-1), t, t])]), inner]);
-    if (t.fn === "step") return mul([num(0), inner]);
-  }
-  return add(t.args.flatMap((arg, k) => {
-    if (!hasSymbol(arg, param)) return [];
-    demand(!arg.binders.some(isTime), "no differential: the parameter is in an array over times");
-    const { binders, body } = freshen(arg);
-    const partial = app(t.fn, t.ix, t.args, [...t.slots, [k, binders.map(single)]]);
-    return [sumOver(binders, mul([partial, differential(body, param)]))];
-  }));
 }
 
 // ---------------------------------------------------------------- definitions
@@ -563,6 +562,8 @@ function admitOne(d, block, seen) {
     const others = block.filter((other) => other !== d).flatMap(symbols);
     const own = !seen.has(d.param) && !others.includes(d.param) && d.param !== d.name;
     demand(own && !hasSymbol(d.at, d.param), `the parameter of ${d.name} occurs elsewhere`);
+    const copied = (t) => (t.factors ?? t.args ?? []).length * size(t); // of a Mul or App
+    demand(total(nodes(d.loss).map(copied)) <= MAX_RECORDS, `the loss of ${d.name} is too large`);
   }
   if (!d.start) return contents(d).forEach((t) => checkDue(t, d, block, [0, level, 0]));
   demand(level > 0, `${d.name} recurs over no time`);
@@ -620,14 +621,13 @@ function instance({ every, left }, a, bounds) {
   return every.every(allowed) && shape(subst(left, map)) === shape(a) ? map : null;
 }
 
-/** What a source may make of the two sides is refused before it is made if it is too much. */
-function checkRoom(sides, { left, right }) {
-  const names = new Set(atoms(left).map((a) => a.name));
-  const places = sides.flatMap(atoms).filter((a) => names.has(a.name)).length;
-  const records = total(sides.map(size)) + places * size(right);
-  demand(records <= MAX_RECORDS, "a source may make the two sides too large");
-  const depth = Math.max(...sides.map(depthOf)) + depthOf(right);
-  demand(depth <= MAX_DEPTH, "a source may make the two sides too deep");
+/** Terms in which another is put for the atoms of some names, refused before if it is too much. */
+function checkRoom(terms, names, right) {
+  const around = terms.flatMap((t) => depths(t, names));
+  const records = total(terms.map(size)) + around.length * size(right);
+  demand(records <= MAX_RECORDS, "what is put into terms may make them too large");
+  const depth = depthOf(right);
+  demand(around.every((n) => n + depth <= MAX_DEPTH), "what is put into terms nests too deep");
 }
 
 const concluded = (every, left, right, hypotheses = []) => (
@@ -648,7 +648,7 @@ const RULES = {
     demand(target, "a calculation without a target");
     let [side, term] = [freshen(target.equation.right), freshen(rule.term)];
     for (const { equation: source } of sources) {
-      checkRoom([side, term], source);
+      checkRoom([side, term], atoms(source.left).map((a) => a.name), source.right);
       const bounds = Bounds.natural(freeTimes(side, term));
       const right = freshen(source.right);
       const put = (a, known) => {
@@ -693,9 +693,9 @@ function gradient(d, rule) {
   const moved = sumOver(own, mul([body, atom(DIRECTION, ix)]));
   const change = differential(freshen(d.loss), d.param);
   const context = Bounds.natural(freeTimes(change, moved));
-  const forms = [change, moved].map((t) => topForm(t, context, null));
-  demand(forms[0] === forms[1], "the entry is not the gradient");
+  demand(topForm(change, context) === topForm(moved, context), "the entry is not the gradient");
   const at = freshen(d.at);
+  checkRoom([body], [d.param], at.body);
   const value = replaceAtoms(body, null, (a) => {
     if (a.name !== d.param) return a;
     demand(a.ix.length === ix.length, "the parameter has a wrong number of indices");
