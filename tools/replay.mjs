@@ -12,6 +12,7 @@ const MAX_EXPANDED = 10_000; // weight of what multiplying out gives at a subter
 const MAX_SETTLED = 300_000; // weight of the monomials that settling a normal form looks at
 const MAX_BOUND = 32; // variables that one monomial binds
 const MAX_TIMES = 100; // that context and limits speak of
+const MAX_SOURCES = 100; // of a calculation
 const MAX_RECORDS = 100_000; // in terms and what is put in them, or in what a differential copies
 const MAX_STEPS = 2_000_000; // of telling monomials apart: not on the page, which bounds all else
 
@@ -383,8 +384,9 @@ function normalForm(t, context, peel, work = { weight: 0, done: new Map() }) {
     const parts = bounds ? rewrite(m, bounds, peel) : []; // no integers satisfy the limits: it is 0
     todo.push(...(parts ?? []));
     if (parts) continue;
-    weigh(work, total(m.factors.map(size)) + digitsOf(m));
-    const settled = withArguments({ ...m, bounds }, context, peel, work);
+    const limits = limitsToCompare({ ...m, bounds }, context);
+    weigh(work, total(m.factors.map(size)) + digitsOf(m) + limits.length * m.bound.length);
+    const settled = withArguments({ ...m, bounds, limits }, peel, work);
     const text = monomialText(settled, new Map(), 0);
     found.set(text, [plus(found.get(text)?.[0] ?? [0n, 1n], m.coef), settled]);
   }
@@ -395,8 +397,8 @@ function normalForm(t, context, peel, work = { weight: 0, done: new Map() }) {
 /** A text that terms share just if they have one normal form in the context. */
 const topForm = (t, context, peel) => formText(normalForm(t, context, peel), new Map(), 0);
 
-/** A settled monomial whose factors have normal forms as arguments. */
-function withArguments(m, context, peel, work) {
+/** A settled monomial, with the limits to compare, whose factors have normal forms as arguments. */
+function withArguments(m, peel, work) {
   const factors = m.factors.map((f) => {
     const { label, ixs, parts } = anatomy(f);
     const known = parts.length && m.bounds.without(m.bound.filter((v) => !free(f).has(v)));
@@ -416,10 +418,9 @@ function withArguments(m, context, peel, work) {
       ...form.free.filter((v) => isTime(v) && !binders.includes(v))]);
     return { label, ixs, arrays, free: new Set([...ixs.flatMap((ix) => ix.vars), ...inside]) };
   });
-  const limits = limitsToCompare(m, context);
-  const all = [...factors.flatMap((f) => [...f.free]), ...limits.flatMap(([u, v]) => [u, v])];
+  const all = [...factors.flatMap((f) => [...f.free]), ...m.limits.flatMap(([u, v]) => [u, v])];
   const outer = new Set(all.filter((v) => v !== ZERO && !m.bound.includes(v)));
-  return { bound: m.bound, factors, limits, free: [...outer] };
+  return { bound: m.bound, factors, limits: m.limits, free: [...outer] };
 }
 
 /** The limits to compare: not what context gives, and none between times that constants give. */
@@ -646,15 +647,14 @@ const RULES = {
   Reflexivity: ({ every, term }) => concluded(every, term, term),
   Calculate(rule, [target, ...sources]) {
     demand(target, "a calculation without a target");
+    demand(sources.length <= MAX_SOURCES, "a calculation with too many sources");
     let [side, term] = [freshen(target.equation.right), freshen(rule.term)];
     for (const { equation: source } of sources) {
       checkRoom([side, term], atoms(source.left).map((a) => a.name), source.right);
       const bounds = Bounds.natural(freeTimes(side, term));
       const right = freshen(source.right);
-      const put = (a, known) => {
-        const map = instance(source, a, known);
-        return map ? subst(right, map) : a;
-      };
+      const given = (a, map) => (map ? subst(right, map) : a);
+      const put = (a, known) => given(a, instance(source, a, known));
       [side, term] = [side, term].map((t) => replaceAtoms(t, bounds, put));
     }
     const context = Bounds.natural(freeTimes(side, term, rule.term));
