@@ -127,21 +127,17 @@ def chunks(
     weights: Weights,
     coefficients: Coefficients,
     initial_state: State | None = None,
-    *,
-    apart: bool = False,
 ) -> Chunks:
-    """The inputs of a loop as its forms take them; a convolution's channels are always `apart`."""
+    """The inputs of a loop as its forms take them; a convolution's channels are `apart`."""
     shape, schedule, window = v.shape, code.schedule, code.window
     batch, tokens, _, width = shape
     length = max(1, min(schedule.chunk, tokens))
     steps = -(-tokens // length)
     if schedule.query == "key":
         q = k
-    apart = apart or window is not None
+    apart = window is not None
     if window is not None and code.windows is not None:
         q, k = (code.windows(x, *window) for x in (q, k))
-    elif apart:
-        q, k = (x.repeat_interleave(width, dim=2) for x in (q, k))
     v = v.flatten(2)[..., None] if apart else v
 
     def cut(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from .maps import Along, fold
 from .pieces import Piece
 from .state import State
 from .states import states
-from .tiles import Features, numbers, seen, tiles, weighed
+from .tiles import Features, by_column, columns_apart, columns_joined, numbers, seen, tiles, weighed
 from .tiles import features as featured
 
 Loop = InnerLoop | TorchLoop
@@ -174,11 +174,11 @@ def chunked(
     if along is fold and k.shape[1] > size:
         whole = Piece(q, k, v, coefficients or {})
         return in_segments(size, code, whole, weights, initial_state, tile=tile, features=features)
-    gated = code.gated and code.affine  # another map for each column
-    x = chunks(code, q, k, v, weights, coefficients or {}, initial_state, apart=gated)
+    x = chunks(code, q, k, v, weights, coefficients or {}, initial_state)
     name, t = code.last, tiles(code, x, tile, features)
     held = [each[name] for each in x.held.values()]
     start = torch.cat([*held, x.now[name]], dim=2)  # [B, H, m, D, V]
+    start = columns_apart(start) if by_column(code) else start
     a, b = t.maps()
     before, final = along(a, b, start.reshape(*b.shape[:2], *b.shape[3:]))
     final = final.reshape(start.shape)
@@ -187,6 +187,8 @@ def chunked(
         before = torch.cat([before, final.flatten(2, 3)[:, :, None]], dim=2)[:, :, 1:]
     made = t.read(before)
     made = made.flatten(2, 3)[:, :, : x.steps * x.k.shape[3]].unflatten(2, x.k.shape[2:4])
+    if by_column(code):
+        made, final = (columns_joined(y, x.v.shape[-1]) for y in (made, final))
     *held, now = final[:, :, None].unbind(3)
     return finished(code, x, made, now, held)
 

@@ -53,8 +53,26 @@ def gated(code: TorchLoop, x: Chunks, keys: Tensor, values: Tensor) -> Tensor:
     return values
 
 
+def by_column(code: TorchLoop) -> bool:
+    """Whether each column of the state has a map of its own: an output gate weighs it."""
+    return code.gated and code.affine
+
+
+def columns_apart(x: Tensor) -> Tensor:
+    """`[B, H, N, L, V]` with each column as a head of its own, `[B, H·V, N, L, 1]`."""
+    return x.movedim(-1, 2).flatten(1, 2)[..., None]
+
+
+def columns_joined(x: Tensor, width: int) -> Tensor:
+    """What `columns_apart` has taken apart, of so many columns."""
+    return x.squeeze(-1).unflatten(1, (-1, width)).movedim(2, -1)
+
+
 def slopes(code: TorchLoop, x: Chunks) -> Tensor:
-    """How those gradients grow with what the last layer makes, `[B, H, N, L, 1]`, if affine."""
+    """How those gradients grow with what the last layer makes, if affine.
+
+    `[B, H, N, L, 1]`, the same for all columns; behind a gate `[B, H, N, L, V]`, of each its own.
+    """
     if not code.gated:  # a constant of the loss; tokens are as wide as they are, for means
         zero = x.v.new_zeros(x.v.shape[-1:])
         found = code.cotangent(zero + 1, zero) - code.cotangent(zero, zero)
@@ -65,7 +83,7 @@ def slopes(code: TorchLoop, x: Chunks) -> Tensor:
         outputs = x.each(code.outputs, x.k, made)
         return x.each(code.values, x.k, code.cotangent(outputs, zero))
 
-    return (values(zero + 1) - values(zero))[..., :1]  # all columns alike
+    return values(zero + 1) - values(zero)
 
 
 def tiled(x: Tensor, steps: int) -> Tensor:
@@ -167,15 +185,23 @@ def tiles(code: TorchLoop, x: Chunks, tokens: int, made: Features | None = None)
 
     queries, keys = features(code, x, made)
     rows, values = x.rows[code.last], gated(code, x, keys, constant_values(code, x))
-    c = weighing(code, numbers(x, steps), rows, steps, apart=affine)
+    slope, given = slopes(code, x) if affine else None, numbers(x, steps)
+    if slope is not None and by_column(code):
+        heads = x.v.shape[-1]  # that each makes
+        queries, keys, rows = (repeated(y, heads, 1) for y in (queries, keys, rows))
+        values, slope = columns_apart(values), columns_apart(slope)
+        given = {
+            name: repeated(c, heads, 1) if isinstance(c, Tensor) and c.ndim else c
+            for name, c in given.items()
+        }
+    c = weighing(code, given, rows, steps, apart=affine)
     m, count, read = c.entering, steps * each, seen(code, c, steps)
     within = weighed(read[..., :-m], length, causal)
     after, gate = leaving(c, x.steps, steps, each)
     keys, values, rows = (flat(y, copies) for y in (keys, values, rows.to(values.dtype)))
-    slope = None
-    if affine:
+    if slope is not None:
         values, slope = solved(
-            keys, values, rows, flat(slopes(code, x), copies), by_token(c.state[..., :count, :]), m
+            keys, values, rows, flat(slope, copies), by_token(c.state[..., :count, :]), m
         )
         slope = rows * slope
     alone = steps == 1 and not causal  # then a state has all that is read
