@@ -32,8 +32,15 @@ LOOPS = {
 
 # The word of each plan, the operator that runs it, and for what is not covered the cause.
 EXPECTED = {
+    "again.around": ("sequential", None, None),
+    "again.residual": ("sequential", None, "`\\+` in line .* comes after `W`"),
+    "again.tied": ("sequential", None, None),
+    "again.twice": ("sequential", None, None),
     "cubic.cubic": ("sequential", None, None),
     "cubic.quartic": ("sequential", None, None),
+    "gate.input": ("affine", None, None),
+    "gate.scalar": ("affine", None, None),
+    "gate.softmax": ("affine", None, None),
     "layer_norm.layer_norm": ("sequential", None, "`layer_norm` in line 10 of .* comes after"),
     "module.all": ("sequential", None, None),
     "module.last": ("affine", "delta", None),

@@ -17,7 +17,7 @@ import sympy as sp
 
 from ..program.checks import parameter_names
 from ..program.expressions import RowLoss
-from ..program.lowering import Program, read_loss, read_net
+from ..program.lowering import LossProgram, Program, read_loss, read_net
 from ..program.tracing import Proxy
 from .losses import Loss
 from .nets import Net
@@ -171,10 +171,15 @@ def plain(name: str) -> str:
 
 
 def exchanged(module: Any, names: Sequence[str]) -> Callable[..., Any]:
-    """The module as a function of x and of its parameters of these names."""
+    """The module as a function of x and of its parameters of these names, wherever they are."""
+    places: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    everywhere = {each[0]: each for each in places.values()}
 
     def call(x: Any, *values: Any) -> Any:
-        with parameters(module, dict(zip(names, values, strict=True))):
+        given = zip(names, values, strict=True)
+        with parameters(module, {here: x for name, x in given for here in everywhere[name]}):
             return module(x)
 
     return call
@@ -192,7 +197,7 @@ def parameters(module: Any, values: dict[str, Any]) -> Iterator[None]:
             table[leaf] = value
         yield
     finally:
-        for table, leaf, value in held:
+        for table, leaf, value in reversed(held):  # a module may be there twice
             table[leaf] = value
 
 
@@ -205,7 +210,7 @@ class TracedLoss(Loss, FromCode):
     """
 
     code: Any = field(compare=False)
-    read: sp.Expr = field(init=False)
+    read: LossProgram = field(init=False)
     where: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -221,7 +226,12 @@ class TracedLoss(Loss, FromCode):
     @property
     def expression(self) -> sp.Expr:
         """The loss of a chunk."""
-        return self.read
+        return self.read.expression
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The widths that the code has as numbers, by name."""
+        return dict(self.read.sizes)
 
     def function(self, f: Any, v: Any) -> Any:
         """The code on tensors: f and v `[..., L, V]`, to `[..., L]`."""
