@@ -424,7 +424,7 @@ OTHERS = [
         {n: lambda x: x[:, :5] for n in "qkv"},
         "whole images of 2 tokens; got 5 tokens",
     ),
-    (IMAGES, ValueError, "k", {n: lambda x: x[..., :1] for n in "qk"}, "v's 2 channels; got 1."),
+    (IMAGES, ValueError, "k", {n: lambda x: x[..., :1] for n in "qk"}, "v's width 2 for a net"),
     (
         IMAGES,
         ValueError,

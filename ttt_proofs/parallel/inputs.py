@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..loops import InnerLoop, Net
+from ..loops import InnerLoop
 from ..program.coefficients import Coefficient
-from ..program.expressions import KEY, UNIT, VALUE
+from ..program.expressions import KEY, VALUE
 from .state import State
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -53,9 +53,7 @@ def check_inputs(
     for name, x in tensors.items():
         check_tensor(name, x, q)
     check_layout(q, k, v)
-    if loop.net.window:
-        check_images(loop.net, k, v)
-    check_weights(loop, k, v, weights)
+    check_weights(loop, check_widths(loop, k, v), k.shape[2], weights)
     check_coefficients(loop, coefficients, k, weights)
     if initial_state is not None:
         check_state(loop, initial_state, q, weights)
@@ -86,18 +84,26 @@ def check_layout(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
-def check_images(net: Net, k: Tensor, v: Tensor) -> None:
-    """Whole images, with the channels of the values."""
+def check_widths(loop: InnerLoop, k: Tensor, v: Tensor) -> dict[str, int]:
+    """The widths that are known, by name; `ValueError` for tokens that the net cannot take."""
+    net, sizes = loop.net, {KEY.name: k.shape[-1], VALUE.name: v.shape[-1]}
     if net.tokens and k.shape[1] % net.tokens:
         raise ValueError(
             f"`k` must have whole images of {net.tokens} tokens; got {k.shape[1]} "
             "tokens. Complete or drop the last image."
         )
-    if k.shape[3] != v.shape[3]:
+    if net.keys == VALUE and k.shape[3] != v.shape[3]:
         raise ValueError(
-            f"`k` must have v's {v.shape[3]} channels; got {k.shape[3]}. "
-            "Project them to the same width."
+            f"`k` must have v's width {v.shape[3]} for a net that takes tokens and outputs "
+            f"together; got {k.shape[3]}. Project them to the same width."
         )
+    for name, size in loop.fixed.items():
+        if sizes.setdefault(name, size) != size:
+            raise ValueError(
+                f"`{'k' if name == KEY.name else 'v'}` must have a width of {size}, the number in "
+                f"the loop's code; got {sizes[name]}. Project it to that width."
+            )
+    return sizes
 
 
 def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
@@ -115,7 +121,7 @@ def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
         raise ValueError(f"`{name}` must be finite; got NaN or infinity. Mask such tokens before.")
 
 
-def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> None:
+def check_weights(loop: InnerLoop, sizes: dict[str, int], heads: int, weights: Weights) -> None:
     """Every weight of the net, each width used with one size throughout."""
     names = [weight.name for weight in loop.net.weights]
     if set(weights) != set(names):
@@ -123,9 +129,6 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
             f"`weights` must have {', '.join(names)}; got "
             f"{', '.join(map(str, weights)) or 'none'}. Pass one tensor for each."
         )
-    sizes = {KEY.name: k.shape[-1], VALUE.name: v.shape[-1], UNIT.name: 1}
-    if loop.net.window:
-        sizes[loop.net.last.rows.name] = loop.net.window[0] ** 2
     for weight in loop.net.weights:
         shape = tuple(weights[weight.name].shape)
         if len(shape) != 3:
@@ -135,9 +138,9 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
             )
         rows = sizes.setdefault(weight.rows.name, shape[1])
         cols = sizes.setdefault(weight.cols.name, shape[2])
-        if shape != (k.shape[2], rows, cols):
+        if shape != (heads, rows, cols):
             raise ValueError(
-                f"`weights[{weight.name!r}]` must be {(k.shape[2], rows, cols)}, "
+                f"`weights[{weight.name!r}]` must be {(heads, rows, cols)}, "
                 f"that is [heads, {weight.rows}, {weight.cols}]; got {shape}. "
                 "Make the widths match."
             )
