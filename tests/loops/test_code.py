@@ -311,6 +311,21 @@ def test_widths_that_code_has_as_numbers():
     with pytest.raises(ValueError, match="one number for a width; got 4 and 5 for D_1"):
         TracedNet(torn)
 
+    def four(f, v):
+        return -(functional.layer_norm(f, (4,)) * v).sum(-1)
+
+    def five(f, v):
+        return -(functional.layer_norm(f, (5,)) * v).sum(-1)
+
+    def other(x, W):
+        return functional.layer_norm(x @ W, (5,))
+
+    assert TracedLoss(four).fixed == {"D_v": 4} and TracedLoss(inner).fixed == {}
+    assert TracedLoss(four) != TracedLoss(five)
+    assert InnerLoop(code, four).fixed == {"D_1": 4, "D_v": 4, "one": 1}
+    with pytest.raises(ValueError, match="one number for the width D_v; got 5 and 4"):
+        InnerLoop(other, four)
+
 
 @pytest.mark.parametrize("lead", [(), (0, 2), (2, 0), (3,)], ids=str)
 def test_code_runs_on_sequences_of_any_number(lead):

@@ -103,6 +103,14 @@ def size_of_a_matrix(W, g):
     return W - g / g.shape[0]
 
 
+def rounded(W, g):
+    return torch.div(W, g, rounding_mode="floor")
+
+
+def into(W, g):
+    return W - torch.mul(g, 2, out=None)
+
+
 def number_returned(W, g):
     return 0
 
@@ -136,6 +144,8 @@ BY_LINE = {
     infinite: "the number inf",
     by_zero: "a division by 0",
     size_of_a_matrix: "`.shape`",
+    rounded: "`div` with other options",
+    into: "`mul` with other options",
     number_returned: "no matrix for the weight in `def number_returned(W, g):`",
     coefficient_returned: "no matrix for the weight",
     nothing_returned: "no matrix for the weight",
