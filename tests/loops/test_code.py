@@ -22,6 +22,7 @@ from ttt_proofs.loops import (
     Schedule,
     SquaredError,
     SwiGLU,
+    Update,
 )
 from ttt_proofs.loops.code import TracedLoss, TracedNet
 from ttt_proofs.loops.losses import F, V
@@ -226,6 +227,17 @@ def test_a_module_is_a_net_and_stays_as_it_was():
     with pytest.raises(ValueError, match="known operations; got `dropout`"):
         TracedNet(nn.Sequential(module, nn.Dropout()))
     assert {name: id(p) for name, p in module.named_parameters()} == before
+
+
+def test_a_frozen_parameter_moves_only_if_it_is_named():
+    module = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Tanh(), nn.Linear(4, 2, bias=False))
+    assert len(InnerLoop(module, inner).fast_weights) == 2
+    module[0].weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="has frozen ones; got 'all' and p0_weight without"):
+        InnerLoop(module, inner)
+    assert len(InnerLoop(module, inner, GradientStep(trained="last")).fast_weights) == 1
+    named = Update(lambda W, g: W - g, trained=("p0_weight", "p2_weight_T"))
+    assert len(InnerLoop(module, inner, named).fast_weights) == 2
 
 
 def test_two_are_equal_if_what_was_read_is():

@@ -97,14 +97,17 @@ class TracedNet(Net, FromCode):
     `nn.Linear`. In runs a vector is a weight `[1, cols]`. A last layer whose weight W is applied
     transposed has Wᵀ as its state: the loop's weight is that, inputs by outputs, called `W_T`.
 
-    state: the weight of the last layer; by default the one applied last. Raises `ValueError` in one
-    sentence, with the line, for what cannot be read, and `TypeError` for what is no function.
+    state: the weight of the last layer; by default the one applied last. frozen: the parameters
+    of a module without `requires_grad`, which a loop moves only if it names them. Raises
+    `ValueError` in one sentence, with the line, for what cannot be read, and `TypeError` for what
+    is no function.
     """
 
     code: Any = field(compare=False)
     state: str | None = field(default=None, compare=False)
     read: Program = field(init=False)
     where: str = field(init=False, compare=False)
+    frozen: tuple[str, ...] = field(init=False, compare=False, default=())
 
     def __post_init__(self) -> None:
         if not callable(self.code) or isinstance(self.code, type):
@@ -121,6 +124,8 @@ class TracedNet(Net, FromCode):
                     f"shape {list(given[wrong[0]].shape)}. Reshape it."
                 )
             read = exchanged(module, tuple(given))
+            still = (plain(name) for name, p in given.items() if not p.requires_grad)
+            object.__setattr__(self, "frozen", tuple(still))
         else:
             names, vectors, read = parameter_names("net", self.code)[1:], (), self.code
         if not names:

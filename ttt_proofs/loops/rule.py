@@ -231,6 +231,12 @@ def check_update(loop: InnerLoop) -> None:
                 f"`trained` must name weights of the net, {loop.net.last.name} among them, which "
                 f"is applied last; got {update.trained}. Choose from {', '.join(weights)}."
             )
+    frozen: tuple[str, ...] = getattr(loop.net, "frozen", ())
+    if update.trained == "all" and frozen:
+        raise ValueError(
+            f"`trained` must name the weights that move, for the module has frozen ones; got 'all' "
+            f"and {frozen[0]} without `requires_grad`. Choose from {', '.join(weights)}."
+        )
     moving = [weight.name for weight in loop.fast_weights]
     if isinstance(update, Update) and (idle := set(update.loss_weights) - set(moving)):
         raise ValueError(
