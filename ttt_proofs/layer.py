@@ -92,10 +92,10 @@ class TTTLayer(nn.Module):
                 f"value_width are given; got {width} and {heads}. Give them."
             )
         key, value = key_width or width // heads, value_width or width // heads
-        if loop.net.window and key != value:
+        if loop.net.keys == VALUE and key != value:
             raise ValueError(
-                f"`key_width` must be value_width for a convolution; got {key} and "
-                f"{value}. Make them equal."
+                "`key_width` must be value_width for a net that takes tokens and outputs "
+                f"together; got {key} and {value}. Make them equal."
             )
         self.loop, self.width, self.heads, self.tile = loop, width, heads, tile
         self.tokens = loop.net.tokens  # of an image
@@ -106,10 +106,10 @@ class TTTLayer(nn.Module):
         self.norm = nn.RMSNorm(value)
         self.out = nn.Linear(heads * value, width, bias=False)
         sizes = {KEY.name: key, VALUE.name: value}
-        for name, size in loop.net.fixed.items():  # numbers that the net's code holds
+        for name, size in loop.fixed.items():  # numbers that the code holds
             if sizes.setdefault(name, size) != size:
                 raise ValueError(
-                    f"the net's width {name} must be {size}, as its code has it; got "
+                    f"the loop's width {name} must be {size}, as its code has it; got "
                     f"{sizes[name]}. Give the layer that key_width or value_width."
                 )
         self.weights = nn.ParameterDict()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from html import escape
@@ -13,7 +14,7 @@ import sympy as sp
 
 from .checker.definitions import ONE, sum_over
 from .checker.proof import Theorem
-from .checker.terms import Mul, Term
+from .checker.terms import CheckerError, Mul, Term
 from .loops import InnerLoop, Recurrence
 from .loops.copies import Unchanging
 from .recurrent_reduction import RecurrentReduction, reduce_recurrence
@@ -316,7 +317,8 @@ def reduce(loop: InnerLoop | Recurrence) -> Reduction | RecurrentReduction:
     'additive'
     """
     if isinstance(loop, Recurrence):
-        return reduce_recurrence(loop)
+        with accepted(loop):
+            return reduce_recurrence(loop)
     if not isinstance(loop, InnerLoop):
         got = type(loop).__name__
         raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
@@ -324,11 +326,27 @@ def reduce(loop: InnerLoop | Recurrence) -> Reduction | RecurrentReduction:
         raise NotCoveredError(
             f"the theorems assume that {loop.net.obstacle}; got {loop.net}. Change the net."
         )
-    form, part = attention_form(loop)
-    theorem = Theorem(part.proof)
-    gradients = gradient_theorems(loop)
+    with accepted(loop):
+        form, part = attention_form(loop)
+        theorem = Theorem(part.proof)
+        gradients = gradient_theorems(loop)
     plan = plan_of(loop)
     return Reduction(loop, form, theorem, gradients, loop.is_static, plan.word, plan.reason)
+
+
+@contextmanager
+def accepted(loop: InnerLoop | Recurrence) -> Iterator[None]:
+    """Raise `NotCoveredError` where the checker refuses the proof: for a loop of too many terms, or
+    with integers that are too large.
+    """
+    try:
+        yield
+    except CheckerError as error:
+        told = str(error).removesuffix(".")
+        raise NotCoveredError(
+            f"the theorems need a proof that the checker accepts; it says that {told} for {loop}. "
+            "Train fewer weights, shorten numbers, or run it without."
+        ) from error
 
 
 def gradient_theorems(loop: InnerLoop) -> Mapping[str, Theorem]:

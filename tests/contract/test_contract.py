@@ -33,8 +33,15 @@ LOOPS = {
 
 # The word of each plan, the operator that runs it, and for what is not covered the cause.
 EXPECTED = {
+    "adagrad.gathered": ("sequential", None, "s becomes G\\*\\*2 . s, which is not linear"),
+    "adagrad.stateless": ("sequential", None, "which is not linear"),
+    "again.around": ("sequential", None, None),
+    "again.residual": ("sequential", None, "`\\+` in line .* comes after `W`"),
+    "again.tied": ("affine", "delta", None),
+    "again.twice": ("sequential", None, None),
     "cubic.cubic": ("sequential", None, None),
     "cubic.quartic": ("sequential", None, None),
+    "gate.input": ("affine", None, None),
     "gate.scalar": ("affine", None, None),
     "gate.softmax": ("affine", None, None),
     "layer_norm.layer_norm": ("sequential", None, "`layer_norm` in line 10 of .* comes after"),

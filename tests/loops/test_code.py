@@ -22,6 +22,7 @@ from ttt_proofs.loops import (
     Schedule,
     SquaredError,
     SwiGLU,
+    Update,
 )
 from ttt_proofs.loops.code import TracedLoss, TracedNet
 from ttt_proofs.loops.losses import F, V
@@ -228,6 +229,17 @@ def test_a_module_is_a_net_and_stays_as_it_was():
     assert {name: id(p) for name, p in module.named_parameters()} == before
 
 
+def test_a_frozen_parameter_moves_only_if_it_is_named():
+    module = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Tanh(), nn.Linear(4, 2, bias=False))
+    assert len(InnerLoop(module, inner).fast_weights) == 2
+    module[0].weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="has frozen ones; got 'all' and p0_weight without"):
+        InnerLoop(module, inner)
+    assert len(InnerLoop(module, inner, trained="last").fast_weights) == 1
+    both = ("p0_weight", "p2_weight_T")
+    assert len(InnerLoop(module, inner, trained=both).fast_weights) == 2
+
+
 def test_two_are_equal_if_what_was_read_is():
     def make(act):
         def same_name(x, W1, W2):
@@ -310,6 +322,21 @@ def test_widths_that_code_has_as_numbers():
 
     with pytest.raises(ValueError, match="one number for a width; got 4 and 5 for D_1"):
         TracedNet(torn)
+
+    def four(f, v):
+        return -(functional.layer_norm(f, (4,)) * v).sum(-1)
+
+    def five(f, v):
+        return -(functional.layer_norm(f, (5,)) * v).sum(-1)
+
+    def other(x, W):
+        return functional.layer_norm(x @ W, (5,))
+
+    assert TracedLoss(four).fixed == {"D_v": 4} and TracedLoss(inner).fixed == {}
+    assert TracedLoss(four) != TracedLoss(five)
+    assert InnerLoop(code, four).fixed == {"D_1": 4, "D_v": 4, "one": 1}
+    with pytest.raises(ValueError, match="one number for the width D_v; got 5 and 4"):
+        InnerLoop(other, four)
 
 
 @pytest.mark.parametrize("lead", [(), (0, 2), (2, 0), (3,)], ids=str)

@@ -12,8 +12,8 @@ import torch
 
 from tests.loops import layers
 from tests.loops.layers import LAYERS, MATRIX, TOKEN, TWO, WITH_VECTOR
-from ttt_proofs import Recurrence
-from ttt_proofs.loops import Coefficient, outer
+from ttt_proofs import Recurrence, check, reduce
+from ttt_proofs.loops import Coefficient, layer_norm, outer, rms_norm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,7 +91,12 @@ def fixed(S, q, k, v):
     return 0.1e-300 * S, q @ S
 
 
+def normed(S, q, k, v):
+    return S + outer(torch.nn.functional.layer_norm(k, (4,)), v), q @ S
+
+
 REFUSED = {
+    normed: "must leave each width open; got `layer_norm` of a number of entries",
     cut: "must keep each width whole; got `[0]`",
     decides: "must decide nothing by its data; got `>`",
     in_place: "must change nothing in place; got `+=`",
@@ -186,6 +191,41 @@ def test_a_copy_that_cannot_import_its_function_has_what_was_read_off_it():
     made = pickle.loads(pickle.dumps(layer))
     assert made == layer and made.function is None
     assert made.traced == layer.traced
+
+
+def test_arguments_are_given_by_name_whatever_stands_between_them():
+    def after(S, q, k, v, alpha, scale=2.0):
+        return alpha * S + outer(k, v), scale * (q @ S)
+
+    def between(S, scale=2.0, q=None, k=None, v=None, alpha=1.0):
+        return after(S, q, k, v, alpha, scale)
+
+    def by_place(S, scale=2.0, q=None, /, k=None, v=None, alpha=1.0):
+        return after(S, q, k, v, alpha, scale)
+
+    expected = read(after, alpha=TOKEN)
+    assert read(between, alpha=TOKEN) == read(by_place, alpha=TOKEN) == expected
+    S, q, k, v = torch.ones(2, 3), torch.ones(2), torch.ones(2), torch.ones(3)
+    for step in (after, between, by_place):
+        given = {"S": S}, {"q": q, "k": k, "v": v}, {"alpha": torch.tensor(0.5)}
+        states, output = read(step, alpha=TOKEN).called(*given)
+        assert torch.equal(states["S"], torch.full((2, 3), 1.5))
+        assert torch.equal(output, torch.full((3,), 4.0))
+
+
+def test_norms_of_any_width_are_operations_of_steps():
+    def normal(S, q, k, v):
+        return S + outer(layer_norm(k), rms_norm(v)), q @ S
+
+    def written(q, k, v):
+        norm, square = torch.nn.functional.layer_norm, torch.nn.functional.rms_norm
+        k, v = norm(k, k.shape[-1:]), square(v, v.shape[-1:])
+        held = torch.einsum("bthk,bthv->bthkv", k, v).cumsum(1)
+        before = torch.cat([torch.zeros_like(held[:, :1]), held[:, :-1]], 1)
+        return torch.einsum("bthk,bthkv->bthv", q, before)
+
+    assert check(written, read(normal)).kind == "exact"
+    assert reduce(read(normal)).parallel == "additive"
 
 
 def test_states_come_in_an_order_of_computation():

@@ -6,6 +6,7 @@ from collections import UserDict
 
 import pytest
 import torch
+from torch.nn.functional import layer_norm
 
 from ttt_proofs import reduce
 from ttt_proofs.evidence.sampling import random_inputs
@@ -372,7 +373,10 @@ NO_RATE = InnerLoop(Linear(), Frobenius(), GradientStep(None, momentum="per_toke
 NOTHING = InnerLoop(Linear(), Frobenius(), GradientStep(None))
 LAST = InnerLoop(SwiGLU(), Frobenius(), GradientStep("per_token", "inside"), trained="last")
 IMAGES = InnerLoop(DepthwiseConv(3, 1, 2), Frobenius(), schedule=Schedule(2))
-KINDS_OF_LOOPS = [TOKEN, NO_RATE, NOTHING, LAST, IMAGES]
+TOGETHER = InnerLoop(lambda x, W: x * (x @ W), Frobenius(), schedule=Schedule(2))
+KEYS = InnerLoop(lambda x, W: layer_norm(x, (3,)) @ W, Frobenius())
+VALUES = InnerLoop(Linear(), lambda f, v: -(layer_norm(f, (2,)) * v).sum(-1))
+KINDS_OF_LOOPS = [TOKEN, NO_RATE, NOTHING, LAST, IMAGES, TOGETHER, KEYS, VALUES]
 
 
 def arguments(loop: InnerLoop, **changes) -> list:
@@ -425,7 +429,10 @@ OTHERS = [
         {n: lambda x: x[:, :5] for n in "qkv"},
         "whole images of 2 tokens; got 5 tokens",
     ),
-    (IMAGES, ValueError, "k", {n: lambda x: x[..., :1] for n in "qk"}, "v's 2 channels; got 1."),
+    (TOGETHER, ValueError, "k", {n: lambda x: x[..., :1] for n in "qk"}, "v's width 2 for a net"),
+    (KEYS, ValueError, "k", {n: lambda x: x[..., :2] for n in "qk"}, "a width of 3, the number"),
+    (VALUES, ValueError, "v", {"v": lambda x: x[..., :1]}, "a width of 2, the number in the loop"),
+    (IMAGES, ValueError, "k", {n: lambda x: x[..., :1] for n in "qk"}, "v's width 2 for a net"),
     (
         IMAGES,
         ValueError,

@@ -108,6 +108,14 @@ def size_of_a_matrix(W, g):
     return W - g / g.shape[0]
 
 
+def rounded(W, g):
+    return torch.div(W, g, rounding_mode="floor")
+
+
+def into(W, g):
+    return W - torch.mul(g, 2, out=None)
+
+
 def number_returned(W, g):
     return 0
 
@@ -141,7 +149,9 @@ BY_LINE = {
     infinite: "the number inf",
     by_zero: "a division by 0",
     size_of_a_matrix: "`.shape`",
-    number_returned: "no matrix for the weight",
+    rounded: "`div` with other options",
+    into: "`mul` with other options",
+    number_returned: "no matrix for the weight in `def number_returned(W, g):`",
     coefficient_returned: "no matrix for the weight",
     nothing_returned: "no matrix for the weight",
 }

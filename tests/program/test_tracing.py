@@ -77,7 +77,15 @@ REFUSED = [
     (lambda x, W: x * x.sum(-1) @ W, "Write keepdim=True"),
     (lambda x, W1, W2: x @ (W1 @ W2), "apply weights to tokens; got `matmul` of weights alone"),
     (lambda x, W1, W2: x @ silu(W1) @ W2, "apply weights to tokens; got `silu`"),
-    (lambda x, W: x * 2**0.5 @ W, "below 2**53; got 1.4142135623730951"),
+    (lambda x, W: x * 1e-20 @ W, "below 2**53; got 1e-20"),
+    (lambda x, W: functional.softplus(x, threshold=1.0) @ W, "got threshold=1.0"),
+    (lambda x, W: functional.softplus(x, 1, 19.0) @ W, "got threshold=19.0"),
+    (lambda x, W: torch.softmax(x, -1, torch.float32) @ W, "keep its dtype"),
+    (lambda x, W: functional.softmax(x, -1, dtype=torch.float32) @ W, "keep its dtype"),
+    (lambda x, W: torch.add(x, x, alpha=x) @ W, "add multiples by a number"),
+    (lambda x, W: torch.einsum("...,...->...", x, x) @ W, "contract two matrices by `einsum`"),
+    (lambda x, W: x @ W + torch.zeros(1, device=x.device), "known operations; got `device`"),
+    (lambda x, W: x.data @ W, "known operations; got `data`"),
     (lambda x, W: x * float("nan") @ W, "below 2**53; got nan"),
     (lambda x, W: 1 / x @ W, "known operations; got `/`"),
     (lambda x, W: x / x @ W, "divide by numbers only; got `/`"),
@@ -126,6 +134,9 @@ SAME = {
         "lh,hv->lv", functional.silu(torch.einsum("...lk,...kh->...lh", x, W1)), W2
     ),
     "turned": lambda x, W1, W2: (W2.mT @ functional.silu(W1.T @ x.transpose(-1, -2))).mT,
+    "ellipsis": lambda x, W1, W2: torch.einsum(
+        "...h,vh->...v", functional.silu(torch.einsum("k...,kh->...h", x.mT, W1)), W2.mT
+    ),
     "copies": lambda x, W1, W2: silu((x.clone() @ W1).contiguous()) @ W2,
 }
 
@@ -135,6 +146,19 @@ def test_one_net_written_in_several_ways(way):
     found, expected = program(SAME[way]), program(glu)
     assert found == expected and hash(found) == hash(expected)
     assert found != program(lambda x, W1, W2: sigmoid(x @ W1) @ W2)
+
+
+def test_multiples_are_added_as_they_are():
+    expected = program(lambda x, W: (x - 0.5 * (x * x)) @ W)
+    assert program(lambda x, W: torch.sub(x, x * x, alpha=0.5) @ W) == expected
+    assert program(lambda x, W: torch.add(x, x * x, alpha=-0.5) @ W) == expected
+    assert program(lambda x, W: x.sub(x * x, alpha=0.4) @ W) != expected
+
+
+def test_layers_of_pytorch_are_the_functions_that_they_call():
+    softmax, threshold = torch.nn.Softmax(-1), torch.nn.Softplus(threshold=20.0)
+    assert program(lambda x, W: softmax(x) @ W) == program(lambda x, W: torch.softmax(x, -1) @ W)
+    assert program(lambda x, W: threshold(x) @ W) == program(lambda x, W: softplus(x) @ W)
 
 
 def test_widths_are_equal_by_equations_alone():

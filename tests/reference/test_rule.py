@@ -762,7 +762,7 @@ REFUSED = [
         {name: torch.ones(2, 7, 2, 2) for name in "qkv"},
         "must hold whole images, T a multiple of 3; got T = 7.*Pad",
     ),
-    (IMAGE, {"v": torch.ones(2, 6, 2, 1)}, r"the same channels .*\[2, 6, 2, 1\].*Reshape"),
+    (IMAGE, {"v": torch.ones(2, 6, 2, 1)}, r"the same width .*\[2, 6, 2, 1\].*Reshape"),
     (IMAGE, {"weights": {"W": torch.ones(2, 8, 2)}}, r"= \[2, 9, 2\] .*got \[2, 8, 2\].*Reshape"),
     (
         rule(net=GLU()),

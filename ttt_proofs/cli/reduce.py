@@ -53,14 +53,13 @@ def found_loop(file: Path, name: str) -> Any:
 
 def reduced(loop: Any, seed: int) -> tuple[list[str], bool]:
     """The lines to print, and whether autograd agrees or has nothing to say."""
-    from ..checker.terms import CheckerError
     from ..loops import Recurrence
     from ..reduction import NotCoveredError
     from ..reduction import reduce as run
 
     try:
         reduction = run(loop)
-    except (NotCoveredError, CheckerError) as error:
+    except NotCoveredError as error:
         raise RequestError(str(error)) from error
     lines = [str(reduction)]
     if isinstance(loop, Recurrence):

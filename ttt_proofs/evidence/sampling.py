@@ -77,7 +77,8 @@ def random_inputs(
     Sizes: B in 1 to 2, H in 1 to 3, every width in 1 to 5, T in 1 to 9 or, for long chunks, in
     1 to two chunks and a token; of images 1 to 3. `sizes` fixes any of them: "B", "T" (0 is
     allowed for both), "H", and widths by the names they have in `loop.net.weights`, such as
-    "D_k" and "D_v"; a convolution has "D_v" alone.
+    "D_k" and "D_v"; a net that takes tokens and outputs together, as a convolution does, has "D_v"
+    alone.
     Values: each uniform in ±width^-½ without the middle quarter, for rows of q, k and v and
     columns of weights (for a convolution, width is the number of pixels in a window), so that
     none is longer than 1 or near 0. What scales a step (`symbolic.gains`: a rate, or what weighs
@@ -194,7 +195,7 @@ def widths(loop: InnerLoop, key: int, inner: tuple[int, ...], value: int) -> dic
     if loop.net.window:
         pixels = loop.net.fixed["D_w"]
         return {"D_v": pixels if key == value else pixels + value if key < value else value}
-    ends = {"D_k": key, "D_v": value}
+    ends = {loop.net.keys.name: key, "D_v": value}
     names = [name for name in of_weights(loop) if name not in ends]
     return ends | dict(zip(names, cycle(inner), strict=False))
 
@@ -202,7 +203,7 @@ def widths(loop: InnerLoop, key: int, inner: tuple[int, ...], value: int) -> dic
 def of_weights(loop: InnerLoop) -> list[str]:
     """The names of the widths of weights that can be chosen."""
     names = dict.fromkeys(side.name for w in loop.net.weights for side in (w.rows, w.cols))
-    return [name for name in names if name not in loop.net.fixed]
+    return [name for name in names if name not in loop.fixed]
 
 
 def square(loop: InnerLoop, seed: int) -> dict[str, int]:
@@ -218,10 +219,8 @@ def _sizes(loop: InnerLoop, rng: random.Random, fixed: Mapping[str, int]) -> dic
     """Every size of the loop's tensors: as fixed, others drawn."""
     chunk, net = loop.schedule.chunk, loop.net
     longest = max(0 if gains(loop).by_one else LONGEST, 2 * chunk + 1)
-    highest = {"B": 2, "T": longest, "H": 3, "D_k": 5, "D_v": 5}
+    highest = {"B": 2, "T": longest, "H": 3, net.keys.name: 5, "D_v": 5}
     highest |= dict.fromkeys(of_weights(loop), 5)
-    if net.window:
-        highest = {name: highest[name] for name in ("B", "T", "H", "D_v")}
     drawn = {name: rng.randint(1, high) for name, high in highest.items()}
     if net.tokens:
         drawn["T"] = chunk * rng.randint(1, IMAGES)
@@ -231,7 +230,7 @@ def _sizes(loop: InnerLoop, rng: random.Random, fixed: Mapping[str, int]) -> dic
             f"`sizes['T']` must be a multiple of {chunk}, the pixels of an image; got "
             f"{size['T']}. Give whole images."
         )
-    return size | net.fixed
+    return size | loop.fixed
 
 
 def _checked(sizes: Mapping[str, int], known: set[str]) -> dict[str, int]:

@@ -154,7 +154,7 @@ def sizes_of(loop: InnerLoop) -> tuple[dict[str, int], dict[str, int]]:
     if window(loop):
         names = ("Y", "X", "D_y", "D_x")
         return sizes, dict(zip(names, tokens(loop) + window(loop), strict=True)) | {"D_v": 3}
-    widths = {"D_k": 2, "D_v": 3}
+    widths = {loop.net.keys.name: 2, "D_v": 3}
     widths |= {w.cols.name: 2 for w in loop.net.weights if w.cols.name != "D_v"}
     return sizes | widths, widths | {"L": loop.schedule.chunk}
 

@@ -2,7 +2,7 @@
 
 from ..program.coefficients import Coefficient
 from ..program.expressions import ACTIVATIONS
-from ..program.operations import Abstract, relu, sigmoid, silu, tanh
+from ..program.operations import Abstract, layer_norm, relu, rms_norm, sigmoid, silu, tanh
 from ..program.rule_tracing import column_norm, operator, unknown_gate, zeros_like
 from ..program.step_tracing import outer
 from .ladder import lact, ladder
@@ -40,9 +40,11 @@ __all__ = [
     "column_norm",
     "lact",
     "ladder",
+    "layer_norm",
     "operator",
     "outer",
     "relu",
+    "rms_norm",
     "sigmoid",
     "silu",
     "tanh",

@@ -17,7 +17,7 @@ import sympy as sp
 
 from ..program.checks import parameter_names
 from ..program.expressions import RowLoss
-from ..program.lowering import NetProgram, read_loss, read_net
+from ..program.lowering import LossProgram, NetProgram, read_loss, read_net
 from ..program.tracing import Proxy
 from .copies import Unchanging, importable, path
 from .losses import Loss
@@ -78,14 +78,17 @@ class TracedNet(Net, FromCode):
     `nn.Linear`. In runs a vector is a weight `[1, cols]`. A last layer whose weight W is applied
     transposed has Wᵀ as its state: the loop's weight is that, inputs by outputs, called `W_T`.
 
-    state: the weight of the last layer; by default the one applied last. Raises `ValueError` in one
-    sentence, with the line, for what cannot be read, and `TypeError` for what is no function.
+    state: the weight of the last layer; by default the one applied last. frozen: the parameters
+    of a module without `requires_grad`, which a loop moves only if it names them. Raises
+    `ValueError` in one sentence, with the line, for what cannot be read, and `TypeError` for what
+    is no function.
     """
 
     code: Any = field(compare=False)
     state: str | None = field(default=None, compare=False)
     read: NetProgram = field(init=False)
     where: str = field(init=False, compare=False)
+    frozen: tuple[str, ...] = field(init=False, compare=False, default=())
 
     def __post_init__(self) -> None:
         if not callable(self.code) or isinstance(self.code, type):
@@ -102,6 +105,8 @@ class TracedNet(Net, FromCode):
                     f"shape {list(given[wrong[0]].shape)}. Reshape it."
                 )
             read = exchanged(module, tuple(given))
+            still = (plain(name) for name, p in given.items() if not p.requires_grad)
+            object.__setattr__(self, "frozen", tuple(still))
         else:
             names, vectors, read = parameter_names("net", self.code)[1:], (), self.code
         if not names:
@@ -152,10 +157,15 @@ def plain(name: str) -> str:
 
 
 def exchanged(module: Any, names: Sequence[str]) -> Callable[..., Any]:
-    """The module as a function of x and of its parameters of these names."""
+    """The module as a function of x and of its parameters of these names, wherever they are."""
+    places: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    everywhere = {each[0]: each for each in places.values()}
 
     def call(x: Any, *values: Any) -> Any:
-        with parameters(module, dict(zip(names, values, strict=True))):
+        given = zip(names, values, strict=True)
+        with parameters(module, {here: x for name, x in given for here in everywhere[name]}):
             return module(x)
 
     return call
@@ -173,7 +183,7 @@ def parameters(module: Any, values: dict[str, Any]) -> Iterator[None]:
             table[leaf] = value
         yield
     finally:
-        for table, leaf, value in held:
+        for table, leaf, value in reversed(held):  # a module may be there twice
             table[leaf] = value
 
 
@@ -186,7 +196,7 @@ class TracedLoss(Loss, FromCode):
     """
 
     code: Any = field(compare=False)
-    read: sp.Expr = field(init=False)
+    read: LossProgram = field(init=False)
     where: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -202,7 +212,12 @@ class TracedLoss(Loss, FromCode):
     @property
     def expression(self) -> sp.Expr:
         """The loss of a chunk."""
-        return self.read
+        return self.read.expression
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The widths that the code has as numbers, by name."""
+        return dict(self.read.sizes)
 
     def function(self, f: Any, v: Any) -> Any:
         """The code on tensors: f and v `[..., L, V]`, to `[..., L]`."""

@@ -177,6 +177,12 @@ class InnerLoop(Unchanging):
                 f"`chunk` must be {tokens}, the pixels of an image; got "
                 f"{self.schedule.chunk}. Give each image a chunk."
             )
+        for name, size in self.loss.fixed.items():
+            if self.net.fixed.get(name, size) != size:
+                raise ValueError(
+                    f"`net` and `loss` must have one number for the width {name}; got "
+                    f"{self.net.fixed[name]} and {size}. Correct one."
+                )
         check_update(self)
         if tokens and self.schedule.by_token:
             raise ValueError(
@@ -201,6 +207,11 @@ class InnerLoop(Unchanging):
     def axes(self) -> dict[str, tuple[str, ...]]:
         """Widths that have several indices in statements, or none."""
         return self.net.axes | ({CHUNK.name: ()} if self.schedule.single else {})
+
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The widths of which net and loss leave no choice, by name."""
+        return self.net.fixed | dict(self.loss.fixed)
 
     def under(self, rule: Rule) -> InnerLoop:
         """The loop with the lines of another rule; weights, losses and coefficients stay."""

@@ -5,7 +5,7 @@ Each is one function of a token's two rows; its expression for a chunk is read o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -52,6 +52,11 @@ class Loss:
         return of_library(self)
 
     @property
+    def fixed(self) -> Mapping[str, int]:
+        """The widths that the code has as numbers, by name."""
+        return {}
+
+    @property
     def gradient(self) -> sp.MatrixExpr:
         """`∂L/∂F`, `[L, D_v]`, by the chain rule."""
         return slope(self.expression)
@@ -96,7 +101,7 @@ def summands(
 @cache
 def of_library(loss: Loss) -> sp.Expr:
     """The expression of one of the library's losses."""
-    return read_loss(loss.function)
+    return read_loss(loss.function).expression
 
 
 @cache

@@ -118,6 +118,11 @@ class Net:
         return self.traced.window
 
     @property
+    def keys(self) -> sp.Expr:
+        """The width of tokens: D_k, or D_v where the net takes tokens and outputs together."""
+        return self.traced.input.shape[1]
+
+    @property
     def fixed(self) -> dict[str, int]:
         """The widths of which the net leaves no choice: of a bias, a window, numbers in code."""
         window = {WINDOW.name: self.window[0] ** 2} if self.window else {}

@@ -102,10 +102,10 @@ class Recurrence(Unchanging):
         given = {**states, **data, **coefficients}
         args, named = [], {}
         for p in inspect.signature(self.function).parameters.values():
-            if p.name in given and p.kind is p.KEYWORD_ONLY:
-                named[p.name] = given[p.name]
+            if p.kind is p.POSITIONAL_ONLY:
+                args.append(given.get(p.name, p.default))
             elif p.name in given:
-                args.append(given[p.name])
+                named[p.name] = given[p.name]
         found = self.function(*args, **named)
         values = found if isinstance(found, tuple | list) else (found,)
         if len(values) != len(self.states) + 1:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..loops import InnerLoop, Net, Weight
+from ..loops import InnerLoop, Weight
 from ..program.coefficients import Coefficient
-from ..program.expressions import KEY, UNIT, VALUE
+from ..program.expressions import KEY, VALUE
 from .state import State
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -27,12 +27,18 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Asked:
-    """What a loop asks of its inputs: all its weights, those that move, buffers, coefficients."""
+    """What a loop asks of its inputs: all its weights, those that move, buffers, coefficients.
+
+    together: whether the net takes tokens of the width of its outputs. widths: those that are
+    numbers in the loop's code, by name.
+    """
 
     weights: tuple[Weight, ...]
     fast: tuple[str, ...]
     buffers: tuple[str, ...]
     coefficients: Mapping[str, Coefficient]
+    together: bool
+    widths: Mapping[str, int]
 
 
 @cache
@@ -40,7 +46,14 @@ def asked(loop: InnerLoop) -> Asked:
     """What a loop asks of its inputs, found once."""
     fast = tuple(weight.name for weight in loop.fast_weights)
     buffers = tuple(map(str, loop.rule.buffers))
-    return Asked(loop.net.weights, fast, buffers, MappingProxyType(loop.coefficients))
+    return Asked(
+        loop.net.weights,
+        fast,
+        buffers,
+        MappingProxyType(loop.coefficients),
+        loop.net.keys == VALUE,
+        MappingProxyType(loop.fixed),
+    )
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -74,9 +87,7 @@ def check_inputs(
     for name, x in tensors.items():
         check_tensor(name, x, q)
     check_layout(q, k, v)
-    if loop.net.window:
-        check_images(loop.net, k, v)
-    check_weights(loop, k, v, weights)
+    check_weights(loop, check_widths(loop, k, v), k.shape[2], weights)
     check_coefficients(loop, coefficients, k, weights)
     if initial_state is not None:
         check_state(loop, initial_state, q, weights)
@@ -107,18 +118,26 @@ def check_layout(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
-def check_images(net: Net, k: Tensor, v: Tensor) -> None:
-    """Whole images, with the channels of the values."""
-    if net.tokens and k.shape[1] % net.tokens:
+def check_widths(loop: InnerLoop, k: Tensor, v: Tensor) -> dict[str, int]:
+    """The widths that are known, by name; `ValueError` for tokens that the net cannot take."""
+    sizes = {KEY.name: k.shape[-1], VALUE.name: v.shape[-1]}
+    if loop.net.tokens and k.shape[1] % loop.net.tokens:
         raise ValueError(
-            f"`k` must have whole images of {net.tokens} tokens; got {k.shape[1]} "
+            f"`k` must have whole images of {loop.net.tokens} tokens; got {k.shape[1]} "
             "tokens. Complete or drop the last image."
         )
-    if k.shape[3] != v.shape[3]:
+    if asked(loop).together and k.shape[3] != v.shape[3]:
         raise ValueError(
-            f"`k` must have v's {v.shape[3]} channels; got {k.shape[3]}. "
-            "Project them to the same width."
+            f"`k` must have v's width {v.shape[3]} for a net that takes tokens and outputs "
+            f"together; got {k.shape[3]}. Project them to the same width."
         )
+    for name, size in asked(loop).widths.items():
+        if sizes.setdefault(name, size) != size:
+            raise ValueError(
+                f"`{'k' if name == KEY.name else 'v'}` must have a width of {size}, the number in "
+                f"the loop's code; got {sizes[name]}. Project it to that width."
+            )
+    return sizes
 
 
 def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
@@ -136,7 +155,7 @@ def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
         raise ValueError(f"`{name}` must be finite; got NaN or infinity. Mask such tokens before.")
 
 
-def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> None:
+def check_weights(loop: InnerLoop, sizes: dict[str, int], heads: int, weights: Weights) -> None:
     """Every weight of the net, each width used with one size throughout."""
     names = [weight.name for weight in asked(loop).weights]
     if set(weights) != set(names):
@@ -144,9 +163,6 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
             f"`weights` must have {', '.join(names)}; got "
             f"{', '.join(map(str, weights)) or 'none'}. Pass one tensor for each."
         )
-    sizes = {KEY.name: k.shape[-1], VALUE.name: v.shape[-1], UNIT.name: 1}
-    if loop.net.window:
-        sizes[loop.net.last.rows.name] = loop.net.window[0] ** 2
     for weight in asked(loop).weights:
         shape = tuple(weights[weight.name].shape)
         if len(shape) != 3:
@@ -156,9 +172,9 @@ def check_weights(loop: InnerLoop, k: Tensor, v: Tensor, weights: Weights) -> No
             )
         rows = sizes.setdefault(weight.rows.name, shape[1])
         cols = sizes.setdefault(weight.cols.name, shape[2])
-        if shape != (k.shape[2], rows, cols):
+        if shape != (heads, rows, cols):
             raise ValueError(
-                f"`weights[{weight.name!r}]` must be {(k.shape[2], rows, cols)}, "
+                f"`weights[{weight.name!r}]` must be {(heads, rows, cols)}, "
                 f"that is [heads, {weight.rows}, {weight.cols}]; got {shape}. "
                 "Make the widths match."
             )

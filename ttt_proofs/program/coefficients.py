@@ -29,6 +29,11 @@ def united(shapes: Iterable[Shape]) -> Shape:
     return "scalar" if not found else found.pop() if len(found) == 1 else "entry"
 
 
+def is_end(x: object) -> bool:
+    """Whether this may be an end of a range."""
+    return x is None or (isinstance(x, int | float) and not isinstance(x, bool) and x == x)
+
+
 @dataclass(frozen=True)
 class Coefficient:
     """How often a coefficient changes, which entries of a weight it tells apart, and its range.
@@ -59,9 +64,17 @@ class Coefficient:
                 f"`mean` must be False for a coefficient of each {self.every}; got True. "
                 "Only those of tokens have a mean over a chunk."
             )
+        ends: object = self.range
+        if not isinstance(ends, tuple | list) or len(ends) != 2 or not all(map(is_end, ends)):
+            raise ValueError(
+                f"`range` must be a pair of numbers, or None for no bound; got {ends!r}. Give two."
+            )
         low, high = self.range
+        object.__setattr__(self, "range", (low, high))
         if low is not None and high is not None and not low < high:
-            raise ValueError(f"`range` must be a low and a higher number; got {self.range}.")
+            raise ValueError(
+                f"`range` must be a low and a higher number; got {self.range}. Exchange them."
+            )
 
     def symbol(self, name: str) -> sp.Expr:
         """The coefficient in an update at step t: a symbol, or a family over steps.

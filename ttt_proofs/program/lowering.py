@@ -51,6 +51,14 @@ class NetProgram:
     sizes: tuple[tuple[str, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class LossProgram:
+    """The loss of a chunk in SymPy. sizes: widths that the function has as numbers."""
+
+    expression: sp.Expr
+    sizes: tuple[tuple[str, int], ...] = ()
+
+
 @dataclass
 class Lowering:
     """Makes SymPy of nodes, and assigns what a product or another use needs a name for."""
@@ -361,8 +369,8 @@ def window_of(nodes: Sequence[Node]) -> tuple[int, int, int] | None:
     return found.pop() if found else None
 
 
-def read_loss(function: Callable[..., Any]) -> sp.Expr:
-    """The loss of a chunk in SymPy: the sum over tokens of `function(f, v)`, one number for each.
+def read_loss(function: Callable[..., Any]) -> LossProgram:
+    """The loss of a chunk: the sum over tokens of `function(f, v)`, one number for each.
 
     f and v are `[L, D_v]`. Raises `ValueError` in one sentence, with the line of the function, for
     what is no loss of single tokens.
@@ -381,7 +389,7 @@ def read_loss(function: Callable[..., Any]) -> sp.Expr:
     lowering = Lowering(trace, symbols)
     for proxy, name in zip(pair, "FV", strict=True):
         lowering.done[id(proxy.node)] = symbols[name]
-    return summed(lowering, out)
+    return LossProgram(summed(lowering, out), fixed_sizes(lowering))
 
 
 def summed(lowering: Lowering, node: Node) -> sp.Expr:

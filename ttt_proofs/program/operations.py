@@ -16,8 +16,6 @@ import sympy as sp
 
 from . import functions
 
-ANY = object()  # an option's value that changes nothing of what is computed
-
 
 def perform(operation: Any, *arguments: Any) -> Any:
     """An operation on what it is called with: recorded where one is being traced, else run."""
@@ -35,6 +33,13 @@ def perform(operation: Any, *arguments: Any) -> Any:
 def compiled(code: str) -> Callable[..., Any]:
     """The function of x that a row's PyTorch code is."""
     return eval(f"lambda x: {code.format('x')}", {"torch": sys.modules["torch"]})
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """The values of an option that change nothing of what is computed: from the least one on."""
+
+    least: float
 
 
 @dataclass(frozen=True)
@@ -200,13 +205,14 @@ ENTRYWISE: dict[str, Entrywise] = {
             ("approximate", "none"),
         ),
         whole(functions.exp, "torch.exp({0})", "torch.exp({0})"),
-        # Beyond its threshold softplus is the identity; at 40 that is so in float64.
+        # Beyond its threshold softplus is the identity; at 40 that is so in float64, at 20, which
+        # PyTorch has unless told, to 2e-9. At a lower one it would be another function.
         whole(
             functions.softplus,
             f"{F}.softplus({{0}}, 1.0, 40.0)",
             "torch.sigmoid({0})",
             ("beta", 1),
-            ("threshold", ANY),
+            ("threshold", AtLeast(20)),
         ),
         whole(
             functions.elu,

@@ -21,6 +21,7 @@ import sympy as sp
 from sympy.core.symbol import Str
 
 from .coefficients import Shape, united
+from .constants import fraction
 from .operators import RUNNABLE
 from .rules import W_0
 from .tracing import Source, here
@@ -89,8 +90,10 @@ class RuleTrace:
             refuse(f"a {type(value).__name__}", "Make it a coefficient.")
         if not math.isfinite(value):
             refuse(f"the number {value}", "Give a finite one.")
-        written = repr(float(value)) if isinstance(value, float) else value
-        return self.leaf(sp.Rational(written))
+        found = fraction(value)
+        if found is None:  # too long for proofs, but it runs
+            found = Fraction(repr(float(value)) if isinstance(value, float) else value)
+        return self.leaf(sp.Rational(found.numerator, found.denominator))
 
 
 def refuse(got: str, advice: str, where: Source | None = None) -> NoReturn:
@@ -170,7 +173,7 @@ class RuleProxy:
             refuse(f"`.{name}`, which works in place", OVERWRITES)
         if name not in CALLS:
             refuse(f"`.{name}`", "Write each entry's rule, or use operator(name).")
-        return lambda *args, **named: CALLS[name](self, *args, **named)
+        return lambda *args, **named: called(name, self, *args, **named)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -178,7 +181,7 @@ class RuleProxy:
         proxy = next((a for a in args if isinstance(a, RuleProxy)), None)
         if name not in CALLS or proxy is None:
             refuse(f"`torch.{name}`", "Write each entry's rule, or use operator(name).")
-        return CALLS[name](lifted(proxy.trace, args[0]), *args[1:], **(kwargs or {}))
+        return called(name, lifted(proxy.trace, args[0]), *args[1:], **(kwargs or {}))
 
 
 def lifted(trace: RuleTrace, value: Any) -> RuleProxy:
@@ -240,6 +243,16 @@ CALLS: dict[str, Callable[..., RuleProxy]] = {
     name: getattr(RuleProxy, name)
     for name in ("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__")
 }
+
+
+def called(name: str, x: RuleProxy, *args: Any, **named: Any) -> RuleProxy:
+    """A method of tensors, or a function of torch, by its name."""
+    try:
+        return CALLS[name](x, *args, **named)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        refuse(f"`{name}` with other options", "Leave them out, or write each entry's rule.")
 
 
 def column_norm(x: Any) -> Any:

@@ -28,19 +28,26 @@ def following(state: sp.Symbol) -> sp.Symbol:
     return sp.Symbol(f"{state.name}_next")
 
 
-class column_norm(sp.Function):
+class Named(sp.Function):
+    """A function known by its name, which SymPy must not look up among the numerical ones."""
+
+    def _eval_evalf(self, prec: int) -> None:
+        """No number, whatever the arguments."""
+
+
+class column_norm(Named):
     """The Euclidean norm of a column, of which the argument is one entry."""
 
 
-class inverse(sp.Function):
+class inverse(Named):
     """`1 / x`, a named quantity: the checker does not divide."""
 
 
-class root(sp.Function):
+class root(Named):
     """The square root of an entry."""
 
 
-class gate_of(sp.Function):
+class gate_of(Named):
     """An unknown gate: `gate_of(name, x, varies)`, a function of the column of x.
 
     varies: whether it may be another function for each column of each weight.
@@ -49,7 +56,7 @@ class gate_of(sp.Function):
     name = property(lambda self: self.args[0].name)
 
 
-class operated(sp.Function):
+class operated(Named):
     """An operator on matrices: `operated(name, x)`, the entry of what it makes of x."""
 
     name = property(lambda self: self.args[0].name)

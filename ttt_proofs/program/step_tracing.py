@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
-from .operations import ENTRYWISE, Abstract, Entrywise, Rowwise
+from .operations import ENTRYWISE, ROWWISE, Abstract, Entrywise, Rowwise
 from .shapes import Dim, Dims, ShapeError
 from .steps import (
     RECIPROCAL,
@@ -249,6 +249,16 @@ def crossed(trace: Trace, x: Any, y: Any) -> Proxy:
     return outer(x, y)
 
 
+def normed(row: Rowwise) -> Callable[..., NoReturn]:
+    """A norm of PyTorch's, which has a number for the width: in a step no width has one."""
+
+    def handler(trace: Trace, *args: Any, **kwargs: Any) -> NoReturn:
+        do = f"Call `ttt_proofs.loops.{row.name}`, which takes any."
+        trace.refuse("leave each width open", f"`{row.name}` of a number of entries", do)
+
+    return handler
+
+
 def refusal(what: str) -> Callable[..., NoReturn]:
     """A function that a step cannot have."""
 
@@ -266,6 +276,7 @@ STEP_HANDLERS: dict[str, Callable[..., Any]] = (
     | dict.fromkeys(("outer", "ger"), crossed)
     | dict.fromkeys(("t", "transpose", "swapaxes"), transposed)
     | {"einsum": einsum, "sum": summed, "rsqrt": rooted, "linear": refusal("linear")}
+    | {name: normed(row) for name, row in ROWWISE.items() if name in ("layer_norm", "rms_norm")}
     | {"unsqueeze": unsqueezed, "squeeze": squeezed}
 )
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from .operations import ANY, ENTRYWISE, ROWWISE, Entrywise
+from .operations import ENTRYWISE, ROWWISE, AtLeast, Entrywise
 from .tracing import (
     WIDTH,
     Proxy,
@@ -18,6 +18,7 @@ from .tracing import (
     folded,
     multiplied,
     node_of,
+    number,
     product,
     raised,
     scaled,
@@ -31,7 +32,7 @@ def entrywise(row: Entrywise, trace: Trace, x: Any, *rest: Any, **options: Any) 
     given = dict(zip(names, rest, strict=False)) | options
     allowed = dict(row.options)
     for name, value in given.items():
-        if len(rest) > len(names) or name not in allowed or allowed[name] not in (ANY, value):
+        if len(rest) > len(names) or name not in allowed or not meant(allowed[name], value):
             if (row.name, name, value) == ("gelu", "approximate", "tanh"):
                 return applied(trace, ENTRYWISE["gelu_tanh"], node_of(trace, x))
             trace.refuse(
@@ -40,6 +41,11 @@ def entrywise(row: Entrywise, trace: Trace, x: Any, *rest: Any, **options: Any) 
                 "Leave it out.",
             )
     return applied(trace, row, node_of(trace, x))
+
+
+def meant(allowed: object, value: Any) -> bool:
+    """Whether an option's value is the one that is meant, or far enough."""
+    return value >= allowed.least if isinstance(allowed, AtLeast) else value == allowed
 
 
 def last_axis(trace: Trace, name: str, dim: Any) -> None:
@@ -70,10 +76,12 @@ def normed(name: str, default: float | None) -> Callable[..., Proxy]:
     return handler
 
 
-def softmax(trace: Trace, x: Any, dim: Any = None, *rest: Any, **options: Any) -> Proxy:
+def softmax(
+    trace: Trace, x: Any, dim: Any = None, *rest: Any, dtype: Any = None, _stacklevel: int = 3
+) -> Proxy:
     """Softmax of each row."""
     last_axis(trace, "softmax", dim)
-    if any(x is not None for x in options.values() if x != 3):  # _stacklevel
+    if any(not isinstance(given, int | None) for given in (dtype, *rest)):  # an integer: the level
         trace.refuse("keep its dtype", "`softmax` with a dtype", "Leave it out.")
     return applied(trace, ROWWISE["softmax"], node_of(trace, x))
 
@@ -95,9 +103,17 @@ def linear(trace: Trace, x: Any, weight: Any, bias: Any = None) -> Proxy:
     return found if bias is None else added(trace, found, bias)
 
 
-def subtracted(trace: Trace, a: Any, b: Any, *, alpha: int = 1) -> Proxy:
-    """`a - b`."""
-    return added(trace, a, scaled(trace, b, Fraction(-1) * alpha))
+def plus(trace: Trace, a: Any, b: Any, *, alpha: float = 1) -> Proxy:
+    """`a + alpha b`."""
+    times = number(trace, alpha)
+    if times is None:
+        trace.refuse("add multiples by a number", f"alpha={alpha}", "Write it with *.")
+    return added(trace, a, b if times == 1 else scaled(trace, b, times))
+
+
+def subtracted(trace: Trace, a: Any, b: Any, *, alpha: float = 1) -> Proxy:
+    """`a - alpha b`."""
+    return plus(trace, a, scaled(trace, b, Fraction(-1)), alpha=alpha)
 
 
 def axes_swapped(trace: Trace, x: Any, *axes: Any) -> Proxy:
@@ -108,12 +124,21 @@ def axes_swapped(trace: Trace, x: Any, *axes: Any) -> Proxy:
     return transposed(x)
 
 
+ROWS = "."  # in an equation, the axis that `...` stands for
+
+
+def spelled(part: str) -> str:
+    """A matrix' letters in an equation: `...` is one axis beside a letter, none beside two."""
+    return part.replace("...", ROWS if len(part) == 4 else "")
+
+
 def einsum(trace: Trace, equation: str, *operands: Any) -> Proxy:
     """A product of two matrices: one contraction, or entry by entry, or row by row."""
     if len(operands) == 1 and isinstance(operands[0], tuple | list):
         operands = tuple(operands[0])
-    sides, _, out = equation.replace(" ", "").replace("...", "").partition("->")
-    letters = sides.split(",")
+    sides, _, out = equation.replace(" ", "").partition("->")
+    letters = [spelled(part) for part in sides.split(",")]
+    out = out.replace("...", ROWS if any(ROWS in part for part in letters) else "")
     if len(operands) != 2 or [len(set(part)) for part in letters] != [2, 2] or not out:
         return trace.refuse("contract two matrices by `einsum`", repr(equation), "Write it with @.")
     (first, second), (a, b) = letters, operands
@@ -154,11 +179,6 @@ def fold(does: Any) -> Callable[..., Proxy]:
         return folded(trace, does, x, dim, keepdim)
 
     return handler
-
-
-def plus(trace: Trace, a: Any, b: Any, *, alpha: int = 1) -> Proxy:
-    """`a + b`."""
-    return added(trace, a, b if alpha == 1 else scaled(trace, b, Fraction(alpha)))
 
 
 HANDLERS: dict[str, Callable[..., Any]] = {

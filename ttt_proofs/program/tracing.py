@@ -16,11 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from .constants import fraction
 from .dataflow import reached
 from .operations import Depthwise, Entrywise, Rowwise
 from .shapes import Dim, Dims, ShapeError, Widths
-
-LARGEST = 2**53  # integers that every reader of a proof reads alike
 
 Fold = Literal["sum", "mean"]
 Rank = Literal["matrix", "row", "token"]  # [L, D], [D], and one number a token, [L]
@@ -175,20 +174,13 @@ def run(trace: Trace, function: Callable[..., Any], arguments: Sequence[Proxy]) 
 
 
 def number(trace: Trace, value: Any) -> Fraction | None:
-    """A constant as the fraction that it is written as; None for what is no number."""
+    """A constant as the fraction that stands for it; None for what is no number."""
     if isinstance(value, bool) or not isinstance(value, int | float | Fraction):
         return None
-    try:
-        found = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
-    except ValueError:
-        found = Fraction(LARGEST)
-    if max(abs(found.numerator), found.denominator) >= LARGEST:
-        trace.refuse(
-            "have constants that are fractions of integers below 2**53",
-            repr(value),
-            "Round it, or make it a coefficient.",
-        )
-    return found
+    if (found := fraction(value)) is not None:
+        return found
+    required = "have constants that are fractions of integers below 2**53"
+    return trace.refuse(required, f"{value}", f"Round it, or make it {trace.argument}.")
 
 
 class Proxy:
@@ -223,6 +215,8 @@ class Proxy:
                 f"`{name}`",
                 "Write the number itself.",
             )
+        if name not in self.trace.handlers:
+            return called(self.trace, name, (self,), {})
         return partial(method, self.trace, name, self)
 
     def __add__(self, other: Any) -> Proxy:

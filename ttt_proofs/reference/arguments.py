@@ -71,16 +71,21 @@ def check_tokens(loop: InnerLoop, q: Tensor, k: Tensor, v: Tensor) -> None:
             "`q`, `k`, `v` must be [B, T, H, K], [B, T, H, K], [B, T, H, V]; got "
             f"{', '.join(map(shown, (q, k, v)))}. Reshape them."
         )
-    if loop.net.tokens:
-        if v.shape != q.shape:
+    if loop.net.keys.name == "D_v" and v.shape != q.shape:
+        raise ValueError(
+            "`q`, `k`, `v` must have the same width for a net that takes tokens and outputs "
+            f"together; got {', '.join(map(shown, (q, k, v)))}. Reshape them."
+        )
+    if loop.net.tokens and q.shape[1] % loop.net.tokens:
+        raise ValueError(
+            f"`q`, `k`, `v` must hold whole images, T a multiple of {loop.net.tokens}; "
+            f"got T = {q.shape[1]}. Pad or cut them."
+        )
+    for name, width in (("D_k", q.shape[3]), ("D_v", v.shape[3])):
+        if width != (size := loop.fixed.get(name, width)):
             raise ValueError(
-                "`q`, `k`, `v` must have the same channels for a convolution; got "
-                f"{', '.join(map(shown, (q, k, v)))}. Reshape them."
-            )
-        if q.shape[1] % loop.net.tokens:
-            raise ValueError(
-                f"`q`, `k`, `v` must hold whole images, T a multiple of {loop.net.tokens}; "
-                f"got T = {q.shape[1]}. Pad or cut them."
+                f"`{'q' if name == 'D_k' else 'v'}` must have a width of {size}, the number in the "
+                f"loop's code; got {width}. Reshape it."
             )
 
 
@@ -97,7 +102,7 @@ def check_weights(
             f"`weights` must be named {', '.join(every)}; got "
             f"{', '.join(weights) or 'none'}. Rename them."
         )
-    sizes = sizes | loop.net.fixed
+    sizes = sizes | loop.fixed
     for name, widths in every.items():
         arrived = tuple(weights[name].shape)
         for width, size in zip(widths, arrived[-2:], strict=False):

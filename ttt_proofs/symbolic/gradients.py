@@ -34,7 +34,8 @@ def forward(net: Net) -> tuple[Assignment, ...]:
 def backward(net: Net) -> dict[str, sp.MatrixExpr]:
     """The gradient of each weight and intermediate, `{"dW1": ..., ...}`, given `dF`.
 
-    Each is a sum of `∂⟨dY, expression⟩/∂x` over the assignments `Y = expression` that use x.
+    Each is a sum of `∂⟨dY, expression⟩/∂x` over the assignments `Y = expression` that use x. They
+    are in an order of computation: each after all that it reads.
     """
     weights = {weight.symbol for weight in net.weights}
     leads = set(weights)  # symbols that depend on a weight; no others need a gradient
@@ -46,5 +47,5 @@ def backward(net: Net) -> dict[str, sp.MatrixExpr]:
         for used in sorted(value.atoms(sp.MatrixSymbol) & leads, key=lambda s: s.name):
             name = adjoint(used).name
             part = pullback(value, adjoint(symbol), used)
-            found[name] = found[name] + part if name in found else part
+            found[name] = found.pop(name) + part if name in found else part  # its place is the last
     return found

@@ -17,6 +17,10 @@ def scalar(x, U, W):
     return hidden.sum(-1, keepdim=True) * (hidden @ W)
 
 
+def input(x, W):
+    return x * (x @ W)
+
+
 def mean(f, v):
     return (f - v).square().mean(-1)
 
@@ -33,4 +37,5 @@ LOOPS = {
     "scalar": InnerLoop(
         scalar, mean, UPDATE, Schedule(3, "causal"), coefficients=GIVEN, trained="last", state="W"
     ),
+    "input": InnerLoop(input, mean, UPDATE, coefficients=GIVEN),
 }
