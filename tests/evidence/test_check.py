@@ -99,7 +99,8 @@ def test_right_candidates_agree(candidate, loop):
         seen = check(candidate, loop, seed=seed)
         assert seen and seen.agrees and seen.kind == "exact"
         assert seen.error is not None and seen.error <= seen.tolerance == 1e-12
-        assert [x.seed for x in seen.drawn] == [seed + n for n in range(8)]
+        assert [x.seed for x in seen.drawn] == [seed + n for n in range(len(seen.drawn))]
+        assert len(seen.drawn) >= 9
         assert all(x.tolerance == 1e-12 and x.amplification < 100 for x in seen.drawn)
         assert {name for name, _ in seen.drawn[0].sizes} == {"B", "T", "H", "D_k", "D_v"}
 
@@ -530,7 +531,7 @@ def transposing(loop):
 
 @pytest.mark.parametrize("loop", LOOPS, ids=str)
 def test_a_transposed_square_is_seen_by_every_check(loop):
-    assert not any(check(transposing(loop), loop, seed=seed, trials=2) for seed in (0, 3, 6))
+    assert not any(check(transposing(loop), loop, seed=seed) for seed in (0, 3, 6))
 
 
 def test_muon_on_the_other_side_of_a_square_is_another_result_in_bfloat16(monkeypatch):
@@ -543,7 +544,7 @@ def test_muon_on_the_other_side_of_a_square_is_another_result_in_bfloat16(monkey
     other = compiled(loop, fault)
     monkeypatch.setattr(forms, "torch_loop", lambda _: other)
     for seed in range(4):
-        seen = check(partial(run_as, loop), loop, seed=seed, trials=2)
+        seen = check(partial(run_as, loop), loop, seed=seed)
         assert seen.kind == "wrong" and seen.error is not None and seen.error > 1e-4
 
 

@@ -14,22 +14,25 @@ from torch import Tensor
 from ..loops import InnerLoop, Recurrence
 from ..reference.oracle import run_loop
 from . import recurrences
-from .conditioning import DRAWS, ROOM, Drawn, draw_steady
+from .conditioning import ROOM, Drawn, draw_steady
 from .sampling import Inputs
 from .signature import call
 from .tolerances import LOST, PLAIN, SURE, UNIT, Allowance, allowance, is_normalised
-from .trials import SQUARE, TRIALS, trial_of
+from .trials import Trial, drawn_of, plan, trial_of
 from .types import Draw, Verdict
+from .values import Values
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What code is compared with: `draw(seed, trial)`, the names of sizes, and what passes.
+    """What code is compared with: the trials of a seed, a draw of one, and what passes.
 
-    divides: whether the loop divides by norms, so that rounding may be far more than was measured.
+    sizes: the names of the inputs' sizes. divides: whether the loop divides by norms, so that
+    rounding may be far more than was measured.
     """
 
-    draw: Callable[[int, int], Drawn]
+    plan: Callable[[int], tuple[Trial, ...]]
+    draw: Callable[[int, Trial], Drawn]
     sizes: Callable[[Inputs], tuple[tuple[str, int], ...]]
     allowed: Allowance
     divides: bool
@@ -38,9 +41,11 @@ class Subject:
 def subject(loop: InnerLoop | Recurrence) -> Subject:
     """A loop or a recurrence as what code is compared with."""
     if isinstance(loop, Recurrence):
-        return Subject(partial(recurrences.draw, loop), recurrences.sizes, PLAIN, divides=False)
+        planned, draws = partial(recurrences.plan, loop), partial(recurrences.draw, loop)
+        return Subject(planned, draws, recurrences.sizes, PLAIN, divides=False)
     allowed, divides = allowance(loop, 1), is_normalised(loop)
-    return Subject(partial(draw, loop), partial(sizes, loop), allowed, divides)
+    own = partial(plan, loop), partial(draw, loop), partial(sizes, loop)
+    return Subject(*own, allowed, divides)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def check(
     loop: InnerLoop | Recurrence,
     *,
     seed: int = 0,
-    trials: int = TRIALS,
+    trials: int | None = None,
 ) -> Verdict:
     """Whether a callable or `nn.Module` computes a loop's outputs: a `Verdict`, with the reason.
 
@@ -105,32 +110,38 @@ def check(
     if not isinstance(loop, InnerLoop | Recurrence):
         got = type(loop).__name__
         raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
-    if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
-        raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use {TRIALS}.")
+    given = {"seed": seed} | ({} if trials is None else {"trials": trials})
+    for name, value in given.items():
+        small = name == "trials" and isinstance(value, int) and value < 1
+        if not isinstance(value, int) or isinstance(value, bool) or small:
+            kind = "an" if name == "seed" else "a positive"
+            raise ValueError(f"`{name}` must be {kind} integer; got {value!r}. Leave it out.")
     seen: list[Found] = []
     real = subject(loop)
-    for trial in range(trials):
+    with torch.inference_mode(False), torch.enable_grad():
+        count = trials or len(real.plan(seed))
+    for number in range(count):
         with torch.inference_mode(False), torch.enable_grad():
-            drawn = real.draw(seed + trial, trial)
+            here = trial_of(real.plan, seed + number, number)
+            drawn = real.draw(seed + number, here)
             got = outputs_of(candidate, drawn)
-            seen.append(compare(real, drawn, got, seed + trial, coarse=trial == SQUARE))
+            seen.append(compare(real, drawn, got, seed + number, coarse=here.rough))
         if seen[-1].departure:
             break
     return verdict(seen, real.allowed.error)
 
 
-def draw(loop: InnerLoop, seed: int, number: int) -> Drawn:
-    """The inputs of a trial, and the loop's outputs for them.
-
-    Square weights keep their first draw: looking for a steady one would end at widths of 1.
-    """
+def draw(loop: InnerLoop, seed: int, trial: Trial) -> Drawn:
+    """The inputs of a trial, and the loop's outputs for them."""
 
     def reference(inputs: Inputs) -> dict[str, Tensor]:
         return {"outputs": run_loop(loop, **vars(inputs))[0].detach()}
 
-    trial, draws = trial_of(loop, seed, number), 1 if number == SQUARE else DRAWS
-    given = {"sizes": trial.sizes, "values": trial.values, "draws": draws, "by_head": True}
-    return draw_steady(loop, seed, reference, **given)
+    def steady(values: Values, draws: int) -> Drawn:
+        given = {"sizes": trial.sizes, "values": values, "draws": draws, "by_head": True}
+        return draw_steady(loop, seed, reference, **given)
+
+    return drawn_of(trial, steady)
 
 
 def outputs_of(candidate: Callable[..., Tensor | tuple], drawn: Drawn) -> Tensor:
@@ -140,10 +151,16 @@ def outputs_of(candidate: Callable[..., Tensor | tuple], drawn: Drawn) -> Tensor
     if not isinstance(result, Tensor) or result.is_complex():
         got = result.dtype if isinstance(result, Tensor) else type(result).__name__
         raise TypeError(f"`candidate` must return a real tensor; got {got}. Return the outputs.")
-    wanted = drawn.expected["outputs"].shape
-    if result.shape != wanted:
+    wanted = drawn.expected["outputs"]
+    if result.is_nested or result.layout != torch.strided or result.device != wanted.device:
+        kind = "a nested tensor" if result.is_nested else result.layout
         raise TypeError(
-            f"`candidate` must return {tuple(wanted)} outputs; got {tuple(result.shape)}. "
+            f"`candidate` must return a dense tensor on {wanted.device}, as its inputs are; got "
+            f"{kind} on {result.device}. Convert it."
+        )
+    if result.shape != wanted.shape:
+        raise TypeError(
+            f"`candidate` must return {tuple(wanted.shape)} outputs; got {tuple(result.shape)}. "
             "Return [batch, time, heads, width]."
         )
     return result.detach().as_subclass(Tensor).double()
@@ -195,10 +212,7 @@ def verdict(seen: list[Found], tolerance: float) -> Verdict:
     """What the draws say together."""
     drawn = tuple(found.draw for found in seen)
     if departure := seen[-1].departure:
-        got, expected = (
-            f"({', '.join(f'{x:.6g}' for x in departure[name])})"
-            for name in ("candidate", "expected")
-        )
+        got, expected = told_apart(departure["candidate"], departure["expected"])
         reason = (
             f"It departs at token {departure['token']} (batch {departure['batch']}, head "
             f"{departure['head']}): got {got}, the loop has {expected}; seed {departure['seed']}."
@@ -219,6 +233,15 @@ def verdict(seen: list[Found], tolerance: float) -> Verdict:
             f"rounding {rough.amplification:.0e} times there"
         )
     return Verdict("exact", f"{reason}.", error, tolerance, drawn)
+
+
+def told_apart(*vectors: tuple[float, ...]) -> list[str]:
+    """Two vectors in so many digits, six at least, that they differ."""
+
+    def texts(digits: int) -> list[str]:
+        return [f"({', '.join(f'{x:.{digits}g}' for x in vector)})" for vector in vectors]
+
+    return next((told for told in map(texts, range(6, 17)) if told[0] != told[1]), texts(17))
 
 
 def told_of(lost: list[Draw], drawn: tuple[Draw, ...], tolerance: float) -> str:
