@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -137,8 +137,8 @@ def draw(loop: InnerLoop, seed: int, trial: Trial) -> Drawn:
     def reference(inputs: Inputs) -> dict[str, Tensor]:
         return {"outputs": run_loop(loop, **vars(inputs))[0].detach()}
 
-    def steady(values: Values, draws: int) -> Drawn:
-        given = {"sizes": trial.sizes, "values": values, "draws": draws, "by_head": True}
+    def steady(sizes: Mapping[str, int], values: Values, draws: int) -> Drawn:
+        given = {"sizes": sizes, "values": values, "draws": draws, "by_head": True}
         return draw_steady(loop, seed, reference, **given)
 
     return drawn_of(trial, steady)

@@ -31,8 +31,8 @@ def draw(layer: Recurrence, seed: int, trial: Trial) -> Drawn:
         )
         return {"outputs": outputs.detach()}
 
-    def steady(values: Values, draws: int) -> Drawn:
-        inputs = partial(random_inputs, layer, sizes=trial.sizes, values=values)
+    def steady(sizes: Mapping[str, int], values: Values, draws: int) -> Drawn:
+        inputs = partial(random_inputs, layer, sizes=sizes, values=values)
         return steadiest(inputs, seed, reference, PLAIN.scale, draws, layer.coefficients)
 
     return drawn_of(trial, steady)

@@ -13,6 +13,7 @@ from .conditioning import DRAWS, Drawn
 from .lasting import Near, lasting
 from .sampling import INNER, RATES, ragged, square, widths
 from .scaling import corners, ends, scale
+from .tolerances import LOST
 from .values import Values
 
 LONG = 130  # tokens, so that a fault in the third tile of 64 shows
@@ -104,17 +105,21 @@ def trial_of(plan: Callable[[int], tuple[Trial, ...]], seed: int, number: int) -
     return replace(trial, sizes=plan(seed - 1)[number - 1].sizes) if trial.again else trial
 
 
-def drawn_of(trial: Trial, draw: Callable[[Values, int], Drawn]) -> Drawn:
-    """What `draw(values, draws)` gives for a trial.
+def drawn_of(trial: Trial, draw: Callable[[Mapping[str, int], Values, int], Drawn]) -> Drawn:
+    """What `draw(sizes, values, draws)` gives for a trial.
 
     Zeros at which the loop is not finite, or enlarges rounding much, as where it divides by them,
-    are given up for a draw without.
+    are given up for a draw without. Where no draw is steady, but some digits are left, a single
+    sequence of one head is tried, of which one is found more easily.
     """
-    if trial.values.zeros:
-        found = draw(trial.values, 1)
-        if found.steady:
-            return found
-    return draw(replace(trial.values, zeros=False), 1 if trial.rough else DRAWS)
+    if trial.values.zeros and (found := draw(trial.sizes, trial.values, 1)).steady:
+        return found
+    values = replace(trial.values, zeros=False)
+    found = draw(trial.sizes, values, 1 if trial.rough else DRAWS)
+    if found.steady or trial.rough or (found.amplification or 0) > LOST:
+        return found
+    alone = draw({**trial.sizes, "B": 1, "H": 1}, values, DRAWS)
+    return alone if alone.steady else found
 
 
 def chunks(chunk: int, tokens: int) -> int:
