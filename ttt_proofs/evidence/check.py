@@ -71,22 +71,39 @@ def check(
     if of each token, by the names in `loop.coefficients`), copies each time. A callable that has no
     parameters but `*args` gets all five in this order. It returns outputs `[B, T, H, V]`, alone or
     first in a tuple. Inputs are float64 and drawn at random, at the sizes and values of
-    `trials.trial_of`. The lengths of the trials, in order: at least LONG tokens and a last chunk of
-    one token (half as many where operators such as Muon act on matrices); at least half of LONG in
-    whole chunks, with square weights; a single token; two and a half chunks, a half rounded up; one
-    chunk, or three where one is a single token; two chunks and a token; and twice the same sizes,
-    of two and a half chunks. A convolution has whole images in place of parts of chunks. At any
-    seed there are B = 1, H = 1, K = 1, V = 1, inner widths of 1 and more; over several chunks K is
-    below, equal to and above V with both above 1, and inner widths are below both and above both.
-    In the first trial, coefficients that multiply the weight let it last; in the sixth, tokens and
-    weights are large (LARGE), and steps made smaller; in the last two, half of the coefficients are
-    at the ends of their declared ranges, 0 and 1 unless told otherwise (so code that takes
-    logarithms of a decay needs a range without 0), and of either sign where the range has both.
-    From the ninth trial on, all sizes are random. So faults that need more tokens, larger numbers
-    or other sizes go unseen. The reference runs the real inner loop by autograd
-    (`reference.run_loop`): that of the library's parts as it is written apart, any other by its own
-    functions. Gradients are recorded in both, whatever mode `check` is called in. Only outputs are
-    compared.
+    `trials.plan`; `trials` asks for fewer or more of them, those behind the last at random sizes.
+
+    At every seed there are, in this order (a convolution has whole images for parts of chunks):
+    1. at least LONG tokens and a last chunk of one token (half as many for operators on matrices,
+       such as Muon), B = 3. Coefficients are near numbers at which every state, weight or buffer,
+       lasts over 64 steps, as is measured on the update's function (`lasting.lasting`); steps are
+       smaller in proportion to what buffers add up. States that last only at different numbers
+       have them in different heads, or, where these are constants, in further trials at the end.
+    2. at least 65 tokens in whole chunks, K > V, B = 1, H = 3.
+    3. three chunks and a token (two, of chunks of SHORT tokens or more; SHORT tokens, of single
+       ones), square weights, B = 2, H = 3.
+    4. the same sizes, with exact zeros (`sampling.with_zeros`): a chunk of zero keys, zero queries
+       and values, a first weight of zeros, and zero columns; where the loop itself is not finite
+       there, or enlarges rounding, others are drawn. At such points it is what PyTorch computes.
+    5. a single token. 6. one chunk (or three tokens). 7. two chunks (one, of SHORT tokens or more)
+       and all but one token of the next, K = 1, tokens and weights LARGE and steps smaller.
+    8. and on: two and a half chunks, a half rounded up, with half of the coefficients' numbers at
+       the ends of their declared ranges, 0 and 1 unless told otherwise (so code that takes
+       logarithms of a decay needs a range without 0), at 0 and of either sign where the range has
+       both; what scales steps keeps its size. Constants have any two of their ends together in
+       one of these trials, and the last has zeros for the constants that scale steps.
+    Over several chunks there are H = 1, V = 1, inner widths of 1 and more, K below, equal to and
+    above V with both above 1, and inner widths below both and above both.
+
+    So these go unseen: faults that need more tokens, longer tiles, larger numbers or other sizes,
+    such as B or H above 3, a remainder other than 1, a half and all but one, or, for operators on
+    matrices, 1 < K < V in a long trial; states forgotten between tiles that last at no number in
+    the declared ranges; means over a chunk of tokens' coefficients at an end; rates near the end
+    of a range that is far above the steps drawn; and zeros elsewhere than named.
+
+    The reference runs the real inner loop by autograd (`reference.run_loop`): that of the library's
+    parts as it is written apart, any other by its own functions. Gradients are recorded in both,
+    whatever mode `check` is called in. Only outputs are compared.
 
     At each draw the reference runs again on inputs that are moved in the last place, in several
     directions (`conditioning.UNITS`). Loops such as
@@ -97,10 +114,10 @@ def check(
 
     A `Recurrence` is compared likewise, from states of zeros: it has no weights, its coefficients
     are of the loop or of each token, and the reference is its own function, called token by token
-    (`reference.run_recurrence`), at the sizes that `recurrences.trial_of` lists.
+    (`reference.run_recurrence`), at the trials of `recurrences.plan`.
     Raises `TypeError` or `ValueError` if the candidate is not callable, requires an argument of
-    another name, takes a `rate` or `momentum`, or returns no tensor, or if the loop has abstract
-    parts or has lost its functions.
+    another name, takes a `rate` or `momentum`, or returns no dense tensor on the inputs' device, if
+    `seed` or `trials` is no integer, or if the loop has abstract parts or has lost its functions.
     """
     if not callable(candidate):
         raise TypeError(

@@ -53,12 +53,12 @@ def plan(loop: InnerLoop, seed: int) -> tuple[Trial, ...]:
     acting = bool(loop.rule.of_kind("operator"))
     first, other = (narrow, rising) if acting else (rising, narrow)
     longest = ragged(loop, chunks(chunk, LONG // 2 if acting else LONG - 1))
-    late, short = chunks(chunk, LONG // 2 - 1) * chunk, 2 * chunk + half
+    late, short = chunks(chunk, LONG // 2) * chunk, 2 * chunk + half
     almost = (1 if images or chunk >= SHORT else 2) * chunk + rest
     rows, turns = lasting(loop), turns_of(loop)
 
     def long(turn: int) -> Trial:
-        return sized(2, longest, max(2, len(rows)), first, lasting=turn)
+        return sized(3, longest, max(2, len(rows)), first, lasting=turn)
 
     return (
         long(0),
@@ -67,8 +67,9 @@ def plan(loop: InnerLoop, seed: int) -> tuple[Trial, ...]:
         Trial(values=Values(zeros=True), again=True, rough=True),
         sized(1, least, 1, widths(loop, mid, (high + 1, high), low)),
         sized(3, few, 2, widths(loop, mid + 1, (low + 1, low), high + 1)),
-        sized(3, almost, 2, other, large=LARGE),
-        *(sized(2, short, 1, falling if turn else single, ends=turn) for turn in range(turns)),
+        sized(2, almost, 2, other, large=LARGE),
+        sized(2, short, 1, single, ends=0),
+        *(sized(2, short, 2, falling, ends=turn) for turn in range(1, turns)),
         *(long(turn) for turn in later(rows, constants(loop.coefficients))),
     )
 

@@ -76,13 +76,21 @@ class Tensors:
         each = [low + (high - low) * x for (low, high), x in zip(rows, made, strict=True)]
         return torch.stack(each, -1 - heads).to(self.device, self.dtype)
 
-    def at_ends(self, number: Tensor, extremes: tuple[float, ...]) -> Tensor:
+    def at_ends(self, number: Tensor, extremes: tuple[float, ...], *, timed: bool) -> Tensor:
         """Half of the numbers, drawn at random, one of the extremes.
 
-        Of three numbers or more, each extreme is one.
+        Of three numbers or more, each extreme is one. timed: whether the second axis is time; then
+        each is one in its middle, since a first buffer is 0 and a last update may never be read.
         """
         size = number.numel()
-        order = torch.randperm(size, generator=self.generator)[: max(len(extremes), -(-size // 2))]
+        order = torch.randperm(size, generator=self.generator)
+        if timed:
+            time = torch.arange(number.shape[1]).view(-1, *[1] * (number.ndim - 2))
+            third = number.shape[1] // 3
+            inside = ((time >= third) & (time < number.shape[1] - third)).expand(number.shape)
+            middle = order[inside.flatten()[order]][: 2 * len(extremes)]
+            order = torch.cat([middle, order[~torch.isin(order, middle)]])
+        order = order[: max(len(extremes), -(-size // 2))]
         chosen = torch.tensor(extremes, dtype=torch.float64)[
             torch.arange(len(order)) % len(extremes)
         ]
@@ -130,5 +138,6 @@ def coefficients(
         made |= turns[values.ends % len(turns)] if turns else {}
         for name, x in made.items():
             if isinstance(x, Tensor):
-                made[name] = draw.at_ends(x, extremes[name])
+                timed = numbers[name].kind.every != "loop"
+                made[name] = draw.at_ends(x, extremes[name], timed=timed)
     return made
