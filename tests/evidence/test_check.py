@@ -177,12 +177,13 @@ def test_time_comes_before_batch_and_head():
 
     def twice(q, k, v, weights, coefficients):
         o = attention(q, k, v, weights, coefficients)
-        o[0, 3] += 2 * o.abs().max()
-        o[1, 2, 1] += 1
+        if len(o) > 1 and o.shape[2] > 1:
+            o[0, 3] += 2 * o.abs().max()
+            o[1, 2, 1] += 1
         return o
 
     seen = check(twice, LINEAR, seed=7)
-    assert (seen.batch, seen.token, seen.head, seen.seed) == (1, 2, 1, 7)
+    assert (seen.batch, seen.token, seen.head, seen.seed) == (1, 2, 1, seen.drawn[-1].seed)
     assert seen.error == pytest.approx(2)  # the largest, not that of this token
 
 

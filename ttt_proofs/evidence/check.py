@@ -75,10 +75,11 @@ def check(
 
     At every seed there are, in this order (a convolution has whole images for parts of chunks):
     1. at least LONG tokens and a last chunk of one token (half as many for operators on matrices,
-       such as Muon), B = 3. Coefficients are near numbers at which every state, weight or buffer,
-       lasts over 64 steps, as is measured on the update's function (`lasting.lasting`); steps are
-       smaller in proportion to what buffers add up. States that last only at different numbers
-       have them in different heads, or, where these are constants, in further trials at the end.
+       such as Muon), B = 3 and mostly H = 1. Coefficients are near numbers at which every state,
+       weight or buffer, lasts over 64 steps, as is measured on the update's function
+       (`lasting.lasting`); steps are smaller in proportion to what buffers add up. States that last
+       only at different numbers have them in different heads, or, where these are constants, in
+       further trials at the end. Where no draw is steady, a single sequence of one head is tried.
     2. at least 65 tokens in whole chunks, K > V, B = 1, H = 3.
     3. three chunks and a token (two, of chunks of SHORT tokens or more; SHORT tokens, of single
        ones), square weights, B = 2, H = 3.
@@ -96,10 +97,11 @@ def check(
     above V with both above 1, and inner widths below both and above both.
 
     So these go unseen: faults that need more tokens, longer tiles, larger numbers or other sizes,
-    such as B or H above 3, a remainder other than 1, a half and all but one, or, for operators on
-    matrices, 1 < K < V in a long trial; states forgotten between tiles that last at no number in
-    the declared ranges; means over a chunk of tokens' coefficients at an end; rates near the end
-    of a range that is far above the steps drawn; and zeros elsewhere than named.
+    such as B or H above 3, both above 1 in a long trial, a remainder other than 1, a half and all
+    but one, or, for operators on matrices, 1 < K < V in a long trial; states forgotten between
+    tiles that last at no number in the declared ranges; means over a chunk of tokens' coefficients
+    at an end; rates near the end of a range that is far above the steps drawn; and zeros elsewhere
+    than named.
 
     The reference runs the real inner loop by autograd (`reference.run_loop`): that of the library's
     parts as it is written apart, any other by its own functions. Gradients are recorded in both,

@@ -54,7 +54,7 @@ def lasting(loop: InnerLoop | Recurrence) -> tuple[Near, ...]:
     """Near which numbers coefficients are to be drawn so that the states of a loop last.
 
     The first combination is that at which the least is lost of all states together; those behind it
-    are for states that are lost there, and last at other numbers. Coefficients that are in none
+    are for states that are lost there, but last at other numbers. Coefficients that are in none
     are drawn as ever. A state lasts where a change of it, all else as it was, is neither lost nor
     far larger after STEPS steps; one that grows is as bad as one that is lost at once.
     """
@@ -66,7 +66,7 @@ def lasting(loop: InnerLoop | Recurrence) -> tuple[Near, ...]:
     for name in stepping.start:
         if left[name] > 0:
             own, lost = best(stepping, lambda losses, name=name: losses[name])
-            if lost[name] < left[name] / 2 and own not in rows:
+            if lost[name] == 0 and own not in rows:
                 rows.append(own)
     return tuple(rows)
 

@@ -53,7 +53,7 @@ def plan(layer: Recurrence, seed: int) -> tuple[Trial, ...]:
         return sized(batch, tokens, heads, {"K": key, "V": value}, **how)
 
     def long(turn: int) -> Trial:
-        return of(3, LONG, max(2, len(rows)), mid, high, lasting=turn)
+        return of(3, LONG, len(rows), mid, high, lasting=turn)
 
     return (
         long(0),
@@ -61,10 +61,10 @@ def plan(layer: Recurrence, seed: int) -> tuple[Trial, ...]:
         of(2, SHORT, 3, mid, mid),
         Trial(values=Values(zeros=True), again=True),
         of(1, 1, 1, high, low),
-        of(3, LONGEST, 2, 1, high),
-        of(2, 3, 2, low, mid, large=LARGE),
+        of(3, LONGEST, 1, 1, high),
+        of(1, 3, 2, low, mid, large=LARGE),
         of(2, 5, 1, mid, 1, ends=0),
-        *(of(2, 5, 2, high, mid, ends=turn) for turn in range(1, turns)),
+        *(of(2, 5, 1, high, mid, ends=turn) for turn in range(1, turns)),
         *(long(turn) for turn in later(rows, own)),
     )
 

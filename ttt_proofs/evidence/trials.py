@@ -58,7 +58,7 @@ def plan(loop: InnerLoop, seed: int) -> tuple[Trial, ...]:
     rows, turns = lasting(loop), turns_of(loop)
 
     def long(turn: int) -> Trial:
-        return sized(3, longest, max(2, len(rows)), first, lasting=turn)
+        return sized(3, longest, len(rows), first, lasting=turn)
 
     return (
         long(0),
@@ -66,10 +66,10 @@ def plan(loop: InnerLoop, seed: int) -> tuple[Trial, ...]:
         sized(2, ragged(loop, chunks(chunk, SHORT)), 3, square(loop, seed), rough=True),
         Trial(values=Values(zeros=True), again=True, rough=True),
         sized(1, least, 1, widths(loop, mid, (high + 1, high), low)),
-        sized(3, few, 2, widths(loop, mid + 1, (low + 1, low), high + 1)),
-        sized(2, almost, 2, other, large=LARGE),
+        sized(3, few, 1, widths(loop, mid + 1, (low + 1, low), high + 1)),
+        sized(1, almost, 2, other, large=LARGE),
         sized(2, short, 1, single, ends=0),
-        *(sized(2, short, 2, falling, ends=turn) for turn in range(1, turns)),
+        *(sized(2, short, 1, falling, ends=turn) for turn in range(1, turns)),
         *(long(turn) for turn in later(rows, constants(loop.coefficients))),
     )
 
