@@ -100,7 +100,8 @@ def test_right_candidates_agree(candidate, loop):
         seen = check(candidate, loop, seed=seed)
         assert seen and seen.agrees and seen.kind == "exact"
         assert seen.error is not None and seen.error <= seen.tolerance == 1e-12
-        assert [x.seed for x in seen.drawn] == [seed + n for n in range(8)]
+        assert [x.seed for x in seen.drawn] == [seed + n for n in range(len(seen.drawn))]
+        assert len(seen.drawn) >= 9
         assert all(x.tolerance == 1e-12 and x.amplification < 100 for x in seen.drawn)
         assert {name for name, _ in seen.drawn[0].sizes} == {"B", "T", "H", "D_k", "D_v"}
 
@@ -177,12 +178,13 @@ def test_time_comes_before_batch_and_head():
 
     def twice(q, k, v, weights, coefficients):
         o = attention(q, k, v, weights, coefficients)
-        o[0, 3] += 2 * o.abs().max()
-        o[1, 2, 1] += 1
+        if len(o) > 1 and o.shape[2] > 1:
+            o[0, 3] += 2 * o.abs().max()
+            o[1, 2, 1] += 1
         return o
 
     seen = check(twice, LINEAR, seed=7)
-    assert (seen.batch, seen.token, seen.head, seen.seed) == (1, 2, 1, 7)
+    assert (seen.batch, seen.token, seen.head, seen.seed) == (1, 2, 1, seen.drawn[-1].seed)
     assert seen.error == pytest.approx(2)  # the largest, not that of this token
 
 
@@ -531,7 +533,7 @@ def transposing(loop):
 
 @pytest.mark.parametrize("loop", LOOPS, ids=str)
 def test_a_transposed_square_is_seen_by_every_check(loop):
-    assert not any(check(transposing(loop), loop, seed=seed, trials=2) for seed in (0, 3, 6))
+    assert not any(check(transposing(loop), loop, seed=seed) for seed in (0, 3, 6))
 
 
 def test_muon_on_the_other_side_of_a_square_is_another_result_in_bfloat16(monkeypatch):
@@ -544,7 +546,7 @@ def test_muon_on_the_other_side_of_a_square_is_another_result_in_bfloat16(monkey
     other = compiled(loop, fault)
     monkeypatch.setattr(forms, "torch_loop", lambda _: other)
     for seed in range(4):
-        seen = check(partial(run_as, loop), loop, seed=seed, trials=2)
+        seen = check(partial(run_as, loop), loop, seed=seed)
         assert seen.kind == "wrong" and seen.error is not None and seen.error > 1e-4
 
 

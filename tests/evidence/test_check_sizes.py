@@ -38,15 +38,23 @@ STRATA = {
     "K = V": lambda K, V, **_: K == V,
     "K > V": lambda K, V, **_: K > V,
 }
-WIDTHS = {"1 < K < V": lambda K, V, **_: 1 < K < V, "K > V > 1": lambda K, V, **_: K > V > 1}
+WIDTHS = {
+    "1 < K < V": lambda K, V, **_: 1 < K < V,
+    "K > V > 1": lambda K, V, **_: K > V > 1,
+    "B > 2, many": lambda B, T, L, **_: B > 2 and T > L,
+    "B = 2, H = 3": lambda B, H, **_: (B, H) == (2, 3),
+}
 TOKENS = {
     "one": lambda T, **_: T == 1,
     "late": lambda T, **_: T >= 64,
+    "late, K > V": lambda T, K, V, **_: T >= 65 and K > V,
     "one chunk": lambda T, L, **_: T == L,
     "whole chunks": lambda T, L, **_: T > L and T % L == 0,
     "a token more": lambda T, L, **_: T > L and T % L == 1,
     "a half more": lambda T, L, **_: T > L and T % L == L // 2,
+    "all but one more": lambda T, L, **_: T > L and T % L == L - 1,
 }
+SINGLE = {"some tokens": lambda T, **_: 3 < T < 64, "late, K > V": TOKENS["late, K > V"]}
 INNER = {
     "D = 1": lambda D, **_: min(D) == 1,
     "D > 1": lambda D, **_: max(D) > 1,
@@ -72,7 +80,7 @@ CHANNELS = {
 }
 PLANTED = [
     (replace(LINEAR, schedule=Schedule(16)), STRATA | WIDTHS | TOKENS),
-    (EXCLUSIVE, STRATA | WIDTHS),
+    (EXCLUSIVE, STRATA | WIDTHS | SINGLE),
     (
         replace(EXCLUSIVE, schedule=Schedule(8, "before_update")),
         STRATA | WIDTHS,

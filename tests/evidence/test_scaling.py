@@ -1,11 +1,13 @@
 """What scales a step is read off the rule, and with what is drawn no loop runs away."""
 
+from itertools import combinations, product
+
 import pytest
 import torch
 
 from tests.evidence.updates import MUON, UPDATES, loop_of, own
 from ttt_proofs.evidence.sampling import random_inputs
-from ttt_proofs.evidence.scaling import is_smooth, scale
+from ttt_proofs.evidence.scaling import corners, is_smooth, scale
 from ttt_proofs.loops import (
     GLU,
     Coefficient,
@@ -134,6 +136,30 @@ def test_where_one_weight_has_no_gain_keys_and_values_are_scaled():
     both = own(lambda W, g: W - g, {}, loss_weights={"W1": "lr", "W0": "other"})
     found = scale(loop_of(both, net=GLU("tanh")), RATES, FREE)
     assert found.ranges == {"lr": RATES, "other": RATES} and found.tokens == 1
+
+
+CONSTANTS = {
+    "eta": (0.0, 0.3),
+    "alpha": (-1.0, 0.0, 1.0),
+    "beta": (0.0, 1.0),
+    "gamma": (2.0, 3.0),
+    "theta": (0.0, 0.1, -0.1),
+}
+
+
+@pytest.mark.parametrize("names", [x for n in range(1, 6) for x in combinations(CONSTANTS, n)])
+def test_any_two_ends_of_constants_come_together_while_steps_are_made(names):
+    extremes, scaling = {n: CONSTANTS[n] for n in names}, {*names} & {"eta", "theta"}
+    turns = corners(extremes, ("eta", "theta"))
+    still = [x for x in turns if any(x[n] == 0 for n in scaling & x.keys())]
+    assert still == ([dict.fromkeys((n for n in names if n in scaling), 0.0)] if scaling else [])
+    moving = turns[: len(turns) - len(still)]
+    assert all(x.keys() == {*names} for x in moving)
+    values = {n: [x for x in extremes[n] if x or n not in scaling] for n in names}
+    for one, other in combinations(names, 2):
+        met = {(x[one], x[other]) for x in moving}
+        assert met == {*product(values[one], values[other])}
+    assert {(n, x[n]) for x in moving for n in names} == {(n, y) for n in names for y in values[n]}
 
 
 @pytest.mark.parametrize("name", list(EVERY))

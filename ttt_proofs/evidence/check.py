@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,22 +14,25 @@ from torch import Tensor
 from ..loops import InnerLoop, Recurrence
 from ..reference.oracle import run_loop
 from . import recurrences
-from .conditioning import DRAWS, ROOM, Drawn, draw_steady
+from .conditioning import ROOM, Drawn, draw_steady
 from .sampling import Inputs
 from .signature import call
 from .tolerances import LOST, PLAIN, SURE, UNIT, Allowance, allowance, is_normalised
-from .trials import SQUARE, TRIALS, trial_of
+from .trials import Trial, drawn_of, plan, trial_of
 from .types import Draw, Verdict
+from .values import Values
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What code is compared with: `draw(seed, trial)`, the names of sizes, and what passes.
+    """What code is compared with: the trials of a seed, a draw of one, and what passes.
 
-    divides: whether the loop divides by norms, so that rounding may be far more than was measured.
+    sizes: the names of the inputs' sizes. divides: whether the loop divides by norms, so that
+    rounding may be far more than was measured.
     """
 
-    draw: Callable[[int, int], Drawn]
+    plan: Callable[[int], tuple[Trial, ...]]
+    draw: Callable[[int, Trial], Drawn]
     sizes: Callable[[Inputs], tuple[tuple[str, int], ...]]
     allowed: Allowance
     divides: bool
@@ -38,9 +41,11 @@ class Subject:
 def subject(loop: InnerLoop | Recurrence) -> Subject:
     """A loop or a recurrence as what code is compared with."""
     if isinstance(loop, Recurrence):
-        return Subject(partial(recurrences.draw, loop), recurrences.sizes, PLAIN, divides=False)
+        planned, draws = partial(recurrences.plan, loop), partial(recurrences.draw, loop)
+        return Subject(planned, draws, recurrences.sizes, PLAIN, divides=False)
     allowed, divides = allowance(loop, 1), is_normalised(loop)
-    return Subject(partial(draw, loop), partial(sizes, loop), allowed, divides)
+    own = partial(plan, loop), partial(draw, loop), partial(sizes, loop)
+    return Subject(*own, allowed, divides)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ def check(
     loop: InnerLoop | Recurrence,
     *,
     seed: int = 0,
-    trials: int = TRIALS,
+    trials: int | None = None,
 ) -> Verdict:
     """Whether a callable or `nn.Module` computes a loop's outputs: a `Verdict`, with the reason.
 
@@ -66,22 +71,41 @@ def check(
     if of each token, by the names in `loop.coefficients`), copies each time. A callable that has no
     parameters but `*args` gets all five in this order. It returns outputs `[B, T, H, V]`, alone or
     first in a tuple. Inputs are float64 and drawn at random, at the sizes and values of
-    `trials.trial_of`. The lengths of the trials, in order: at least LONG tokens and a last chunk of
-    one token (half as many where operators such as Muon act on matrices); at least half of LONG in
-    whole chunks, with square weights; a single token; two and a half chunks, a half rounded up; one
-    chunk, or three where one is a single token; two chunks and a token; and twice the same sizes,
-    of two and a half chunks. A convolution has whole images in place of parts of chunks. At any
-    seed there are B = 1, H = 1, K = 1, V = 1, inner widths of 1 and more; over several chunks K is
-    below, equal to and above V with both above 1, and inner widths are below both and above both.
-    In the first trial, coefficients that multiply the weight let it last; in the sixth, tokens and
-    weights are large (LARGE), and steps made smaller; in the last two, half of the coefficients are
-    at the ends of their declared ranges, 0 and 1 unless told otherwise (so code that takes
-    logarithms of a decay needs a range without 0), and of either sign where the range has both.
-    From the ninth trial on, all sizes are random. So faults that need more tokens, larger numbers
-    or other sizes go unseen. The reference runs the real inner loop by autograd
-    (`reference.run_loop`): that of the library's parts as it is written apart, any other by its own
-    functions. Gradients are recorded in both, whatever mode `check` is called in. Only outputs are
-    compared.
+    `trials.plan`; `trials` asks for fewer or more of them, those behind the last at random sizes.
+
+    At every seed there are, in this order (a convolution has whole images for parts of chunks):
+    1. at least LONG tokens and a last chunk of one token (half as many for operators on matrices,
+       such as Muon), B = 3 and mostly H = 1. Coefficients are near numbers at which every state,
+       weight or buffer, lasts over 64 steps, as is measured on the update's function
+       (`lasting.lasting`); steps are smaller in proportion to what buffers add up. States that last
+       only at different numbers have them in different heads, or, where these are constants, in
+       further trials at the end. Where no draw is steady, a single sequence of one head is tried.
+    2. at least 65 tokens in whole chunks, K > V, B = 1, H = 3.
+    3. three chunks and a token (two, of chunks of SHORT tokens or more; SHORT tokens, of single
+       ones), square weights, B = 2, H = 3.
+    4. the same sizes, with exact zeros (`sampling.with_zeros`): a chunk of zero keys, zero queries
+       and values, a first weight of zeros, and zero columns; where the loop itself is not finite
+       there, or enlarges rounding, others are drawn. At such points it is what PyTorch computes.
+    5. a single token. 6. one chunk (or three tokens). 7. two chunks (one, of SHORT tokens or more)
+       and all but one token of the next, K = 1, tokens and weights LARGE and steps smaller.
+    8. and on: two and a half chunks, a half rounded up, with half of the coefficients' numbers at
+       the ends of their declared ranges, 0 and 1 unless told otherwise (so code that takes
+       logarithms of a decay needs a range without 0), at 0 and of either sign where the range has
+       both; what scales steps keeps its size. Constants have any two of their ends together in
+       one of these trials, and the last has zeros for the constants that scale steps.
+    Over several chunks there are H = 1, V = 1, inner widths of 1 and more, K below, equal to and
+    above V with both above 1, and inner widths below both and above both.
+
+    So these go unseen: faults that need more tokens, longer tiles, larger numbers or other sizes,
+    such as B or H above 3, both above 1 in a long trial, a remainder other than 1, a half and all
+    but one, or, for operators on matrices, 1 < K < V in a long trial; states forgotten between
+    tiles that last at no number in the declared ranges; means over a chunk of tokens' coefficients
+    at an end; rates near the end of a range that is far above the steps drawn; and zeros elsewhere
+    than named.
+
+    The reference runs the real inner loop by autograd (`reference.run_loop`): that of the library's
+    parts as it is written apart, any other by its own functions. Gradients are recorded in both,
+    whatever mode `check` is called in. Only outputs are compared.
 
     At each draw the reference runs again on inputs that are moved in the last place, in several
     directions (`conditioning.UNITS`). Loops such as
@@ -92,10 +116,10 @@ def check(
 
     A `Recurrence` is compared likewise, from states of zeros: it has no weights, its coefficients
     are of the loop or of each token, and the reference is its own function, called token by token
-    (`reference.run_recurrence`), at the sizes that `recurrences.trial_of` lists.
+    (`reference.run_recurrence`), at the trials of `recurrences.plan`.
     Raises `TypeError` or `ValueError` if the candidate is not callable, requires an argument of
-    another name, takes a `rate` or `momentum`, or returns no tensor, or if the loop has abstract
-    parts or has lost its functions.
+    another name, takes a `rate` or `momentum`, or returns no dense tensor on the inputs' device, if
+    `seed` or `trials` is no integer, or if the loop has abstract parts or has lost its functions.
     """
     if not callable(candidate):
         raise TypeError(
@@ -105,32 +129,38 @@ def check(
     if not isinstance(loop, InnerLoop | Recurrence):
         got = type(loop).__name__
         raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
-    if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
-        raise ValueError(f"`trials` must be a positive integer; got {trials!r}. Use {TRIALS}.")
+    given = {"seed": seed} | ({} if trials is None else {"trials": trials})
+    for name, value in given.items():
+        small = name == "trials" and isinstance(value, int) and value < 1
+        if not isinstance(value, int) or isinstance(value, bool) or small:
+            kind = "an" if name == "seed" else "a positive"
+            raise ValueError(f"`{name}` must be {kind} integer; got {value!r}. Leave it out.")
     seen: list[Found] = []
     real = subject(loop)
-    for trial in range(trials):
+    with torch.inference_mode(False), torch.enable_grad():
+        count = trials or len(real.plan(seed))
+    for number in range(count):
         with torch.inference_mode(False), torch.enable_grad():
-            drawn = real.draw(seed + trial, trial)
+            here = trial_of(real.plan, seed + number, number)
+            drawn = real.draw(seed + number, here)
             got = outputs_of(candidate, drawn)
-            seen.append(compare(real, drawn, got, seed + trial, coarse=trial == SQUARE))
+            seen.append(compare(real, drawn, got, seed + number, coarse=here.rough))
         if seen[-1].departure:
             break
     return verdict(seen, real.allowed.error)
 
 
-def draw(loop: InnerLoop, seed: int, number: int) -> Drawn:
-    """The inputs of a trial, and the loop's outputs for them.
-
-    Square weights keep their first draw: looking for a steady one would end at widths of 1.
-    """
+def draw(loop: InnerLoop, seed: int, trial: Trial) -> Drawn:
+    """The inputs of a trial, and the loop's outputs for them."""
 
     def reference(inputs: Inputs) -> dict[str, Tensor]:
         return {"outputs": run_loop(loop, **vars(inputs))[0].detach()}
 
-    trial, draws = trial_of(loop, seed, number), 1 if number == SQUARE else DRAWS
-    given = {"sizes": trial.sizes, "values": trial.values, "draws": draws, "by_head": True}
-    return draw_steady(loop, seed, reference, **given)
+    def steady(sizes: Mapping[str, int], values: Values, draws: int) -> Drawn:
+        given = {"sizes": sizes, "values": values, "draws": draws, "by_head": True}
+        return draw_steady(loop, seed, reference, **given)
+
+    return drawn_of(trial, steady)
 
 
 def outputs_of(candidate: Callable[..., Tensor | tuple], drawn: Drawn) -> Tensor:
@@ -140,10 +170,16 @@ def outputs_of(candidate: Callable[..., Tensor | tuple], drawn: Drawn) -> Tensor
     if not isinstance(result, Tensor) or result.is_complex():
         got = result.dtype if isinstance(result, Tensor) else type(result).__name__
         raise TypeError(f"`candidate` must return a real tensor; got {got}. Return the outputs.")
-    wanted = drawn.expected["outputs"].shape
-    if result.shape != wanted:
+    wanted = drawn.expected["outputs"]
+    if result.is_nested or result.layout != torch.strided or result.device != wanted.device:
+        kind = "a nested tensor" if result.is_nested else result.layout
         raise TypeError(
-            f"`candidate` must return {tuple(wanted)} outputs; got {tuple(result.shape)}. "
+            f"`candidate` must return a dense tensor on {wanted.device}, as its inputs are; got "
+            f"{kind} on {result.device}. Convert it."
+        )
+    if result.shape != wanted.shape:
+        raise TypeError(
+            f"`candidate` must return {tuple(wanted.shape)} outputs; got {tuple(result.shape)}. "
             "Return [batch, time, heads, width]."
         )
     return result.detach().as_subclass(Tensor).double()
@@ -195,10 +231,7 @@ def verdict(seen: list[Found], tolerance: float) -> Verdict:
     """What the draws say together."""
     drawn = tuple(found.draw for found in seen)
     if departure := seen[-1].departure:
-        got, expected = (
-            f"({', '.join(f'{x:.6g}' for x in departure[name])})"
-            for name in ("candidate", "expected")
-        )
+        got, expected = told_apart(departure["candidate"], departure["expected"])
         reason = (
             f"It departs at token {departure['token']} (batch {departure['batch']}, head "
             f"{departure['head']}): got {got}, the loop has {expected}; seed {departure['seed']}."
@@ -219,6 +252,15 @@ def verdict(seen: list[Found], tolerance: float) -> Verdict:
             f"rounding {rough.amplification:.0e} times there"
         )
     return Verdict("exact", f"{reason}.", error, tolerance, drawn)
+
+
+def told_apart(*vectors: tuple[float, ...]) -> list[str]:
+    """Two vectors in so many digits, six at least, that they differ."""
+
+    def texts(digits: int) -> list[str]:
+        return [f"({', '.join(f'{x:.{digits}g}' for x in vector)})" for vector in vectors]
+
+    return next((told for told in map(texts, range(6, 17)) if told[0] != told[1]), texts(17))
 
 
 def told_of(lost: list[Draw], drawn: tuple[Draw, ...], tolerance: float) -> str:

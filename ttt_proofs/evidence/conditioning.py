@@ -14,8 +14,9 @@ from torch import Tensor
 from ..loops import InnerLoop
 from ..parallel import rounding
 from ..program.coefficients import Coefficient
-from .sampling import PLAINLY, Inputs, Values, random_inputs
+from .sampling import Inputs, random_inputs
 from .tolerances import PLAIN, SMALLEST_SCALE, UNIT, allowance, is_normalised
+from .values import PLAINLY, Values
 
 Tensors = Mapping[str, Tensor]
 Kinds = Mapping[str, Coefficient]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +13,16 @@ from torch import Tensor
 from ..loops import Recurrence
 from ..program.steps import SINGLE
 from ..reference import run_recurrence
-from .conditioning import DRAWS, Drawn, steadiest
-from .sampling import LONGEST, PLAINLY, Inputs, Tensors, Values
-from .scaling import bounded, end_of, ends
+from .conditioning import Drawn, steadiest
+from .lasting import lasting
+from .sampling import LONGEST, Inputs, with_zeros
+from .scaling import bounded, corners, ends
 from .tolerances import PLAIN
-from .trials import AGAIN, LARGE, LONG, Trial
+from .trials import LARGE, LONG, SHORT, Trial, constants, drawn_of, later, sized
+from .values import PLAINLY, Number, Tensors, Values, coefficients
 
 
-def draw(layer: Recurrence, seed: int, number: int) -> Drawn:
+def draw(layer: Recurrence, seed: int, trial: Trial) -> Drawn:
     """The inputs of a trial, and the recurrence's outputs for them, from states of zeros."""
 
     def reference(inputs: Inputs) -> dict[str, Tensor]:
@@ -28,34 +31,42 @@ def draw(layer: Recurrence, seed: int, number: int) -> Drawn:
         )
         return {"outputs": outputs.detach()}
 
-    trial = trial_of(seed, number)
-    inputs = partial(random_inputs, layer, sizes=trial.sizes, values=trial.values)
-    return steadiest(inputs, seed, reference, PLAIN.scale, DRAWS, layer.coefficients)
+    def steady(sizes: Mapping[str, int], values: Values, draws: int) -> Drawn:
+        inputs = partial(random_inputs, layer, sizes=sizes, values=values)
+        return steadiest(inputs, seed, reference, PLAIN.scale, draws, layer.coefficients)
+
+    return drawn_of(trial, steady)
 
 
-def trial_of(seed: int, number: int) -> Trial:
-    """A trial; after the first TRIALS all sizes are random.
+def plan(layer: Recurrence, seed: int) -> tuple[Trial, ...]:
+    """The trials of a recurrence, as many at every seed.
 
-    Long ones with K < V and K = V, in which coefficients are near one end of their ranges and near
-    the other, so that states last in one of them; a single token with K > V; and short ones with a
-    V and a K of 1, with large values, and twice with K > V > 1, with coefficients at their ends.
+    Long ones with K < V and K > V, near coefficients at which states last; two at one length with
+    K = V, with zeros in the second; a single token; and short ones with a K and a V of 1, with
+    large values, and with coefficients at the ends of their ranges.
     """
-    if number == AGAIN:
-        return Trial(trial_of(seed - 1, number - 1).sizes, Values(ends=1))
     low, mid, high = sorted(random.Random(seed).sample(range(2, 6), 3))
-    plan = (
-        ((2, 2, LONG, mid, high), Values(lasting="high")),
-        ((1, 3, LONG // 2, mid, mid), Values(lasting="low")),
-        ((1, 1, 1, high, low), Values()),
-        ((2, 1, 5, mid, 1), Values()),
-        ((3, 2, LONGEST, 1, high), Values()),
-        ((1, 2, 3, low, mid), Values(large=LARGE)),
-        ((2, 1, 5, high, mid), Values(ends=0)),
+    rows, own = lasting(layer), constants(layer.coefficients)
+    turns = max(2, len(corners({n: ends(x, bounded(x), gain=False) for n, x in own.items()}, ())))
+
+    def of(batch: int, tokens: int, heads: int, key: int, value: int, **how: Any) -> Trial:
+        return sized(batch, tokens, heads, {"K": key, "V": value}, **how)
+
+    def long(turn: int) -> Trial:
+        return of(3, LONG, len(rows), mid, high, lasting=turn)
+
+    return (
+        long(0),
+        of(1, LONG // 2, 3, high, low, lasting=0),
+        of(2, SHORT, 3, mid, mid),
+        Trial(values=Values(zeros=True), again=True),
+        of(1, 1, 1, high, low),
+        of(3, LONGEST, 1, 1, high),
+        of(1, 3, 2, low, mid, large=LARGE),
+        of(2, 5, 1, mid, 1, ends=0),
+        *(of(2, 5, 1, high, mid, ends=turn) for turn in range(1, turns)),
+        *(long(turn) for turn in later(rows, own)),
     )
-    if number >= len(plan):
-        return Trial()
-    sizes, values = plan[number]
-    return Trial(dict(zip(("B", "H", "T", "K", "V"), sizes, strict=True)), values)
 
 
 def random_inputs(
@@ -75,19 +86,15 @@ def random_inputs(
     q, k, v = (
         make.vectors(*tokens, size[w], width=size[w], scale=values.large) for w in ("K", "K", "V")
     )
-    coefficients: dict[str, float | Tensor] = {}
+    numbers = {}
     for name, kind in layer.coefficients.items():
         own = tuple(size[axis] for axis in layer.axes(name) if axis != SINGLE)
         first = tokens if kind.every == "token" else (size["H"],) if own else ()
-        low, high = bounded(kind)
-        if isinstance(values.lasting, str) and kind.every == "token":
-            low, high = end_of((low, high), values.lasting, size["T"])
-        shape = (*first, *own)
-        number = make.numbers(shape, low, high) if shape else rng.uniform(low, high)
-        if values.ends is not None:
-            number = make.at_ends(number, ends(kind, (low, high), gain=False), values.ends)
-        coefficients[name] = number
-    return Inputs(q, k, v, {}, coefficients)
+        numbers[name] = Number((*first, *own), kind, bounded(kind))
+    rows = ({},) if values.lasting is None else lasting(layer)
+    given = coefficients(make, rng, numbers, values, rows=rows, steps=size["T"])
+    made = Inputs(q, k, v, {}, given)
+    return with_zeros(made, 1) if values.zeros else made
 
 
 def sizes(inputs: Inputs) -> tuple[tuple[str, int], ...]:

@@ -15,13 +15,14 @@ from ttt_proofs.loops import (
 )
 
 from ..symbolic.gains import gains
-from .scaling import Side, end_of, ends, lasting, scale, within
+from .lasting import lasting
+from .scaling import scale, within
+from .values import PLAINLY, Number, Tensors, Values, coefficients
 
 LONGEST = 9  # tokens, unless two chunks and a token are more
 IMAGES = 3
 RATES = (0.02, 0.3)  # for a chunk of one token
 INNER = (0.2, 1.0)  # rates that an operator on matrices takes out again
-LEAST = 0.25  # of the largest entry; columns near zero would make norms enlarge rounding
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,6 @@ class Inputs:
     v: Tensor
     weights: dict[str, Tensor]
     coefficients: dict[str, float | Tensor]
-
-
-@dataclass(frozen=True)
-class Values:
-    """How the values of inputs are chosen.
-
-    large: what q, k, v and weights are multiplied by, while the coefficients that scale steps are
-        divided by its square, once for each weight.
-    ends: None, or which turn it is to draw coefficients at the ends of their ranges
-        (`scaling.ends`): half of a tensor's numbers are, and a number of the loop is one end after
-        another from turn to turn.
-    lasting: whether coefficients that multiply the weight are so near an end of their ranges that
-        over all steps together much of it is kept
-        (of recurrences, whose coefficients may do anything, "high" or "low" says which end).
-    """
-
-    large: float = 1.0
-    ends: int | None = None
-    lasting: bool | Side = False
-
-
-PLAINLY = Values()
 
 
 def random_inputs(
@@ -98,11 +77,18 @@ def random_inputs(
     draw = Tensors(rng.getrandbits(63), dtype, device)
     size = _sizes(loop, rng, sizes or {})
     batch, length, heads = size["B"], size["T"], size["H"]
-    share = max(loop.schedule.summed, length / LONGEST) * loop.schedule.steps
+    each, times = (
+        (1 if loop.schedule.update == "token" else loop.schedule.chunk),
+        loop.schedule.steps,
+    )
+    steps = -(-length // each) * times
+    share = max(loop.schedule.summed, length / LONGEST) * times
+    if values.lasting is not None:  # a buffer that lasts makes of each step as many
+        share *= steps ** len(loop.rule.buffers)
     known = scale(loop, (RATES[0] / share, RATES[1] / share), INNER)
     key, value = size.get("D_k", size["D_v"]), size["D_v"]
     wide = size.get("D_w", key)
-    large, steps = values.large, -(-length // loop.schedule.chunk)
+    large = values.large
     q = draw.vectors(batch, length, heads, key, width=wide, scale=large)
     k = draw.vectors(batch, length, heads, key, width=wide, scale=known.tokens * large)
     v = draw.vectors(batch, length, heads, value, width=value, scale=known.tokens * large)
@@ -110,22 +96,17 @@ def random_inputs(
     for w in loop.net.weights:
         rows, cols = size[w.rows.name], size[w.cols.name]
         weights[w.name] = draw.vectors(heads, rows, cols, width=rows, scale=large)
-    coefficients = {}
-    sides = lasting(loop) if values.lasting else {}
+    numbers = {}
     for name in dict.fromkeys([*loop.loss_weights.values(), *loop.coefficients]):
-        shape, kind = _shape(loop, name, size), loop.coefficients[name]
-        low, high = known.ranges[name]
-        if name in known.gains and values.large > 1:
+        kind, (low, high) = loop.coefficients[name], known.ranges[name]
+        if name in known.gains and large > 1:
             less = large ** (-2 * len(loop.net.weights))
             low, high = within(kind.range, (low * less, high * less)) or (low, high)
-        if name in sides:
-            low, high = end_of((low, high), sides[name], steps * loop.schedule.steps)
-        number = rng.uniform(low, high) if shape == () else draw.numbers(shape, low, high)
-        if values.ends is not None:
-            extremes = ends(kind, (low, high), gain=name in known.gains)
-            number = draw.at_ends(number, extremes, values.ends)
-        coefficients[name] = number
-    return Inputs(q, k, v, weights, coefficients)
+        numbers[name] = Number(_shape(loop, name, size), kind, (low, high))
+    rows = ({},) if values.lasting is None else lasting(loop)
+    given = {"gains": known.gains, "rows": rows, "steps": steps}
+    made = Inputs(q, k, v, weights, coefficients(draw, rng, numbers, values, **given))
+    return with_zeros(made, loop.schedule.chunk) if values.zeros else made
 
 
 def _shape(loop: InnerLoop, name: str, size: Mapping[str, int]) -> tuple[int, ...]:
@@ -140,45 +121,23 @@ def _shape(loop: InnerLoop, name: str, size: Mapping[str, int]) -> tuple[int, ..
     return (size["B"], {"step": chunks, "token": size["T"]}[coefficient.every], size["H"], *apart)
 
 
-class Tensors:
-    """Draws tensors in float64, and converts them."""
+def with_zeros(inputs: Inputs, chunk: int) -> Inputs:
+    """The inputs with exact zeros in them, as padding and zero starts have.
 
-    def __init__(self, seed: int, dtype: torch.dtype, device: torch.device | str) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
-        self.dtype, self.device = dtype, device
-
-    def uniform(self, shape: tuple[int, ...], low: float, high: float) -> Tensor:
-        """Numbers between low and high, in float64."""
-        values = torch.rand(shape, generator=self.generator, dtype=torch.float64)
-        return low + (high - low) * values
-
-    def numbers(self, shape: tuple[int, ...], low: float, high: float) -> Tensor:
-        """Numbers between low and high."""
-        return self.uniform(shape, low, high).to(self.device, self.dtype)
-
-    def at_ends(
-        self, number: float | Tensor, extremes: tuple[float, ...], turn: int
-    ) -> float | Tensor:
-        """Half of the numbers, drawn at random, one of the extremes; a single one that of its turn.
-
-        Of three numbers or more, each extreme is one.
-        """
-        if not isinstance(number, Tensor):
-            return extremes[turn % len(extremes)]
-        size = number.numel()
-        order = torch.randperm(size, generator=self.generator)[: max(len(extremes), -(-size // 2))]
-        chosen = torch.tensor(extremes, dtype=torch.float64)[
-            torch.arange(len(order)) % len(extremes)
-        ]
-        made = number.flatten().clone()
-        made[order.to(made.device)] = chosen.to(made)
-        return made.unflatten(0, number.shape)
-
-    def vectors(self, *shape: int, width: int, scale: float = 1.0) -> Tensor:
-        """Entries of either sign, of size LEAST to 1 times `scale · width^-½`."""
-        values = self.uniform(shape, -1, 1)
-        away = values.sign() * (LEAST + (1 - LEAST) * values.abs())
-        return (scale * width**-0.5 * away).to(self.device, self.dtype)
+    All keys of the second chunk are 0, and in the last batch entry its queries and values; in the
+    first entry the first value and the last query; the first weight in the first head, and the
+    first column of each weight in the last head.
+    """
+    q, k, v = (x.clone() for x in (inputs.q, inputs.k, inputs.v))
+    weights = {name: w.clone() for name, w in inputs.weights.items()}
+    second = slice(chunk, 2 * chunk)
+    k[:, second] = q[-1, second] = v[-1, second] = 0
+    v[0, :1] = q[0, -1:] = 0
+    for number, w in enumerate(weights.values()):
+        w[-1, :, 0] = 0
+        if number == 0:
+            w[0] = 0
+    return Inputs(q, k, v, weights, inputs.coefficients)
 
 
 def ragged(loop: InnerLoop, chunks: int) -> int:

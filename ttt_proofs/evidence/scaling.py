@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
-from typing import Literal
+from itertools import combinations, product
 
 import sympy as sp
 
 from ..loops import InnerLoop
 from ..program.coefficients import Coefficient
-from ..program.rules import Rule, W
-from ..symbolic.gains import gains, next_weight
+from ..program.rules import Rule
+from ..symbolic.gains import gains
 
 Range = tuple[float, float]
-Side = Literal["high", "low"]
-SIDES: tuple[Side, ...] = ("high", "low")
-LASTING = 2.0  # of a range of length 1, over all steps together
 
 
 def is_smooth(rule: Rule) -> bool:
@@ -104,39 +99,34 @@ def ends(coefficient: Coefficient, drawn: Range, *, gain: bool) -> tuple[float, 
     return tuple(allowed) or drawn
 
 
-def end_of(drawn: Range, side: Side, steps: int) -> Range:
-    """The part of a range at one end, of which a product over all steps is kept."""
-    low, high = drawn
-    part = (high - low) * min(1.0, LASTING / max(steps, 1))
-    return (high - part, high) if side == "high" else (low, low + part)
+def corners(
+    extremes: Mapping[str, tuple[float, ...]], scaling: tuple[str, ...]
+) -> tuple[dict[str, float], ...]:
+    """Values of constants by name, turn by turn: any two extremes of any two come together once.
 
-
-@lru_cache
-def lasting(loop: InnerLoop) -> dict[str, Side]:
-    """The end of its range at which each coefficient that multiplies the weight lets it last.
-
-    Those that scale steps are left out: a weight lasts where steps are small. The ends are those at
-    which what the rule multiplies the weight by is nearest to 1, of equals the high ones.
+    extremes: of each constant. scaling: the names of those that scale steps. With a 0 of one of
+    these no step is made and nothing of the others is seen, so zeros have the last turn for
+    themselves, in which the others are as they were drawn.
     """
-    known = gains(loop)
-    scaling = (*known.outer, *known.inner, *loop.loss_weights.values())
-    factor = sp.expand(next_weight(loop.rule, through=False)).coeff(W)
-    factor = factor.xreplace({kind.symbol(n): sp.Integer(0) for n, kind in of(loop, scaling)})
-    names = [n for n, k in of(loop, loop.coefficients) if factor.has(k.symbol(n))]
-    held = {n: dict(zip(SIDES, bounded(loop.coefficients[n])[::-1], strict=True)) for n in names}
+    still = {n: 0.0 for n, x in extremes.items() if n in scaling and len(x) > 1 and 0.0 in x}
+    moving = {n: tuple(y for y in x if y or n not in still) for n, x in extremes.items()}
+    left = {
+        pair
+        for one, other in combinations(moving, 2)
+        for pair in product(*([(n, y) for y in moving[n]] for n in (one, other)))
+    } or {((n, y),) for n, x in moving.items() for y in x}
+    turns: list[dict[str, float]] = []
+    while left:
+        turn: dict[str, float] = dict(min(left))
+        for name in moving:
+            if name not in turn:
+                seen = [met(left, turn | {name: y}) for y in moving[name]]
+                turn[name] = moving[name][seen.index(max(seen))]
+        left = {pair for pair in left if not turn.items() >= dict(pair).items()}
+        turns.append(turn)
+    return (*turns, *([still] if still else ()))
 
-    def distance(sides: tuple[Side, ...]) -> float:
-        numbers = {
-            loop.coefficients[n].symbol(n): sp.Float(held[n][side])
-            for n, side in zip(names, sides, strict=True)
-        }
-        left = factor.xreplace(numbers)
-        return abs(abs(float(left)) - 1) if left.is_number else 0.0
 
-    best = min(product(SIDES, repeat=len(names)), key=distance)
-    return dict(zip(names, best, strict=True))
-
-
-def of(loop: InnerLoop, names: Iterable[str]) -> list[tuple[str, Coefficient]]:
-    """Coefficients by their names."""
-    return [(name, loop.coefficients[name]) for name in names if name in loop.coefficients]
+def met(pairs: set[tuple[tuple[str, float], ...]], turn: dict[str, float]) -> int:
+    """How many of the pairs come together in a turn."""
+    return sum(turn.items() >= dict(pair).items() for pair in pairs)
