@@ -22,7 +22,6 @@ from ttt_proofs.loops import (
     Schedule,
     SquaredError,
     SwiGLU,
-    Update,
 )
 from ttt_proofs.loops.code import TracedLoss, TracedNet
 from ttt_proofs.loops.losses import F, V

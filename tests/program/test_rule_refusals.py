@@ -151,7 +151,7 @@ BY_LINE = {
     size_of_a_matrix: "`.shape`",
     rounded: "`div` with other options",
     into: "`mul` with other options",
-    number_returned: "no matrix for the weight in `def number_returned(W, g):`",
+    number_returned: "no matrix for the weight",
     coefficient_returned: "no matrix for the weight",
     nothing_returned: "no matrix for the weight",
 }
