@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 import torch
+from torch import distributed, nn
 
 if "triton" not in sys.modules and not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -567,3 +568,19 @@ def test_the_layer_compiles_to_one_graph_whatever_the_length(name):
     for count in (5, 6, 7):
         assert torch.allclose(run(tokens(count)), made(tokens(count)), rtol=1e-9, atol=1e-11)
     assert len(graphs) == 1
+
+
+@pytest.mark.parametrize(
+    "schedule", [Schedule(read_with="key"), Schedule(16, "before_update")], ids=str
+)
+def test_data_parallel_training_finds_no_parameter_unused(schedule):
+    """Of queries, or of rates when no chunk is read after an update, nothing is in the output."""
+    loop = InnerLoop(Linear(), Frobenius(), GradientStep("per_step"), schedule)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        made = nn.parallel.DistributedDataParallel(TTTLayer(loop, 12, heads=2))
+        for _ in range(2):  # the second call looks for gradients that the first left out
+            made(torch.randn(2, 8, 12)).square().sum().backward()
+    finally:
+        distributed.destroy_process_group()
+    assert all(p.grad is not None for p in made.parameters())
