@@ -15,6 +15,7 @@ from pathlib import Path
 from .benchmark import NotRunError
 
 STATUS = Path("/proc/self/status")
+CHILD = f"{__package__}.once"  # which imports this module
 
 
 def resident_peak() -> int:
@@ -29,7 +30,7 @@ def resident_peak() -> int:
 
 def peak_bytes(which: str, heads: int, width: int, tokens: int) -> int:
     """The peak of a fresh process that runs the chunked form once; which: forward or both."""
-    words = [sys.executable, "-m", __name__, which, *map(str, (heads, width, tokens))]
+    words = [sys.executable, "-m", CHILD, which, *map(str, (heads, width, tokens))]
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
@@ -39,22 +40,3 @@ def peak_bytes(which: str, heads: int, width: int, tokens: int) -> int:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"measuring memory ended with code {done.returncode}: {last}")
     return int(done.stdout)
-
-
-def main(which: str, heads: int, width: int, tokens: int) -> None:
-    """Run the form once, and print the peak."""
-    import torch
-
-    from ..reduction import reduce
-    from .forms import forms_of, gated_loop, passes
-
-    torch.manual_seed(0)  # drawn in float32: drawing in float64 would be the peak
-    q, k, v = (torch.randn(1, tokens, heads, width) * width**-0.5 for _ in range(3))
-    rate, momentum = (torch.rand(1, tokens, heads) for _ in range(2))
-    tensors = [q, k, v, torch.randn(heads, width, width) * width**-0.5, rate, momentum]
-    passes({"": forms_of(reduce(gated_loop()))["chunked"]}, tensors, which)[""]()
-    print(resident_peak())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -25,6 +25,7 @@ from .expressions import (
 from .names import OF_WEIGHTS, TRANSPOSE
 from .operations import Abstract, Depthwise, Rowwise
 from .shapes import Dim
+from .torch_names import HANDLERS
 from .tracing import Node, Proxy, Source, Trace, run
 
 
@@ -192,7 +193,7 @@ def read_net(
     function, for what is no such program.
     """
     check_names(weights)
-    trace = Trace("net")
+    trace = Trace("net", HANDLERS)
     size = trace.widths
     x = stand_in(trace, "input", "X", size.rows, size.keys, "matrix")
     given = []
@@ -375,7 +376,7 @@ def read_loss(function: Callable[..., Any]) -> LossProgram:
     f and v are `[L, D_v]`. Raises `ValueError` in one sentence, with the line of the function, for
     what is no loss of single tokens.
     """
-    trace = Trace("loss")
+    trace = Trace("loss", HANDLERS)
     size = trace.widths
     pair = [stand_in(trace, "input", name, size.rows, size.values, "matrix") for name in "FV"]
     out = run(trace, function, pair)

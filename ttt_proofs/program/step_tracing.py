@@ -62,11 +62,6 @@ class StepTrace(Trace):
             self.refuse(f"have equal widths on both sides of `{sign}`", str(error), do)
         return shape, "matrix"
 
-    @property
-    def handlers(self) -> Mapping[str, Callable[..., Any]]:
-        """What PyTorch's functions and methods are, by name."""
-        return STEP_HANDLERS
-
 
 class StepProxy(Proxy):
     """A stand-in for a number, a vector or a matrix of one token."""
@@ -304,7 +299,7 @@ def read_step(
     It returns the new states, by name, and the output. home: where the user's code begins. Raises
     `ValueError` in one sentence, with the line of that code, for what is no such step.
     """
-    trace = StepTrace("step", "a coefficient")
+    trace = StepTrace("step", STEP_HANDLERS, "a coefficient")
     groups = {"state": states, "data": data, "coefficient": coefficients}
     given: list[dict[str, Proxy]] = []
     for does, group in groups.items():

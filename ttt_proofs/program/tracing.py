@@ -68,9 +68,13 @@ def parts(node: Node) -> tuple[Node, ...]:
 
 @dataclass(eq=False)
 class Trace:
-    """What is being read: `subject` is "net", "loss" or "step", as errors call it."""
+    """What is being read: `subject` is "net", "loss" or "step", as errors call it.
+
+    handlers: what PyTorch's functions and methods are in it, by name.
+    """
 
     subject: str
+    handlers: Mapping[str, Callable[..., Any]]
     argument: str = "a weight of the net"  # what a tensor of its own should be
     widths: Widths = field(default_factory=Widths)
     fixed: list[tuple[Dim, int]] = field(
@@ -126,13 +130,6 @@ class Trace:
                 )
         rank: Rank = a.rank if len(ranks) == 1 else "matrix"
         return tuple(shape), rank
-
-    @property
-    def handlers(self) -> Mapping[str, Callable[..., Any]]:
-        """What PyTorch's functions and methods are, by name."""
-        from .torch_names import HANDLERS
-
-        return HANDLERS
 
 
 def grad_mode() -> bool | None:
