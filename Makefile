@@ -24,10 +24,11 @@ nightly: $(READY)  ## verify, with every mutant of every proof (hours)
 
 test: lint unit notebooks  ## run all of the checks below
 
-lint: $(READY)  ## check style (ruff), types (pyright) and the notebooks' form
+lint: $(READY)  ## check style (ruff), types (pyright), who imports whom, and the notebooks' form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/notebook_lint.py notebooks
 
 unit: $(READY)  ## run the tests

@@ -1,4 +1,4 @@
-"""The layers, budgets and habits that the source must keep, each as one check.
+"""The budgets and habits that the source must keep, each as one check.
 
 A check takes the root of a source tree and yields one line for each fault,
 `path:line: what is wrong`. No fault, no line. `CHECKS` lists them all.
@@ -9,50 +9,12 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGE = "ttt_proofs"
 SOURCES = (PACKAGE, "derivations", "tools")
-
-# Each layer imports itself and those before it, never one after it.
-LAYERS = (
-    "naming",
-    "checker",
-    "program",
-    "loops",
-    "symbolic",
-    "render",
-    "parallel",
-    "recurrent_reduction",
-    "reduction",
-    "reference",
-    "kernels",
-    "dispatch",
-    "kernel_form",
-    "layer",
-    "evidence",
-    "bench",
-    "cli",
-)
-
-# What these import besides themselves and the standard library; nothing else.
-ONLY = {
-    "ttt_proofs.naming": (),
-    "ttt_proofs.checker": ("ttt_proofs.naming",),
-    "ttt_proofs.reference": ("ttt_proofs.loops", "torch"),
-    "derivations": ("ttt_proofs", "ttt_proofs.loops", "ttt_proofs.symbolic", "sympy"),
-}
-
-# What these never import.
-NEVER = {
-    "ttt_proofs.program": ("torch",),
-    "ttt_proofs.loops": ("torch",),
-    "ttt_proofs.evidence.exact": ("torch",),
-    "ttt_proofs.kernels": ("ttt_proofs.loops", "ttt_proofs.program", "ttt_proofs.symbolic"),
-}
 
 MODULE_LINES = 500
 FUNCTION_LINES = 60
@@ -111,11 +73,7 @@ def within(name: str, package: str) -> bool:
 
 
 def imports(module: Module) -> Iterator[tuple[ast.stmt, str]]:
-    """Each import at any depth, as the dotted name that it reaches.
-
-    `from ttt_proofs import checker` reaches `ttt_proofs.checker`, a layer;
-    `from ttt_proofs import reduce` reaches `ttt_proofs`, the public surface.
-    """
+    """Each import at any depth, with the dotted name of the module that it is from."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -125,51 +83,7 @@ def imports(module: Module) -> Iterator[tuple[ast.stmt, str]]:
             if node.level:
                 above = module.package.split(".")
                 base = ".".join(above[: len(above) - node.level + 1] + base.split(".")).strip(".")
-            for alias in node.names:
-                inner = base == PACKAGE and alias.name in LAYERS
-                yield node, f"{base}.{alias.name}" if inner else base
-
-
-def layer(name: str) -> str | None:
-    """The layer that a dotted name lies in; None outside them all."""
-    parts = name.split(".")
-    return parts[1] if len(parts) > 1 and parts[0] == PACKAGE and parts[1] in LAYERS else None
-
-
-def layering(root: Path) -> Iterator[str]:
-    """Each layer imports only those above it."""
-    for module in modules(root, PACKAGE):
-        home = layer(module.name)
-        if module.name in (PACKAGE, f"{PACKAGE}.__main__"):
-            continue
-        if home is None:
-            yield module.at(None, f"{module.name} belongs to no layer")
-            continue
-        for node, target in imports(module):
-            reached = layer(target)
-            if reached:
-                if LAYERS.index(reached) > LAYERS.index(home):
-                    yield module.at(node, f"{home} imports {target}, a layer below it")
-            elif target.partition(".")[0] in (PACKAGE, "derivations") and home != "cli":
-                yield module.at(node, f"{home} imports {target}, which stands on it")
-
-
-def allowed_imports(root: Path) -> Iterator[str]:
-    """`ONLY` and `NEVER` hold, and nothing but `kernels` needs Triton."""
-    for module in modules(root, PACKAGE, "derivations"):
-        for node, target in imports(module):
-            top = target.partition(".")[0]
-            for owner, others in ONLY.items():
-                if not within(module.name, owner) or within(target, owner):
-                    continue
-                known = top in sys.stdlib_module_names or (top != PACKAGE and top in others)
-                if not known and target not in others:
-                    yield module.at(node, f"{owner} may not import {target}")
-            for owner, others in NEVER.items():
-                if within(module.name, owner) and any(within(target, x) for x in others):
-                    yield module.at(node, f"{owner} may not import {target}")
-            if top == "triton" and layer(module.name) != "kernels":
-                yield module.at(node, "only kernels may import triton")
+            yield node, base
 
 
 def public_surface(root: Path) -> Iterator[str]:
@@ -301,8 +215,6 @@ def programs(root: Path) -> Iterator[str]:
 
 CHECKS = (
     programs,
-    layering,
-    allowed_imports,
     public_surface,
     sizes,
     checker_budget,
