@@ -6,13 +6,11 @@ begins with what the parent held when it started the child.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from .benchmark import NotRunError
+from .child import printed
 
 STATUS = Path("/proc/self/status")
 CHILD = f"{__package__}.once"  # which imports this module
@@ -30,13 +28,4 @@ def resident_peak() -> int:
 
 def peak_bytes(which: str, heads: int, width: int, tokens: int) -> int:
     """The peak of a fresh process that runs the chunked form once; which: forward or both."""
-    words = [sys.executable, "-m", CHILD, which, *map(str, (heads, width, tokens))]
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        words, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": paths}
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"measuring memory ended with code {done.returncode}: {last}")
-    return int(done.stdout)
+    return int(printed(CHILD, which, heads, width, tokens))

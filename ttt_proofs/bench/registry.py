@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .benchmark import Benchmark
+from .depth import DEPTH
 from .forms import FORMS, GROWTH
 from .gpu_checks import GPU_ACCURACY, GPU_GRAPHS
 from .gpu_operators import GPU_OPERATORS
@@ -20,6 +21,7 @@ BENCHMARKS = {
         GROWTH,
         LADDER,
         TRAINING,
+        DEPTH,
     )
 }
 
