@@ -18,8 +18,9 @@ verify: $(READY)  ## prove every derivation and check it by every witness
 	@mkdir -p build
 	$(BIN)/ttt-proofs verify --json build/verify.json
 
-nightly: $(READY)  ## verify, with every mutant of every proof (hours)
+nightly: $(READY)  ## every case of every test, and every mutant of every proof (hours)
 	@mkdir -p build
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --all-cases
 	$(BIN)/ttt-proofs verify --every-mutant --json build/nightly.json
 
 test: lint unit notebooks  ## run all of the checks below
@@ -31,7 +32,7 @@ lint: $(READY)  ## check style (ruff), types (pyright), who imports whom, and th
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tools/notebook_lint.py notebooks
 
-unit: $(READY)  ## run the tests
+unit: $(READY)  ## run the tests, of long sweeps a few cases
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 notebooks: $(READY)  ## run the notebooks and compare every verdict
