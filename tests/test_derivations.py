@@ -36,8 +36,8 @@ from ttt_proofs import reduce
 from ttt_proofs.checker.definitions import Define
 from ttt_proofs.checker.proof import Proof, Sequent, Step, Theorem, infer
 from ttt_proofs.checker.terms import TIME, Add, CheckerError, Mul, Num, symbols
+from ttt_proofs.cli.catalogue import folder, load, names
 from ttt_proofs.cli.headings import written
-from ttt_proofs.cli.library import folder, load, names
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.exact import refute
 from ttt_proofs.symbolic import Derivation, Part

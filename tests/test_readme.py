@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ttt_proofs.cli.library import folder, load, names
+from ttt_proofs.cli.catalogue import folder, load, names
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from .layer import TTTLayer
     from .loops import InnerLoop, Recurrence
     from .reduction import Reduction, reduce
+    from .symbolic.closed_forms import NotCoveredError
     from .symbolic.plan import NotParallelError
-    from .symbolic.recurrence import NotCoveredError
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Evidence": "evidence.types",
     "InnerLoop": "loops",
-    "NotCoveredError": "symbolic.recurrence",
+    "NotCoveredError": "symbolic.closed_forms",
     "NotParallelError": "symbolic.plan",
     "Observation": "evidence.types",
     "Recurrence": "loops",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ttt_proofs.bench import benchmark as parts
-from ttt_proofs.bench import machine, plots, registry, results, show
+from ttt_proofs.bench import machine, plots, registry, result_tables, results
 from ttt_proofs.bench.benchmark import Benchmark, Case
 from ttt_proofs.bench.registry import BENCHMARKS
 from ttt_proofs.cli import main
@@ -42,7 +42,7 @@ def made_up(monkeypatch):
             (("form", "form"), ("median_ms", "ms")),
             parts.Plot("bars", ("form",), "form", (("median_ms", "ms"),)),
         )
-        for module in (registry, show, plots):
+        for module in (registry, result_tables, plots):
             monkeypatch.setattr(module, "BENCHMARKS", {"made_up": made})
 
     return put

@@ -41,4 +41,4 @@ def test_a_process_that_takes_too_long_or_fails_says_so():
     with pytest.raises(NotRunError, match=r"more than 0\.01 s"):
         printed("timeit", "-n", "1", limit=0.01)
     with pytest.raises(RuntimeError, match="ended with code 1"):
-        printed("ttt_proofs.bench.proof", "proof", "act", "0")
+        printed("ttt_proofs.bench.one_proof", "proof", "act", "0")

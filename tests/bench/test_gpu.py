@@ -8,12 +8,12 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from ttt_proofs.bench import gpu_checks, gpu_operators, operators
+from ttt_proofs.bench import gpu_checks, gpu_operators, operator_cases
 from ttt_proofs.bench.benchmark import NotRunError, Settings, relative_error
 from ttt_proofs.bench.differentiate import both
 from ttt_proofs.bench.gpu_checks import accuracy, captured, compiled_as, grew
 from ttt_proofs.bench.gpu_operators import TARGETS, Ceilings, Target, judged, measure, speeds
-from ttt_proofs.bench.operators import OPERATORS, Sizes
+from ttt_proofs.bench.operator_cases import OPERATORS, Sizes
 from ttt_proofs.bench.timing import Times, host_clock
 from ttt_proofs.evidence.kernels import poisoned
 
@@ -24,7 +24,7 @@ SMALL = Sizes(1, 1, 12, 16)
 def interpreted() -> bool:
     """Whether kernels run here without a GPU."""
     try:
-        operators.require_device(QUICK)
+        operator_cases.require_device(QUICK)
     except NotRunError:
         return False
     return True
@@ -35,9 +35,11 @@ needs_interpreter = pytest.mark.skipif(not interpreted(), reason="needs Triton's
 
 def with_ours(monkeypatch, name, function):
     """Put a function in the place of a kernel's operator."""
-    fake = SimpleNamespace(**{n: getattr(operators.kernels(), n) for n in OPERATORS if n != name})
+    fake = SimpleNamespace(
+        **{n: getattr(operator_cases.kernels(), n) for n in OPERATORS if n != name}
+    )
     setattr(fake, name, function)
-    monkeypatch.setattr(operators, "kernels", lambda: fake)
+    monkeypatch.setattr(operator_cases, "kernels", lambda: fake)
 
 
 @needs_interpreter
@@ -210,19 +212,19 @@ def test_every_target_has_a_dry_run(monkeypatch):
 
 def test_without_a_gpu_a_full_run_is_said_not_to_be():
     with pytest.raises(NotRunError):
-        operators.require_device(Settings("cpu"))
+        operator_cases.require_device(Settings("cpu"))
     rows = list(gpu_checks.GPU_GRAPHS.run(Settings("cpu")))
     assert len(rows) == 3 * len(OPERATORS) and all("not_run" in row for row in rows)
 
 
 def test_an_interpreter_that_cannot_run_is_said_to_be_why(monkeypatch):
-    from ttt_proofs.kernels import arguments
+    from ttt_proofs.kernels import requirements
 
-    monkeypatch.setattr(arguments, "INTERPRETED", True)
-    monkeypatch.setattr(arguments.triton, "__version__", "3.6.0")
-    monkeypatch.setattr(arguments.numpy, "__version__", "2.4.0")
+    monkeypatch.setattr(requirements, "INTERPRETED", True)
+    monkeypatch.setattr(requirements.triton, "__version__", "3.6.0")
+    monkeypatch.setattr(requirements.numpy, "__version__", "2.4.0")
     with pytest.raises(NotRunError, match=r"got Triton 3\.6\.0 and NumPy 2\.4\.0"):
-        operators.require_device(QUICK)
+        operator_cases.require_device(QUICK)
 
 
 def test_compiled_functions_are_compared_with_gradients():

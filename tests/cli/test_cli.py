@@ -8,7 +8,7 @@ import pytest
 
 import tests.kernels.interpreter  # noqa: F401  # switches it on, before triton is imported
 from ttt_proofs.cli import main
-from ttt_proofs.cli.library import RequestError, folder, load, names
+from ttt_proofs.cli.catalogue import RequestError, folder, load, names
 
 ROOT = Path(__file__).resolve().parents[2]
 

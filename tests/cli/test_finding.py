@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.running import ROOT, command, environment, write
 from ttt_proofs.cli import main
-from ttt_proofs.cli.library import folder, load, names
+from ttt_proofs.cli.catalogue import folder, load, names
 
 TRAP = "import sys\nsys.stderr.write('the user file ran\\n')\nraise SystemExit(3)\n"
 

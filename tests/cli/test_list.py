@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from tests.cli.running import ROOT, environment, write
+from ttt_proofs.cli.catalogue import folder, names
 from ttt_proofs.cli.headings import heading, written
-from ttt_proofs.cli.library import folder, names
 
 LIGHT = """
 import sys, time
@@ -85,7 +85,7 @@ def other():
 @pytest.mark.parametrize(("old", "new"), COMPUTED)
 def test_a_heading_is_what_derive_returns(tmp_path, old, new):
     """However it is written: what is read off the file is never another than what is derived."""
-    from ttt_proofs.cli.library import load
+    from ttt_proofs.cli.catalogue import load
 
     file = write(tmp_path, "one")
     text = file.read_text()

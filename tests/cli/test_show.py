@@ -8,7 +8,7 @@ import ttt_proofs
 from ttt_proofs.checker.proof import Proof, Theorem
 from ttt_proofs.checker.terms import CheckerError
 from ttt_proofs.cli import main
-from ttt_proofs.cli.library import folder, load
+from ttt_proofs.cli.catalogue import folder, load
 from ttt_proofs.cli.requests import nearest
 from ttt_proofs.symbolic.records import decode, digest, dumps, encode, loads_derivation
 

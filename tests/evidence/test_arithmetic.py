@@ -21,7 +21,7 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import json
 from ttt_proofs.checker.proof import Theorem
-from ttt_proofs.cli.library import folder, load
+from ttt_proofs.cli.catalogue import folder, load
 from ttt_proofs.evidence.exact import exact_witness, refute
 from ttt_proofs.reduction import reduce
 from ttt_proofs.symbolic.records import digest

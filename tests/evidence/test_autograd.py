@@ -278,9 +278,13 @@ def test_a_fault_in_numbers_per_token_is_caught(name, loop):
 
 
 GATES = {
-    "epsilon": (LACT, "ttt_proofs.reference.rule.EPSILON", 1e-6),
-    "the constant in Muon": (LACT, "ttt_proofs.reference.rule.TINY", 1e-6),
-    "a coefficient": (LACT, "ttt_proofs.reference.rule.NEWTON_SCHULZ", ((4.0848, -6.8946, 2.927),)),
+    "epsilon": (LACT, "ttt_proofs.reference.library_update.EPSILON", 1e-6),
+    "the constant in Muon": (LACT, "ttt_proofs.reference.library_update.TINY", 1e-6),
+    "a coefficient": (
+        LACT,
+        "ttt_proofs.reference.library_update.NEWTON_SCHULZ",
+        ((4.0848, -6.8946, 2.927),),
+    ),
 }
 
 

@@ -31,7 +31,7 @@ from ttt_proofs.evidence.fields import (
     Source,
     random_primes,
 )
-from ttt_proofs.evidence.functions import Undefined, cubic
+from ttt_proofs.evidence.true_values import Undefined, cubic
 
 T, N, S = (Var(name, TIME) for name in "tis")
 A, B, C = (Var(name, "D") for name in "abc")

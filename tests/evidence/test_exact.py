@@ -26,7 +26,7 @@ from ttt_proofs.evidence import exact
 from ttt_proofs.evidence.counterexample import query_text, simpler
 from ttt_proofs.evidence.exact import Points, exact_witness, refute
 from ttt_proofs.evidence.fields import Query, random_primes
-from ttt_proofs.evidence.shapes import shapes
+from ttt_proofs.evidence.sizes_tried import shapes
 from ttt_proofs.evidence.types import Evidence
 from ttt_proofs.loops import DepthwiseConv, Frobenius, GradientStep, InnerLoop, Schedule, SwiGLU
 from ttt_proofs.symbolic import attention_part

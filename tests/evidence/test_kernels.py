@@ -17,7 +17,7 @@ from ttt_proofs import kernels, verify
 from ttt_proofs.evidence import kernels as witness
 from ttt_proofs.evidence.kernels import errors, kernel_witness, poisoned, without_kernel
 from ttt_proofs.evidence.tolerances import budget
-from ttt_proofs.kernels import arguments
+from ttt_proofs.kernels import requirements
 from ttt_proofs.loops import (
     MLP,
     Frobenius,
@@ -210,11 +210,11 @@ def test_loops_without_a_kernel_are_told_why(monkeypatch):
         loop = InnerLoop(SwiGLU("silu"), Frobenius(), rule, trained="last")
         assert "enlarge rounding" in str(without_kernel(loop, DEVICE))
     with monkeypatch.context() as patch:
-        patch.setattr(arguments, "INTERPRETED", True)
-        patch.setattr(arguments.triton, "__version__", "3.6.0")
-        patch.setattr(arguments.numpy, "__version__", "2.4.0")
+        patch.setattr(requirements, "INTERPRETED", True)
+        patch.setattr(requirements.triton, "__version__", "3.6.0")
+        patch.setattr(requirements.numpy, "__version__", "2.4.0")
         assert "got Triton 3.6.0 and NumPy 2.4.0" in str(without_kernel(LOOPS["delta_rule"], "cpu"))
-    monkeypatch.setattr(arguments, "INTERPRETED", False)
+    monkeypatch.setattr(requirements, "INTERPRETED", False)
     assert "before its interpreter" in str(without_kernel(LOOPS["delta_rule"], "cpu"))
     assert without_kernel(LOOPS["delta_rule"], "cuda") is None
     monkeypatch.setattr(witness, "find_spec", lambda name: None)

@@ -15,9 +15,9 @@ from ttt_proofs import kernels
 HOME = Path(kernels.__file__).parent
 FILES = (
     "__init__",
-    "arguments",
+    "requirements",
     "empty",
-    "tiles",
+    "tiling",
     "gated",
     "gated_backward",
     "gated_numbers",
@@ -25,7 +25,7 @@ FILES = (
     "limits",
     "scan",
     "additive",
-    "momentum",
+    "with_momentum",
     "delta",
     "delta_rule_forward",
     "delta_rule_backward",

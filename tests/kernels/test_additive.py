@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from tests.kernels.faults import faulty
 from tests.kernels.oracles import DEVICE, Case, error, failures, poisoned, run, with_gradients
 from ttt_proofs import kernels
-from ttt_proofs.kernels import arguments, linear_attention
+from ttt_proofs.kernels import linear_attention, requirements
 from ttt_proofs.kernels.launches import segments_for, tiling
 
 BF16, FP16, FP64 = torch.bfloat16, torch.float16, torch.float64
@@ -48,7 +48,7 @@ FAULTS = [
     # the token itself is left out of what it reads
     ("gated", "rows >= columns if AXIS == 0", "rows > columns if AXIS == 0", "additive"),
     # the decay of a token is counted once more
-    ("tiles", "tl.where(t > i, a[:, None], 1.0)", "tl.where(t >= i, a[:, None], 1.0)", "decay"),
+    ("tiling", "tl.where(t > i, a[:, None], 1.0)", "tl.where(t >= i, a[:, None], 1.0)", "decay"),
     # a tile's boundary is off by one
     ("gated", "token, start + 1, start, stop", "token, start, start, stop", "decay"),
     # what enters a tile does not decay
@@ -58,7 +58,7 @@ FAULTS = [
     ("gated", "kept = last", "kept = column < 0", "additive"),
     # the last token's gate is dropped
     (
-        "tiles",
+        "tiling",
         "kept = (rows >= begin) & (rows < end)",
         "kept = (rows >= begin) & (rows < end - 1)",
         "decay",
@@ -287,9 +287,9 @@ VERSIONS = [
 def test_an_interpreter_that_numpy_breaks_is_told_before_it_runs(
     of_triton, of_numpy, runs, monkeypatch
 ):
-    monkeypatch.setattr(arguments.triton, "__version__", of_triton)
-    monkeypatch.setattr(arguments.numpy, "__version__", of_numpy)
-    monkeypatch.setattr(arguments, "INTERPRETED", True)
+    monkeypatch.setattr(requirements.triton, "__version__", of_triton)
+    monkeypatch.setattr(requirements.numpy, "__version__", of_numpy)
+    monkeypatch.setattr(requirements, "INTERPRETED", True)
     x, weight = Q.new_ones(1, 2, 1, 4), Q.new_ones(1, 4, 4)
     calls = [
         lambda: linear_attention(x, x, x)[0],
@@ -298,7 +298,7 @@ def test_an_interpreter_that_numpy_breaks_is_told_before_it_runs(
         lambda: kernels.swiglu_features(x, weight, weight),
         lambda: kernels.swiglu_attention(x, x, x, weight, weight)[0],
     ]
-    assert (arguments.interpreter_fault() is None) == runs
+    assert (requirements.interpreter_fault() is None) == runs
     for call in calls:
         if runs:
             assert call().isfinite().all()
@@ -307,8 +307,8 @@ def test_an_interpreter_that_numpy_breaks_is_told_before_it_runs(
             call()
         for words in (f"Triton {of_triton} and NumPy {of_numpy}", "`triton>=3.7` or `numpy<2.4`"):
             assert words in str(raised.value)
-    monkeypatch.setattr(arguments, "INTERPRETED", False)
-    arguments.check_device("q", SimpleNamespace(is_cuda=True))  # compiled kernels do not care
+    monkeypatch.setattr(requirements, "INTERPRETED", False)
+    requirements.check_device("q", SimpleNamespace(is_cuda=True))  # compiled kernels do not care
 
 
 def test_the_extra_for_the_interpreter_leaves_out_the_triton_that_numpy_breaks():

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.reference.samples import sample, sample_coefficients
-from tests.reference.test_functions import GIVEN, TITANS, TOLERANCE, distance
+from tests.reference.test_by_autograd import GIVEN, TITANS, TOLERANCE, distance
 from ttt_proofs import check
 from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.sampling import random_inputs

@@ -152,16 +152,24 @@ def test_three_tokens_by_hand(example):
 
 # Each a change to the oracle's source that some example above must notice.
 PLANTED = [
-    ("rule", "way * (outside * step)", "outside * step"),
-    ("rule", "1 if ascent else -1", "-1"),
-    ("rule", "1 if ascent else -1", "-1 if ascent else 1"),
-    ("rule", "moved = state[name] + way * (outside * step)", "moved = state[name] + way * step"),
-    ("rule", "step = inside * slope", "step = slope"),
-    ("rule", "memory[name] = step + alpha * memory[name]", "memory[name] = step + memory[name]"),
-    ("rule", "= step + alpha * memory[name]", "= alpha * (step + memory[name])"),
-    ("rule", "= step + alpha * memory[name]", "= step - alpha * memory[name]"),
-    ("rule", "if momentum:", "if False:"),
-    ("rule", 'place == "inside"', 'place == "outside"'),
+    ("library_update", "way * (outside * step)", "outside * step"),
+    ("library_update", "1 if ascent else -1", "-1"),
+    ("library_update", "1 if ascent else -1", "-1 if ascent else 1"),
+    (
+        "library_update",
+        "moved = state[name] + way * (outside * step)",
+        "moved = state[name] + way * step",
+    ),
+    ("library_update", "step = inside * slope", "step = slope"),
+    (
+        "library_update",
+        "memory[name] = step + alpha * memory[name]",
+        "memory[name] = step + memory[name]",
+    ),
+    ("library_update", "= step + alpha * memory[name]", "= alpha * (step + memory[name])"),
+    ("library_update", "= step + alpha * memory[name]", "= step - alpha * memory[name]"),
+    ("library_update", "if momentum:", "if False:"),
+    ("library_update", 'place == "inside"', 'place == "outside"'),
     ("library", 'schedule.read == "before_update"', "True"),
     ("library", 'schedule.read == "after_update"', 'schedule.read == "before_update"'),
     ("library", "rates[:, :, chunk, ", "rates[:, :, chunk - 1, "),
@@ -169,20 +177,20 @@ PLANTED = [
     ("library", "slice(start, start + schedule.chunk)", "slice(start, start + schedule.chunk - 1)"),
     ("library", "range(0, asked.shape[2], schedule", "range(0, asked.shape[2] - 1, schedule"),
     ("arguments", "-(-length // loop.schedule.chunk)", "length // loop.schedule.chunk"),
-    ("nets", "return -(f * v).sum(-1)", "return (f * v).sum(-1)"),
-    ("nets", "((f - v) ** 2).sum(-1) / 2", "((f - v) ** 2).sum(-1)"),
-    ("nets", "((f - v) ** 2).sum(-1) / 2", "((f + v) ** 2).sum(-1) / 2"),
+    ("outputs", "return -(f * v).sum(-1)", "return (f * v).sum(-1)"),
+    ("outputs", "((f - v) ** 2).sum(-1) / 2", "((f - v) ** 2).sum(-1)"),
+    ("outputs", "((f - v) ** 2).sum(-1) / 2", "((f + v) ** 2).sum(-1) / 2"),
     ("library", "weighed[:, :, :count].sum()", "weighed[:, :, :count].mean()"),
     ("library", "in inner.loop.fast_weights", "in inner.loop.net.weights"),
     ("library", "in inner.loop.fast_weights", "in inner.loop.net.weights[-1:]"),
     ("library", "inner.k[:, :, here], inner.v", "inner.k[:, :, here].abs(), inner.v"),
-    ("nets", '* (x @ w["W2"])', '+ (x @ w["W2"])'),
+    ("outputs", '* (x @ w["W2"])', '+ (x @ w["W2"])'),
     (
-        "nets",
+        "outputs",
         '(ENTRYWISE[net.activation](x @ w["W0"]) * (x @ w["W2"]))',
         '((x @ w["W0"]) * (x @ w["W2"]))',
     ),
-    ("nets", 'ENTRYWISE[net.activation](x @ w[f"W{layer}"])', 'x @ w[f"W{layer}"]'),
+    ("outputs", 'ENTRYWISE[net.activation](x @ w[f"W{layer}"])', 'x @ w[f"W{layer}"]'),
 ]
 
 
@@ -449,5 +457,5 @@ def test_the_oracle_uses_nothing_that_it_checks():
     for file in files:
         source = file.read_text(encoding="utf-8").replace("ttt_proofs.loops import", "")
         assert not [name for name in derived if name in source]
-        runs_code = file.stem in ("functions", "recurrences")  # what users wrote, and no more
+        runs_code = file.stem in ("by_autograd", "token_by_token")  # what users wrote, and no more
         assert runs_code or ".function" not in source.replace("from .functions", "")

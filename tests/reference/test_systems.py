@@ -299,17 +299,17 @@ def test_lact_in_bfloat16_is_near_and_not_the_same():
 
 # Each a change to the oracle's source that LaCT or ViTTT must notice.
 LACT = [
-    ("rule", "EPSILON = 1e-5", "EPSILON = 0.0"),
-    ("rule", "TINY = 1e-7", "TINY = 0.0"),
-    ("rule", "(2.8366, -3.0525, 1.2012),", ""),
-    ("rule", "dim=-2, keepdim=True", "dim=-1, keepdim=True"),
-    ("rule", "return x.mT if tall else x", "return x"),
-    ("rule", "x = x / (matrix_norm", "x = x / (1 + 0 * matrix_norm"),
-    ("rule", "way * step + alpha", "step + alpha"),
-    ("rule", "way * step + alpha * memory", "way * (1 - alpha) * step + alpha * memory"),
-    ("rule", "OPERATORS[orthogonal](step)", "(step)"),
-    ("rule", "(moved, norms[name])", "(moved, norms[name].detach())"),
-    ("rule", "(moved, norms[name])", "(moved, column_norms(state[name]))"),
+    ("library_update", "EPSILON = 1e-5", "EPSILON = 0.0"),
+    ("library_update", "TINY = 1e-7", "TINY = 0.0"),
+    ("library_update", "(2.8366, -3.0525, 1.2012),", ""),
+    ("library_update", "dim=-2, keepdim=True", "dim=-1, keepdim=True"),
+    ("library_update", "return x.mT if tall else x", "return x"),
+    ("library_update", "x = x / (matrix_norm", "x = x / (1 + 0 * matrix_norm"),
+    ("library_update", "way * step + alpha", "step + alpha"),
+    ("library_update", "way * step + alpha * memory", "way * (1 - alpha) * step + alpha * memory"),
+    ("library_update", "OPERATORS[orthogonal](step)", "(step)"),
+    ("library_update", "(moved, norms[name])", "(moved, norms[name].detach())"),
+    ("library_update", "(moved, norms[name])", "(moved, column_norms(state[name]))"),
     ("library", ".mean(1, keepdim=True)", ".sum(1, keepdim=True)"),
     ("library", ".mean(1, keepdim=True)", ".sum(1, keepdim=True) / chunk"),
     (
@@ -323,21 +323,21 @@ LACT = [
     ("library", 'schedule.read == "before_update"', 'schedule.read == "after_update"'),
 ]
 HALF = [
-    ("rule", "shape[-2] >= matrix", "shape[-2] > matrix"),
-    ("rule", "matrix.mT if tall else matrix", "matrix"),
-    ("rule", "matrix.to(torch.bfloat16)", "matrix.to(torch.float16)"),
+    ("library_update", "shape[-2] >= matrix", "shape[-2] > matrix"),
+    ("library_update", "matrix.mT if tall else matrix", "matrix"),
+    ("library_update", "matrix.to(torch.bfloat16)", "matrix.to(torch.float16)"),
 ]
 VITTT = [
-    ("rule", "(column_norms(step) + 1)", "column_norms(step)"),
-    ("rule", "(column_norms(step) + 1)", "(column_norms(step).detach() + 1)"),
-    ("rule", "dim=-2, keepdim=True", "dim=-1, keepdim=True"),
-    ("rule", "dim=-2, keepdim=True", "dim=(-2, -1), keepdim=True"),
-    ("rule", "return step / (column_norms(step) + 1)", "return step"),
-    ("rule", 'place == "inside"', 'place == "outside"'),
-    ("nets", "windows[:, :, down, right]", "windows[:, :, right, down]"),
-    ("nets", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
-    ("nets", "net.height, net.width, channels", "net.width, net.height, channels"),
-    ("nets", "margin, margin, margin)", 'margin, margin, margin), mode="replicate"'),
+    ("library_update", "(column_norms(step) + 1)", "column_norms(step)"),
+    ("library_update", "(column_norms(step) + 1)", "(column_norms(step).detach() + 1)"),
+    ("library_update", "dim=-2, keepdim=True", "dim=-1, keepdim=True"),
+    ("library_update", "dim=-2, keepdim=True", "dim=(-2, -1), keepdim=True"),
+    ("library_update", "return step / (column_norms(step) + 1)", "return step"),
+    ("library_update", 'place == "inside"', 'place == "outside"'),
+    ("outputs", "windows[:, :, down, right]", "windows[:, :, right, down]"),
+    ("outputs", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
+    ("outputs", "net.height, net.width, channels", "net.width, net.height, channels"),
+    ("outputs", "margin, margin, margin)", 'margin, margin, margin), mode="replicate"'),
     ("library", 'schedule.read == "after_update"', 'schedule.read == "before_update"'),
 ]
 
@@ -380,5 +380,5 @@ def test_vittt_notices_a_planted_fault(module, sound, fault, tmp_path):
 
 
 def test_a_sound_copy_is_not_suspected(tmp_path):
-    with faulty(tmp_path, "rule", "TINY = 1e-7", "TINY = 1.0e-7") as run:
+    with faulty(tmp_path, "library_update", "TINY = 1e-7", "TINY = 1.0e-7") as run:
         assert not breaks(lambda: lact_distances(run) + vittt_distances(run))

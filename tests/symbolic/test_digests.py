@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ttt_proofs.cli.library import folder, load, names
+from ttt_proofs.cli.catalogue import folder, load, names
 from ttt_proofs.loops import (
     GLU,
     MLP,

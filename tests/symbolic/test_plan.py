@@ -23,7 +23,7 @@ from ttt_proofs.loops import (
     zeros_like,
 )
 from ttt_proofs.program.coefficients import t
-from ttt_proofs.symbolic import inner_steps
+from ttt_proofs.symbolic import several_steps
 from ttt_proofs.symbolic.linear_attention import linear_attention
 from ttt_proofs.symbolic.plan import degree_in, plan_of, planned, transition
 
@@ -66,7 +66,7 @@ def test_values_that_depend_on_the_state_within_a_chunk_count():
         (AbstractLoss(), "sequential"),
     ):
         loop = InnerLoop(Features(), loss, schedule=schedule, trained="last")
-        assert planned(loop, inner_steps.linear_attention(loop).value).word == found
+        assert planned(loop, several_steps.linear_attention(loop).value).word == found
         assert plan_of(loop).word == found
 
 

@@ -23,7 +23,7 @@ from ttt_proofs.loops import (
     SwiGLU,
     lact,
 )
-from ttt_proofs.symbolic import inner_steps, theory
+from ttt_proofs.symbolic import several_steps, theory
 
 
 def agrees(loop: InnerLoop, x: dict, definitions, tail: tuple[int, ...] = (), name="o") -> bool:
@@ -228,7 +228,7 @@ STEPPED = {
 def test_the_definitions_with_more_steps_are_the_loop_and_no_others(name):
     """K is the last index of the outputs: K - 1 or K + 1 steps are another loop."""
     loop = STEPPED[name]
-    found, x, steps = inner_steps.definitions(loop), drawn(loop), loop.schedule.steps
+    found, x, steps = several_steps.definitions(loop), drawn(loop), loop.schedule.steps
     assert agrees(loop, x, found, (steps,))
     assert not agrees(loop, x, found, (steps - 1,))
     assert not agrees(loop, x, found, (steps + 1,))

@@ -22,7 +22,7 @@ Timed = Callable[[str, str, int], float]
 
 def seconds(way: str, activation: str, depth: int) -> float:
     """The processor's seconds in a fresh process, imports not counted."""
-    module = f"{__package__}.proof"
+    module = f"{__package__}.one_proof"
     return float(printed(module, way, activation, depth, limit=LIMIT))
 
 

@@ -14,7 +14,7 @@ from ..evidence.kernels import poisoned, used
 from ..evidence.tolerances import budget
 from .benchmark import Benchmark, Case, NotRunError, Settings, relative_error, worst_error
 from .differentiate import both, leaves, like
-from .operators import OPERATORS, Operator, Sizes, require_device
+from .operator_cases import OPERATORS, Operator, Sizes, require_device
 from .timing import Row
 
 LENGTHS = (4096, 1000, 1001, 4097, 2048, 16, 1)  # the first two: in several segments, and in one

@@ -10,7 +10,7 @@ import torch
 
 from .benchmark import Benchmark, Case, NotRunError, Plot, Settings, error_row, worst_error
 from .differentiate import both, forward, leaves, like
-from .operators import OPERATORS, Operator, Pass, Sizes, fla_version, require_device
+from .operator_cases import OPERATORS, Operator, Pass, Sizes, fla_version, require_device
 from .timing import Clock, Row, Times, Way, clock_of, interleaved
 
 Run = Callable[[], tuple[torch.Tensor, ...]]

@@ -13,7 +13,7 @@ from .benchmark import NotRunError
 from .child import printed
 
 STATUS = Path("/proc/self/status")
-CHILD = f"{__package__}.once"  # which imports this module
+CHILD = f"{__package__}.one_run"  # which imports this module
 
 
 def resident_peak() -> int:

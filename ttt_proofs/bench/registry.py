@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .benchmark import Benchmark
+from .cpu_forms import FORMS, GROWTH
 from .depth import DEPTH
-from .forms import FORMS, GROWTH
 from .gpu_checks import GPU_ACCURACY, GPU_GRAPHS
 from .gpu_operators import GPU_OPERATORS
-from .ladder import LADDER
+from .lact_ladder import LADDER
 from .training import TRAINING
 
 # In this order on a device: what must be right before what is only as fast as it is.

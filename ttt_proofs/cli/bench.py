@@ -53,8 +53,8 @@ def bench(
 
 def shown(path: Path | None, form: str, chosen: list[str] | None) -> str:
     """The performance section, of committed results or of those at a path."""
+    from ..bench.result_tables import FORMATS, section
     from ..bench.results import HOME, ResultsError, read
-    from ..bench.show import FORMATS, section
 
     if form not in FORMATS:
         raise RequestError(
@@ -137,8 +137,8 @@ def collect(
 
     What is not a file, such as a pipe, takes the results once, at the end.
     """
+    from ..bench.result_tables import entry_text
     from ..bench.results import text
-    from ..bench.show import entry_text
 
     entry: dict[str, Any] = {"name": each.name, "what": each.what, "rows": []}
     data["benchmarks"].append(entry)

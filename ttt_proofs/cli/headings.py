@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .library import load
+from .catalogue import load
 
 PLACES = ("name", "title", "source", "parts", "loops", "restate", "expects")  # of Derivation
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .library import expanded, load_file
+from .catalogue import expanded, load_file
 from .requests import RequestError, blamed
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from . import terminal
+from .catalogue import folder, load, names, require_names
 from .headings import Heading, heading
-from .library import folder, load, names, require_names
 from .requests import RequestError
 
 Directory = Annotated[Path | None, typer.Option("--derivations", help="Where the files are.")]
@@ -44,7 +44,7 @@ def show(
         )
     where = folder(directory)
     if name is None:
-        from .claims import TABLES, rows
+        from .claims_table import TABLES, rows
 
         if part is not None:
             raise RequestError(f"`--part` goes with a name; got {part} with --table. Leave it out.")

@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from .catalogue import folder, load, names, require_names
 from .files import Target
-from .library import folder, load, names, require_names
 from .requests import RequestError, blamed
 from .show import Directory
 from .tables import environment, print_table, summary

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..loops import InnerLoop, Recurrence
 from ..reference.oracle import run_loop
-from . import recurrences
+from . import recurrence_inputs
 from .conditioning import ROOM, Drawn, draw_steady
 from .sampling import Inputs
 from .signature import call
@@ -41,8 +41,11 @@ class Subject:
 def subject(loop: InnerLoop | Recurrence) -> Subject:
     """A loop or a recurrence as what code is compared with."""
     if isinstance(loop, Recurrence):
-        planned, draws = partial(recurrences.plan, loop), partial(recurrences.draw, loop)
-        return Subject(planned, draws, recurrences.sizes, PLAIN, divides=False)
+        planned, draws = (
+            partial(recurrence_inputs.plan, loop),
+            partial(recurrence_inputs.draw, loop),
+        )
+        return Subject(planned, draws, recurrence_inputs.sizes, PLAIN, divides=False)
     allowed, divides = allowance(loop, 1), is_normalised(loop)
     own = partial(plan, loop), partial(draw, loop), partial(sizes, loop)
     return Subject(*own, allowed, divides)

@@ -11,7 +11,7 @@ from ..checker.terms import TIME, App, Var, inside
 from .codes import Budget
 from .evaluate import Model
 from .fields import Field, Query, Rationals, Reals
-from .functions import STAND_IN, Undefined
+from .true_values import STAND_IN, Undefined
 from .types import Refutation
 
 ROUNDS = 30

@@ -36,7 +36,7 @@ from .codes import (
 )
 from .duals import Duals
 from .fields import Extent, Extents, Field, Query, Rationals, Source
-from .functions import UNDIFFERENTIATED, Undefined
+from .true_values import UNDIFFERENTIATED, Undefined
 
 LEAP = 8  # steps of a definition that may nest
 

@@ -21,9 +21,8 @@ from .codes import SLOPES, Budget, Numbers, TooMuchError
 from .counterexample import smallest
 from .evaluate import ExtentModel, Model
 from .fields import FEWEST_PRIMES, LEAST_PRIME, Extent, Residues, random_primes
-from .functions import REAL
 from .meanings import written_out
-from .shapes import (
+from .sizes_tried import (
     LEAST_LAST,
     MOST_ENTRIES,
     WIDEST,
@@ -35,6 +34,7 @@ from .shapes import (
     quantified,
     shapes,
 )
+from .true_values import REAL
 from .types import WEAKEST_LOG2, Evidence, Refutation
 
 MOST_VALUES = (

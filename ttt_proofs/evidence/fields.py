@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple
 
 from .arithmetic import is_prime, real, ring
-from .functions import RATIONAL, REAL, Matrix, Undefined, cubic
+from .true_values import RATIONAL, REAL, Matrix, Undefined, cubic
 
 Functions = Mapping[str, Callable[[Any], Any]]
 Operators = Mapping[str, Callable[[Matrix], Matrix]]

@@ -44,7 +44,7 @@ def without_kernel(loop: InnerLoop, device: str) -> str | None:
         return "Triton is not installed"
     if device == "cpu" and "triton" not in sys.modules:
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    from ..kernels.arguments import INTERPRETED, interpreter_fault
+    from ..kernels.requirements import INTERPRETED, interpreter_fault
 
     if device == "cpu" and not INTERPRETED:
         return "Triton was imported before its interpreter was switched on"

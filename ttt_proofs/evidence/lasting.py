@@ -15,7 +15,7 @@ from torch import Tensor
 from ..loops import InnerLoop, Recurrence
 from ..program.coefficients import Coefficient
 from ..program.steps import SINGLE
-from ..reference.functions import Each
+from ..reference.by_autograd import Each
 from ..symbolic.gains import gains
 from .scaling import Range, bounded, scale
 

@@ -14,7 +14,7 @@ from .corruptions import Corruption, corruptions, unused
 from .evaluate import Model
 from .exact import Points
 from .fields import Residues, random_primes
-from .shapes import fingerprint, widths_of
+from .sizes_tried import fingerprint, widths_of
 
 REFUSALS = (CheckerError, RecursionError, ValueError)  # those of `replay`
 DEPTH = 10_000  # Python's own limit is 1000 calls

@@ -21,14 +21,14 @@ from ..loops import InnerLoop
 from ..program.operations import WHOLE, compiled
 from ..reference import first_gradient, run_loop
 from ..symbolic.derivation import Part
-from ..symbolic.inner_steps import K
+from ..symbolic.several_steps import K
 from .conditioning import draw_steady
 from .evaluate import Model
 from .exact import Shape
 from .fields import Functions, Operators, Query, Rationals
-from .functions import Matrix
 from .sampling import Inputs
 from .tolerances import allowance
+from .true_values import Matrix
 from .types import Observation
 
 STEPS = 3

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .additive import linear_attention
     from .delta import delta_rule
-    from .momentum import momentum_attention
     from .swiglu import swiglu_attention, swiglu_features
+    from .with_momentum import momentum_attention
 
 # No module has an operator's name: once loaded it would be the attribute.
 _HOME = {
     "delta_rule": "delta",
     "linear_attention": "additive",
-    "momentum_attention": "momentum",
+    "momentum_attention": "with_momentum",
     "swiglu_attention": "swiglu",
     "swiglu_features": "swiglu",
 }

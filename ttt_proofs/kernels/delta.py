@@ -16,11 +16,11 @@ import triton
 from torch import Tensor
 
 from ..parallel.once import once
-from . import arguments
+from . import requirements
 from .delta_rule_backward import delta_rule_inputs, delta_rule_reverse
 from .delta_rule_forward import couple_tiles, delta_rule_forward
 from .empty import untouched
-from .tiles import MIN_BLOCK, Tiling, launch, padded
+from .tiling import MIN_BLOCK, Tiling, launch, padded
 
 # A tile has 16 tokens at least. Where their keys have fewer than 8 dimensions, what is rounded in
 # the tile exceeds what the token recurrence rounds: these widths run in the next wider dtype.
@@ -235,10 +235,10 @@ def delta_rule(
     et al., arXiv 2406.06484, Section 3. With k = q = 1, beta = 1/2 and v = (4, 4, 4), o = (2, 3,
     3.5), and exclusive (0, 2, 3).
     """
-    arguments.check_tokens(q, k, v)
-    scale = arguments.check_scale(scale)
-    numbers = arguments.numbers("beta", beta, q)
-    initial = arguments.state("initial_state", initial_state, q, v)
+    requirements.check_tokens(q, k, v)
+    scale = requirements.check_scale(scale)
+    numbers = requirements.numbers("beta", beta, q)
+    initial = requirements.state("initial_state", initial_state, q, v)
     if q.numel() == 0:
         o, (final,) = untouched(q, k, v, [numbers], [initial])
         return o, final if output_final_state else None

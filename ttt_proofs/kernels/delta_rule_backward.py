@@ -21,7 +21,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import (
+from .tiling import (
     dot,
     load_numbers,
     load_rows,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import dot, load_numbers, load_rows, load_state, narrow, store_rows, store_state
+from .tiling import dot, load_numbers, load_rows, load_state, narrow, store_rows, store_state
 
 BLOCK = tl.constexpr(16)  # tokens that are solved row by row; larger tiles are made of these
 

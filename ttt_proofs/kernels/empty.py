@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .arguments import accumulator
+from .requirements import accumulator
 
 
 def untouched(

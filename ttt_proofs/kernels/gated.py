@@ -24,7 +24,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import (
+from .tiling import (
     decay_columns,
     decay_rows,
     dot,

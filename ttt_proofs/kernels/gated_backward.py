@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 
 from .gated import finish, gate_tile, masked, place
-from .tiles import (
+from .tiling import (
     dot,
     load_rows,
     load_state,

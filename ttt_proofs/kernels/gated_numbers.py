@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from .gated import gate_tile
-from .tiles import dot, load_numbers, load_rows, store_numbers
+from .tiling import dot, load_numbers, load_rows, store_numbers
 
 
 @triton.jit

@@ -9,11 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .arguments import accumulator
 from .gated import forward_kernel
 from .gated_backward import reverse_kernel
 from .gated_numbers import numbers_kernel
-from .tiles import Tiling, launch, multiprocessors, padded
+from .requirements import accumulator
+from .tiling import Tiling, launch, multiprocessors, padded
 
 UNIT = 64  # a segment is a multiple of this many tokens, and so of every tile
 LEAST = 1024  # tokens that are worth a segment of their own

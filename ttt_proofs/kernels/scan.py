@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..parallel.once import once
-from .arguments import MAX_WIDTH
 from .empty import untouched
 from .launches import Call, Gates, States, segments_for, tiling
+from .requirements import MAX_WIDTH
 
 
 def combine(local: States, ends: Tensor, first: States, segments: int, *, reverse: bool) -> States:

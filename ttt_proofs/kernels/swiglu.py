@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..parallel.once import once
 from .additive import linear_attention
-from .arguments import (
+from .requirements import (
     DTYPES,
     INTERPRETED,
     accumulator,
@@ -27,7 +27,7 @@ from .arguments import (
     state,
 )
 from .swiglu_kernels import attend_kernel, gated_gradient_kernel, gated_kernel
-from .tiles import Tiling, multiprocessors, on, padded
+from .tiling import Tiling, multiprocessors, on, padded
 
 MAX_FUSED = 128  # the widest inputs and features whose weights stay beside the state
 UNIT = 64  # a segment is a multiple of this many tokens, and so of every tile

@@ -19,7 +19,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import dot, load_rows, load_state, narrow, store_rows, store_state
+from .tiling import dot, load_rows, load_state, narrow, store_rows, store_state
 
 
 @triton.jit

@@ -18,8 +18,8 @@ from torch import Tensor
 from ttt_proofs.loops import GradientStep, InnerLoop
 
 from .arguments import Given, Weights, steps
-from .nets import ENTRYWISE, FORWARD, LOSS, forward, losses, sign_of_values
-from .rule import CLIPS, NORMS, OPERATORS, column_norms, update
+from .library_update import CLIPS, NORMS, OPERATORS, column_norms, update
+from .outputs import ENTRYWISE, FORWARD, LOSS, forward, losses, sign_of_values
 
 
 def fields(part: object) -> dict[str, Any]:

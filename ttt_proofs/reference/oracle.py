@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ttt_proofs.loops import InnerLoop
 
-from . import functions, library
+from . import by_autograd, library
 from .arguments import Coefficients, Weights, given
 
 
@@ -76,7 +76,7 @@ def run_functions(
     coefficients: Coefficients | None = None,
 ) -> tuple[Tensor, Weights]:
     """The same as `run_loop`, by the loop's own functions also for a loop of the library."""
-    return _run(functions, loop, q, k, v, weights, coefficients)
+    return _run(by_autograd, loop, q, k, v, weights, coefficients)
 
 
 def first_gradient(
@@ -98,7 +98,7 @@ def first_gradient(
 
 def of(loop: InnerLoop) -> ModuleType:
     """The oracle of a loop: the one written apart where it covers the loop."""
-    return library if library.covers(loop) else functions
+    return library if library.covers(loop) else by_autograd
 
 
 def _run(

@@ -1,6 +1,6 @@
 """Records of steps as text, Markdown, LaTeX and HTML. Alone knows how things look."""
 
-from .derivation import FORMATS, render_derivation
+from .document import FORMATS, render_derivation
 from .html import proof_html
 from .latex import latex, proof_latex, statement_latex
 from .markdown import proof_markdown

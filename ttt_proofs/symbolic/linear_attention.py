@@ -36,9 +36,9 @@ from ..program.coefficients import t
 from ..program.rules import G, Line, W, following, unfolded
 from . import theory
 from .bridge import at, index, place, product, scalar, variables
+from .closed_forms import Closed, LinearLine, NotCoveredError, i, linear, solve
 from .gates import applied
 from .prover import Prover
-from .recurrence import Closed, LinearLine, NotCoveredError, i, linear, solve
 from .theory import NOW, T
 
 PAST = Var("i", TIME)

@@ -9,8 +9,9 @@ import sympy as sp
 from ..checker.definitions import Equation
 from ..checker.terms import TIME, Atom, Var
 from ..loops import InnerLoop, Weight
-from . import affinity, inner_steps, theory
+from . import affinity, several_steps, theory
 from .bridge import Place, Scope, ends_of, entry, index, place, scalar
+from .closed_forms import NotCoveredError
 from .derivation import Part
 from .equality import prove_same_outputs, prove_textbook
 from .linear_attention import (
@@ -24,7 +25,6 @@ from .linear_attention import (
 )
 from .linear_attention import scores as scored
 from .prover import Prover
-from .recurrence import NotCoveredError
 
 
 def one_step_a_chunk(*loops: InnerLoop) -> None:
@@ -43,7 +43,7 @@ def attention_form(loop: InnerLoop, label: str = "") -> tuple[Form, Part]:
     Raises `NotCoveredError` for several steps that are not plain ones.
     """
     if loop.schedule.steps > 1:
-        form = inner_steps.linear_attention(loop)
+        form = several_steps.linear_attention(loop)
         return form, steps_part(loop, form, label)
     form = linear_attention(loop)
     goal = claim(form)
@@ -85,18 +85,18 @@ def steps_part(loop: InnerLoop, form: Form, label: str) -> Part:
 
     Raises `NotCoveredError` where these are not plain gradient steps.
     """
-    if not inner_steps.covered(loop):
+    if not several_steps.covered(loop):
         raise NotCoveredError(
             "several steps on a chunk are covered where each is a plain gradient "
             f"step; got {loop.update}. Take one step a chunk."
         )
     goal = claim(form)
-    return Part(label, goal, inner_steps.prove_claim(loop, goal))
+    return Part(label, goal, several_steps.prove_claim(loop, goal))
 
 
 def summed_rate_part(loop: InnerLoop, label: str = "") -> Part:
     """That K steps on each chunk are one step at the rate K η. Source: Section 5.2, paradox 1."""
-    return steps_part(loop, inner_steps.one_step(loop), label)
+    return steps_part(loop, several_steps.one_step(loop), label)
 
 
 def delta_steps_part(loop: InnerLoop, label: str = "", *, closed: bool) -> Part:
@@ -105,7 +105,7 @@ def delta_steps_part(loop: InnerLoop, label: str = "", *, closed: bool) -> Part:
     closed: the form with `1 - (1 - η ‖φ‖²)^K`, multiplied by ‖φ‖² since that may be 0; otherwise
     the sum of powers. The loop must have static features, squared error and `single` tokens.
     """
-    rule = inner_steps.DeltaRule(loop)
+    rule = several_steps.DeltaRule(loop)
     goal = rule.closed() if closed else rule.sum()
     return Part(label, goal, rule.prove(goal))
 

@@ -22,10 +22,10 @@ from ..loops.recurrence import OUTPUT, Recurrence
 from ..program.coefficients import t
 from ..program.steps import Affine, Entangled, Operations
 from .bridge import at, product, scalar
+from .closed_forms import Closed, LinearLine, i, unrolled
 from .linear_attention import PAST, prove_states
 from .parts import NotCoveredError
 from .prover import Prover
-from .recurrence import Closed, LinearLine, i, unrolled
 from .step_plan import carried, cause, coupled, in_order, split
 from .step_terms import Terms, definitions, every, output_term, places, start
 from .theory import NOW, T

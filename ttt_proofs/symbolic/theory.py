@@ -28,9 +28,9 @@ from .bridge import (
     shifted,
     variables,
 )
+from .closed_forms import NotCoveredError
 from .gates import applied, columns
 from .gradients import adjoint, backward, forward, made
-from .recurrence import NotCoveredError
 
 T = Var("t", TIME)
 NOW, NEXT = ix(T), ix(T, 1)

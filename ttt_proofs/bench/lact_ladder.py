@@ -12,8 +12,8 @@ from ..evidence.sampling import Inputs, random_inputs
 from ..loops import InnerLoop, Schedule, ladder
 from ..reduction import reduce
 from .benchmark import Benchmark, Case, Plot, Settings
+from .cpu_forms import compared
 from .differentiate import forward
-from .forms import compared
 from .timing import Row, clock_of, interleaved
 
 # Millions of tokens per second, recurrent and parallel: arXiv 2602.21204, Section 6.1, Table 2.

@@ -38,10 +38,10 @@ from .bridge import (
     product,
     scalar,
 )
+from .closed_forms import i
 from .gradients import adjoint
 from .linear_attention import PAST, Form, last_step, past_rows, sign
 from .prover import Prover
-from .recurrence import i
 from .theory import NOW, T
 
 J, K = Var("j", TIME), Var("K", TIME)

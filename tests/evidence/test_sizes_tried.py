@@ -7,7 +7,7 @@ import pytest
 from ttt_proofs.checker.definitions import Define, Equation
 from ttt_proofs.checker.terms import TIME, Add, Atom, Mul, Num, Sum, Var, ix
 from ttt_proofs.evidence.exact import exact_witness, refute
-from ttt_proofs.evidence.shapes import shapes
+from ttt_proofs.evidence.sizes_tried import shapes
 
 T, S = Var("t", TIME), Var("s", TIME)
 A, B = Var("a", "D"), Var("b", "E")

@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from ttt_proofs.bench import forms, peak
+from ttt_proofs.bench import cpu_forms, peak
 from ttt_proofs.bench.benchmark import NotRunError, Settings
-from ttt_proofs.bench.forms import FORMS, GROWTH, forms_cases, forms_of, gated_loop, grown
+from ttt_proofs.bench.cpu_forms import FORMS, GROWTH, forms_cases, forms_of, gated_loop, grown
 from ttt_proofs.bench.timing import Times
 from ttt_proofs.reduction import reduce
 
@@ -79,7 +79,7 @@ def test_growth_runs_every_length(monkeypatch):
         asked.append((which, tokens))
         return 2**20 * tokens
 
-    cases = partial(forms.growth_cases, peak=fake)
+    cases = partial(cpu_forms.growth_cases, peak=fake)
     rows = [{**case.common, **row} for case in cases(QUICK) for row in case.measure()]
     assert [(r["pass"], r["T"]) for r in rows] == [
         ("forward", 128),
@@ -91,7 +91,7 @@ def test_growth_runs_every_length(monkeypatch):
     assert set(asked) == {(w, n) for w in ("forward", "both") for n in (64, 128, 256)}
     lengths = [case.measure.args[1] for case in cases(Settings())]
     assert lengths == [[4096, 8192, 16384, 32768, 65536], [4096, 8192, 16384]]
-    assert GROWTH.cases is forms.growth_cases
+    assert GROWTH.cases is cpu_forms.growth_cases
 
 
 @pytest.mark.skipif(not peak.STATUS.exists(), reason="peak memory is read from Linux's /proc")

@@ -133,13 +133,17 @@ PLANTED = [
 
 @pytest.mark.parametrize(("sound", "fault"), PLANTED)
 def test_a_planted_fault_is_noticed(sound, fault, tmp_path):
-    with faulty(tmp_path, "functions", sound, fault, "run_functions") as run:
+    with faulty(tmp_path, "by_autograd", sound, fault, "run_functions") as run:
         assert any(departs(run, loop) for loop in GRID[:60:7] + GRID[55:90])
 
 
 def test_a_sound_copy_is_not_suspected(tmp_path):
     with faulty(
-        tmp_path, "functions", "range(schedule.steps)", "range(0 + schedule.steps)", "run_functions"
+        tmp_path,
+        "by_autograd",
+        "range(schedule.steps)",
+        "range(0 + schedule.steps)",
+        "run_functions",
     ) as run:
         assert not any(departs(run, loop) for loop in GRID[:60:7] + GRID[55:90])
 
@@ -335,7 +339,7 @@ CALLS = [
 
 @pytest.mark.parametrize(("sound", "fault"), CALLS)
 def test_a_fault_in_how_functions_are_called_is_noticed(sound, fault, tmp_path):
-    with faulty(tmp_path, "functions", sound, fault) as run:
+    with faulty(tmp_path, "by_autograd", sound, fault) as run:
         ways = [partial(as_written, run, functions) for functions in SAME.values()]
         assert any(departs(lambda _, *a, **o: way(*a, **o), INSIDE) for way in ways)  # noqa: B023
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..symbolic.claims import Claim
 from ..symbolic.derivation import Derivation
-from .library import RequestError, load, load_file, package_of
+from .catalogue import RequestError, load, load_file, package_of
 from .terminal import paragraphs
 
 COLUMNS = ("the paper says", "where", "verdict", "what holds", "by", "counterexample")

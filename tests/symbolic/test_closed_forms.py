@@ -10,7 +10,7 @@ import sympy as sp
 from ttt_proofs.loops import GradientStep
 from ttt_proofs.program.coefficients import t
 from ttt_proofs.program.rules import G, Line, Rule, W, following, operator
-from ttt_proofs.symbolic.recurrence import Closed, NotCoveredError, solve
+from ttt_proofs.symbolic.closed_forms import Closed, NotCoveredError, solve
 
 M, U = sp.symbols("M U")
 NEXT_M = following(M)

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from ttt_proofs import loops
-from ttt_proofs.bench import ladder, training
+from ttt_proofs.bench import lact_ladder, training
 from ttt_proofs.bench.benchmark import Settings
-from ttt_proofs.bench.ladder import LADDER, rated, sizes_of
+from ttt_proofs.bench.lact_ladder import LADDER, rated, sizes_of
 from ttt_proofs.bench.training import MIXERS, Model, Size, Step, measure
 from ttt_proofs.layer import TTTLayer
 
@@ -36,17 +36,17 @@ def test_on_a_gpu_the_layer_is_lacts():
     sizes, chunk = sizes_of(Settings("cuda"))
     assert sizes == {"B": 1, "T": 32768, "H": 4, "D_k": 384, "D_h": 384, "D_v": 384}
     assert chunk == 2048
-    assert ladder.scale_of(Settings("cuda")) == "LaCT-760M layer"
+    assert lact_ladder.scale_of(Settings("cuda")) == "LaCT-760M layer"
 
 
 def test_a_parallel_form_that_is_wrong_is_a_problem(monkeypatch):
-    right = ladder.forms_of
+    right = lact_ladder.forms_of
 
     def wrong(loop, x):
         functions = right(loop, x)
         return functions | {"parallel": lambda *y: functions["parallel"](*y).neg()}
 
-    monkeypatch.setattr(ladder, "forms_of", wrong)
+    monkeypatch.setattr(lact_ladder, "forms_of", wrong)
     rows = list(LADDER.run(QUICK))
     assert ["problem" in row for row in rows] == 5 * [False, True]
 

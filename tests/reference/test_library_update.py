@@ -480,24 +480,24 @@ def test_convolution_is_that_of_torch(size):
 
 # Each a change to the oracle's source that something above must notice.
 PLANTED = [
-    ("rule", "TINY = 1e-7", "TINY = 0.0"),
-    ("rule", "EPSILON = 1e-5", "EPSILON = 0.0"),
-    ("rule", "EPSILON = 1e-5", "EPSILON = 1e-6"),
-    ("rule", "3.9505, -6.3029", "3.9505, -6.3092"),
-    ("rule", "dim=-2, keepdim=True", "dim=-1, keepdim=True"),
-    ("rule", "dim=-2, keepdim=True", "dim=(-2, -1), keepdim=True"),
-    ("rule", "matrix_norm(x, keepdim=True)", "matrix_norm(x, 2, keepdim=True)"),
-    ("rule", "return x.mT if tall else x", "return x"),
-    ("rule", "(column_norms(step) + 1)", "column_norms(step)"),
-    ("rule", "return step / (column_norms(step) + 1)", "return step"),
-    ("rule", "way * step + alpha", "step + alpha"),
-    ("rule", "way * step + alpha", "-way * step + alpha"),
-    ("rule", "way * step + alpha * memory[name]", "way * step"),
-    ("rule", "state[name] + outside * OPERATORS", "state[name] + OPERATORS"),
-    ("rule", "state[name] + outside * OPERATORS", "state[name] - outside * OPERATORS"),
-    ("rule", "(moved, norms[name])", "(moved, column_norms(state[name]))"),
-    ("rule", "matrix.to(torch.bfloat16)", "matrix.to(torch.float32)"),
-    ("rule", "_muon(matrix.to(torch.bfloat16))", "_muon(matrix).to(torch.bfloat16)"),
+    ("library_update", "TINY = 1e-7", "TINY = 0.0"),
+    ("library_update", "EPSILON = 1e-5", "EPSILON = 0.0"),
+    ("library_update", "EPSILON = 1e-5", "EPSILON = 1e-6"),
+    ("library_update", "3.9505, -6.3029", "3.9505, -6.3092"),
+    ("library_update", "dim=-2, keepdim=True", "dim=-1, keepdim=True"),
+    ("library_update", "dim=-2, keepdim=True", "dim=(-2, -1), keepdim=True"),
+    ("library_update", "matrix_norm(x, keepdim=True)", "matrix_norm(x, 2, keepdim=True)"),
+    ("library_update", "return x.mT if tall else x", "return x"),
+    ("library_update", "(column_norms(step) + 1)", "column_norms(step)"),
+    ("library_update", "return step / (column_norms(step) + 1)", "return step"),
+    ("library_update", "way * step + alpha", "step + alpha"),
+    ("library_update", "way * step + alpha", "-way * step + alpha"),
+    ("library_update", "way * step + alpha * memory[name]", "way * step"),
+    ("library_update", "state[name] + outside * OPERATORS", "state[name] + OPERATORS"),
+    ("library_update", "state[name] + outside * OPERATORS", "state[name] - outside * OPERATORS"),
+    ("library_update", "(moved, norms[name])", "(moved, column_norms(state[name]))"),
+    ("library_update", "matrix.to(torch.bfloat16)", "matrix.to(torch.float32)"),
+    ("library_update", "_muon(matrix.to(torch.bfloat16))", "_muon(matrix).to(torch.bfloat16)"),
     ("library", ".mean(1, keepdim=True)", ".sum(1, keepdim=True)"),
     ("library", ".mean(1, keepdim=True)", ".sum(1, keepdim=True) / chunk"),
     ("library", ".mean(1, keepdim=True)", "[:, :1]"),
@@ -511,12 +511,12 @@ PLANTED = [
     ("library", "seen, _ = _step(inner", "seen, state = _step(inner"),
     ("library", "range(schedule.steps)", "range(1)"),
     ("library", "inner.k if schedule.read_with", "inner.q if schedule.read_with"),
-    ("nets", "sign * v", "v"),
-    ("nets", '(x @ w["W1"])\n', '(x @ w["W0"])\n'),
-    ("nets", "moved * windows", "wide[:, :, : net.height, : net.width] * windows"),
-    ("nets", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
-    ("nets", "windows[:, :, down, right]", "windows[:, :, right, down]"),
-    ("nets", "margin, margin, margin)", 'margin, margin, margin), mode="replicate"'),
+    ("outputs", "sign * v", "v"),
+    ("outputs", '(x @ w["W1"])\n', '(x @ w["W0"])\n'),
+    ("outputs", "moved * windows", "wide[:, :, : net.height, : net.width] * windows"),
+    ("outputs", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
+    ("outputs", "windows[:, :, down, right]", "windows[:, :, right, down]"),
+    ("outputs", "margin, margin, margin)", 'margin, margin, margin), mode="replicate"'),
 ]
 
 
@@ -543,7 +543,7 @@ def compare(run):
 
 
 def test_the_sound_oracle_is_not_suspected(tmp_path):
-    with faulty(tmp_path, "rule", "TINY = 1e-7", "TINY = 1.0e-7") as run:
+    with faulty(tmp_path, "library_update", "TINY = 1e-7", "TINY = 1.0e-7") as run:
         assert all_agree(run)
 
 

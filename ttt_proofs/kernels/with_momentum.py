@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .arguments import check_pair, check_scale, check_segments, check_tokens, numbers, state
 from .launches import Gates, States
+from .requirements import check_pair, check_scale, check_segments, check_tokens, numbers, state
 from .scan import attention
 
 

@@ -97,13 +97,13 @@ def require_device(settings: Settings) -> None:
     kernels()
     if settings.device == "cuda":
         return
-    arguments = import_module(f"{PACKAGE}.kernels.arguments")
-    if not (settings.quick and arguments.INTERPRETED):
+    requirements = import_module(f"{PACKAGE}.kernels.requirements")
+    if not (settings.quick and requirements.INTERPRETED):
         raise NotRunError(
             "the kernels need a GPU; only a quick run with TRITON_INTERPRET=1 goes "
             "through Triton's interpreter"
         )
-    if fault := arguments.interpreter_fault():
+    if fault := requirements.interpreter_fault():
         raise NotRunError(fault)
 
 

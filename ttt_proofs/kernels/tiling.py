@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .arguments import INTERPRETED
+from .requirements import INTERPRETED
 
 MIN_BLOCK = 16  # the least dimension of a `tl.dot`
 

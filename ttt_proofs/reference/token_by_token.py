@@ -14,7 +14,7 @@ from torch import Tensor
 from ttt_proofs.loops import Recurrence
 
 from .arguments import EXTRA, Coefficients, shown
-from .functions import TOLD, Each, of_shape
+from .by_autograd import TOLD, Each, of_shape
 
 
 def run_recurrence(

@@ -7,8 +7,8 @@ import pytest
 
 from ttt_proofs.bench import plots
 from ttt_proofs.bench.registry import BENCHMARKS
+from ttt_proofs.bench.result_tables import cell, results_text, section, table
 from ttt_proofs.bench.results import ResultsError, check, problems, read, text
-from ttt_proofs.bench.show import cell, results_text, section, table
 
 RESULTS = {
     "schema": 1,

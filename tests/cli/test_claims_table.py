@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from derivations._claims import CLAIMS
-from ttt_proofs.cli import claims
-from ttt_proofs.cli.library import RequestError, folder, names
+from ttt_proofs.cli import claims_table
+from ttt_proofs.cli.catalogue import RequestError, folder, names
 from ttt_proofs.symbolic import Claim
 
 WHERE = folder(None)
@@ -16,12 +16,12 @@ WHERE = folder(None)
 
 @pytest.fixture(scope="module")
 def loaded():
-    return claims.decided(WHERE, CLAIMS)
+    return claims_table.decided(WHERE, CLAIMS)
 
 
 @pytest.fixture(scope="module")
 def table():
-    return claims.rows(WHERE)
+    return claims_table.rows(WHERE)
 
 
 def test_every_derivation_decides_some_claim():
@@ -64,13 +64,13 @@ def test_each_failing_derivation_shows_its_numbers(table, loaded):
 
 
 def test_every_format_has_every_claim(table):
-    text, html = claims.text(table), claims.html(table)
+    text, html = claims_table.text(table), claims_table.html(table)
     for claim in CLAIMS:
         assert claim.says in text
     assert html.count("<tr>") == len(CLAIMS) + 1
-    markdown = claims.markdown(table).splitlines()
+    markdown = claims_table.markdown(table).splitlines()
     assert len(markdown) == len(CLAIMS) + 2
-    assert all(line.count(" | ") == len(claims.COLUMNS) - 1 for line in markdown[2:])
+    assert all(line.count(" | ") == len(claims_table.COLUMNS) - 1 for line in markdown[2:])
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_a_claim_that_says_too_little_is_refused(change):
 )
 def test_a_claim_must_rest_on_what_can_bear_it(verdict, by):
     with pytest.raises(RequestError):
-        claims.decided(WHERE, (Claim("x", "Section 1", verdict, "so", (by,)),))
+        claims_table.decided(WHERE, (Claim("x", "Section 1", verdict, "so", (by,)),))
 
 
 def test_a_directory_without_claims_is_told(tmp_path: Path):
     with pytest.raises(RequestError, match=r"no _claims\.py"):
-        claims.claims(tmp_path)
+        claims_table.claims(tmp_path)
     (tmp_path / "_claims.py").write_text("CLAIMS = ['a']")
     with pytest.raises(RequestError, match="tuple of Claim"):
-        claims.claims(tmp_path)
+        claims_table.claims(tmp_path)

@@ -40,8 +40,8 @@ from ttt_proofs.loops import (
 )
 from ttt_proofs.symbolic import Part, attention_part, delta_steps_part, summed_rate_part, theory
 from ttt_proofs.symbolic.bridge import entry
-from ttt_proofs.symbolic.inner_steps import K, covered, linear_attention
 from ttt_proofs.symbolic.parts import NotCoveredError, attention_form, steps_part
+from ttt_proofs.symbolic.several_steps import K, covered, linear_attention
 
 MANY = Schedule(2, steps=3)
 CONV = InnerLoop(DepthwiseConv(), Frobenius(), schedule=Schedule(4, steps=2))

@@ -7,7 +7,7 @@ import sys
 import torch
 
 from ..reduction import reduce
-from .forms import forms_of, gated_loop, passes
+from .cpu_forms import forms_of, gated_loop, passes
 from .peak import resident_peak
 
 
