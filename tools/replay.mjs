@@ -243,7 +243,10 @@ class Bounds {
   /** What is known of all but these times. */
   without(gone) {
     const kept = (entries) => new Map([...entries].filter(([v]) => !gone.includes(v)));
-    return new Bounds(new Map([...kept(this.rows)].map(([u, row]) => [u, kept(row)])));
+    const rows = [...kept(this.rows)].map(([u, row]) => [u, kept(row)]);
+    const spoken = new Set([ZERO]); // a time of which nothing is known any more is not spoken of
+    for (const [u, row] of rows) for (const v of row.keys()) if (u !== v) spoken.add(u).add(v);
+    return new Bounds(new Map(rows.filter(([u]) => spoken.has(u))));
   }
   /** With more times and more limits; null if no integers satisfy them. */
   extend(times, limits) {

@@ -54,7 +54,10 @@ TOKENS = {
     "a half more": lambda T, L, **_: T > L and T % L == L // 2,
     "all but one more": lambda T, L, **_: T > L and T % L == L - 1,
 }
-SINGLE = {"some tokens": lambda T, **_: 3 < T < 64, "late, K > V": TOKENS["late, K > V"]}
+TILES = {
+    f"whole tiles of {tile}": lambda T, tile=tile, **_: T % tile == 0 for tile in (4, 16, 64, 128)
+}
+SINGLE = {"some tokens": lambda T, **_: 3 < T < 64, "late, K > V": TOKENS["late, K > V"]} | TILES
 INNER = {
     "D = 1": lambda D, **_: min(D) == 1,
     "D > 1": lambda D, **_: max(D) > 1,
@@ -79,7 +82,7 @@ CHANNELS = {
     **{name: STRATA[name] for name in list(STRATA)[:6]},
 }
 PLANTED = [
-    (replace(LINEAR, schedule=Schedule(16)), STRATA | WIDTHS | TOKENS),
+    (replace(LINEAR, schedule=Schedule(16)), STRATA | WIDTHS | TOKENS | TILES),
     (EXCLUSIVE, STRATA | WIDTHS | SINGLE),
     (
         replace(EXCLUSIVE, schedule=Schedule(8, "before_update")),
@@ -110,8 +113,8 @@ def test_right_code_passes_at_those_seeds(loop):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 24, 40, 100])
-def test_long_trials_have_130_and_64_tokens(chunk):
+def test_long_trials_have_130_and_128_tokens(chunk):
     loop = replace(LINEAR, schedule=Schedule(chunk))
     given = check(partial(run_as, loop), loop, trials=2).drawn
     first, second = (dict(x.sizes)["T"] for x in given)
-    assert first >= 130 and second >= 64
+    assert first >= 130 and second >= 128 and (second // chunk).bit_count() == 1

@@ -5,6 +5,7 @@ import pickle
 import re
 
 import pytest
+import sympy as sp
 import torch
 from torch import nn
 from torch.nn import functional
@@ -114,6 +115,10 @@ def test_the_checker_verifies_the_gradient_of_a_loss(name):
         (lambda f, v: 0.5 * f.sum(-1), 0),
         (LOSSES["mean"], 2 * InverseWidth(VALUE, "F", -1)),
         (lambda f, v: ((f - v) * (f - v) * 3).sum(-1), 6),
+        (lambda f, v: (f * f / 2 - f * v).sum(-1), 1),
+        (lambda f, v: (0.5 * (f - v) ** 2 + 0.1 * f**2).sum(-1), sp.Rational(6, 5)),
+        (lambda f, v: (0.5 * (f - v) ** 2 + 0.0 * f**4).sum(-1), 1),
+        (lambda f, v: (torch.sigmoid(v) * (f - v) ** 2).sum(-1), None),
         (LOSSES["margin"], None),
         (LOSSES["quartic"], None),
         (lambda f, v: (f * f * v).sum(-1), None),

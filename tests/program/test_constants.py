@@ -27,6 +27,12 @@ def test_a_number_is_the_fraction_that_it_is_written_as(value):
     assert fraction(value) == AS_WRITTEN[value]
 
 
+def test_a_quotient_of_small_integers_is_itself():
+    for bottom in range(1, 31):
+        for top in range(4 * bottom):
+            assert fraction(top / bottom) == Fraction(top, bottom)
+
+
 @pytest.mark.parametrize("power", [-0.5, -1, 0.5, 1.5], ids=str)
 def test_a_float_is_a_fraction_that_rounds_to_it(power):
     for width in range(1, 300):

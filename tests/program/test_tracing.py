@@ -68,6 +68,9 @@ REFUSED = [
     (no_gradient, "all its gradients; got a change of PyTorch's gradient mode"),
     (lambda x, W: x.detach() @ W, "all its gradients; got `detach`"),
     (lambda x, W: x @ HELD @ W, "every tensor as an argument"),
+    (lambda x, W: x @ W * 0, "no part that is 0 for all inputs; got 0 from `matmul`"),
+    (lambda x, W1, W2: ((x - x) @ W1) @ W2, "0 for all inputs; got 0 from `add`"),
+    (lambda x, W1, W2: torch.tanh(0.0 * (x @ W1)) @ W2, "0 for all inputs; got 0 from `scale`"),
     (lambda x, W: torch.einsum("lk,kv->lv", HELD, W) + x, "every tensor as an argument"),
     (lambda x, W: (x @ x.mT) @ x @ W, "read each token alone; got a sum over tokens, `matmul`"),
     (lambda x, W: torch.softmax(x @ x.mT, -1) @ W, "read each token alone"),
@@ -268,6 +271,22 @@ def test_what_is_no_loss_of_tokens_is_refused_with_its_line(function, told):
 def test_a_loss_depends_on_its_outputs():
     with pytest.raises(ValueError, match="must depend on its outputs; got a function of the val"):
         read_loss(lambda f, v: v.sum(-1))
+    with pytest.raises(ValueError, match="depend on its outputs; got one in which the outputs can"):
+        read_loss(lambda f, v: (v * v).sum(-1) + f.sum(-1) - f.sum(-1))
+    with pytest.raises(ValueError, match="no part that is 0 for all inputs; got 0 from `add`"):
+        read_loss(lambda f, v: ((f - f) * v).sum(-1))
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        lambda x, A, W: (x + 0.0 * torch.tanh(x)) @ A @ W,
+        lambda x, A, W: (0 * x - (0.0 * x - x)) @ A @ W,
+        lambda x, A, W: (x @ A + 0.0) @ W - 0 * (x @ A @ W),
+    ],
+)
+def test_a_part_that_is_switched_off_is_left_out(off):
+    assert str(program(off)) == str(program(lambda x, A, W: x @ A @ W))
 
 
 WITHOUT = """

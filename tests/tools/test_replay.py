@@ -252,6 +252,33 @@ def sourced(side, right) -> list:
     return encode(Proof((), steps))
 
 
+def ranges():
+    """Sums over ranges that start at 1, outside others of one time: near the weight allowed."""
+    above, single = ([time(f"{name}{n:02}") for n in range(12)] for name in "cb")
+    term = add(*[atom(f"A{n}", Ix((*single, *above))) for n in range(28)])
+    for index in single:
+        term = total(index, 0, 0, term)
+    for index in above:
+        term = total(index, 1, t, term)
+    return term
+
+
+def forgotten(number: int):
+    """A function of times that nothing is known of inside it: 80 times and so many that count."""
+    free, near, sums = (
+        [time(f"{n}{k:03}") for k in range(many)]
+        for n, many in (("a", 80), ("i", 10), ("j", number))
+    )
+    bound, inner = [time(f"s{k:03}") for k in range(10)], atom("z", Ix(tuple(sums)))
+    for index in sums:
+        inner = total(index, 0, free[0], inner)
+    body = mul(call("g", inner), atom("B", Ix(tuple(near))))
+    for index, low in zip(near, bound, strict=True):
+        body = total(index, low, ix(low, 1), body)
+    term = mul(atom("C", Ix(tuple(free))), call("f", Lam(tuple(bound), body)))
+    return calculated(tuple(free), term, term)
+
+
 def meeting(index):
     """A sum over two times, all of which are equal where there is one."""
     first, second = TIMES
@@ -315,6 +342,9 @@ SMALL = {
     "a longer name than may be": alike(atom("b" * 101)),
     "as heavy a form as may be": alike(mul(HEAVY, atom("x", *[0] * 25))),
     "a heavier form than may be": alike(mul(HEAVY, atom("x", *[0] * 26))),
+    "ranges that start late and single ones": calculated((t,), ranges(), ranges()),
+    "as many times as are spoken of": forgotten(20),
+    "more times than may be spoken of": forgotten(21),
     "as deep a side as may be": sourced(deep(91), deep(10)),
     "a deeper side than may be": sourced(deep(92), deep(10)),
     "as large a side as may be": sourced(x, atom("y", *[0] * 49_998)),

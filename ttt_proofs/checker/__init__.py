@@ -116,7 +116,8 @@ With a *peel* `t + c` (one time variable plus a constant) ranges that reach it a
    c. If the largest constant that they force to be <= a bound time v is not 0, write v = w + that
       constant, w new and bound in place of v.
    d. If the tightest bound that they force on a bound time v in terms of the peel's variable is
-      `v <= t + a` with a >= c, split: `v <= t + a - 1`, and `v = t + a`.
+      `v <= t + a` with a >= c, split: `v <= t + a - 1`, and `v = t + a`. Of several bound times to
+      which b, c or d applies, any may be taken first; the weight below may depend on it a little.
    e. A `Prod` that they force to be empty (high < low) is 1. Where they force low <= high, and high and
       low have the same variables, or high has the peel's variable and a shift of at least c, the last
       factor is taken out: `Prod(low, high) = Prod(low, high - 1) * factor at high`, multiplied out again.

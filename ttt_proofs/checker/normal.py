@@ -154,8 +154,8 @@ def changed_once(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomi
     table = close(m.limits, scope.known)
     if table == NEVER:
         return []
-    for v in m.binders:
-        if moved := settled_time(m, v, table, scope.peel, names):
+    for rule, v in product("bcd", m.binders):
+        if moved := settled_time(rule, m, v, table, scope.peel, names):
             return moved
     for k, factor in enumerate(m.factors):
         unfolded = unfold(factor, table, scope.peel) if isinstance(factor, Prod) else None
@@ -165,18 +165,18 @@ def changed_once(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomi
     return None
 
 
-def settled_time(m: Monomial, v: Var, table: Table, peel: Ix | None, names) -> list[Monomial]:
-    """The monomials that `m` becomes if something is to be done about its time `v`, or none."""
+def settled_time(rule: str, m: Monomial, v: Var, table: Table, peel, names) -> list[Monomial]:
+    """The monomials that `m` becomes by a rule of the page about its time `v`, or none."""
     equal = [w for u, w in table if u == (v,) and table.get((w, u)) == -table[u, w]]
-    if equal:  # v is w plus a constant, for a constant w, else a free one, else a bound one
+    if rule == "b" and equal:  # v is w plus a constant: w a constant, else free, else bound
         w = min(equal, key=lambda w: [("$" in u.name, u.name) for u in w])
         return [m.put(v, Ix(w, table[(v,), w]))]
     least = -table.get(((), (v,)), 0)
-    if least != 0:
+    if rule == "c" and least != 0:
         w = Var(next(names), TIME)
         return [m.put(v, ix(w, least), w)]
     top = table.get(((v,), peel.vars)) if peel else None
-    if peel and top is not None and top >= peel.shift:
+    if rule == "d" and peel and top is not None and top >= peel.shift:
         below = (ix(v), Ix(peel.vars, top - 1))
         return [replace(m, limits=(*m.limits, below)), m.put(v, Ix(peel.vars, top))]
     return []

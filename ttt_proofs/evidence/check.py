@@ -83,7 +83,8 @@ def check(
        (`lasting.lasting`); steps are smaller in proportion to what buffers add up. States that last
        only at different numbers have them in different heads, or, where these are constants, in
        further trials at the end. Where no draw is steady, a single sequence of one head is tried.
-    2. at least 65 tokens in whole chunks, K > V, B = 1, H = 3.
+    2. at least WHOLE tokens (half as many for operators on matrices), in chunks whose number is a
+       power of two, so in whole tiles of any power of two up to that; K > V, B = 1, H = 3.
     3. three chunks and a token (two, of chunks of SHORT tokens or more; SHORT tokens, of single
        ones), square weights, B = 2, H = 3.
     4. the same sizes, with exact zeros (`sampling.with_zeros`): a chunk of zero keys, zero queries
@@ -119,7 +120,7 @@ def check(
 
     A `Recurrence` is compared likewise, from states of zeros: it has no weights, its coefficients
     are of the loop or of each token, and the reference is its own function, called token by token
-    (`reference.run_recurrence`), at the trials of `recurrences.plan`.
+    (`reference.run_recurrence`), at the trials of `recurrence_inputs.plan`.
     Raises `TypeError` or `ValueError` if the candidate is not callable, requires an argument of
     another name, takes a `rate` or `momentum`, or returns no dense tensor on the inputs' device, if
     `seed` or `trials` is no integer, or if the loop has abstract parts or has lost its functions.

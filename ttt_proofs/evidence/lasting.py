@@ -72,9 +72,10 @@ def lasting(loop: InnerLoop | Recurrence) -> tuple[Near, ...]:
 
 
 def points(coefficient: Coefficient) -> tuple[float, ...]:
-    """The ends of a range, and 1, -1 and 0 where they lie between."""
+    """The ends of a range, and 1, -1, 0 and the middle where they lie between."""
     low, high = bounded(coefficient)
-    return (high, low, *(x for x in (1.0, -1.0, 0.0) if low < x < high))
+    inside = dict.fromkeys((1.0, -1.0, 0.0, (low + high) / 2))
+    return (high, low, *(x for x in inside if low < x < high))
 
 
 def near(drawn: Range, share: float, number: float) -> Range:

@@ -17,6 +17,7 @@ from .tolerances import LOST
 from .values import Values
 
 LONG = 130  # tokens, so that a fault in the third tile of 64 shows
+WHOLE = 128  # tokens, at least, in whole tiles of powers of two
 SHORT = 9  # tokens, at least, of the two draws at the same sizes
 LARGE = 5.0  # what tokens are multiplied by where they are large
 
@@ -53,7 +54,7 @@ def plan(loop: InnerLoop, seed: int) -> tuple[Trial, ...]:
     acting = bool(loop.rule.of_kind("operator"))
     first, other = (narrow, rising) if acting else (rising, narrow)
     longest = ragged(loop, chunks(chunk, LONG // 2 if acting else LONG - 1))
-    late, short = chunks(chunk, LONG // 2) * chunk, 2 * chunk + half
+    late, short = tiled(chunk, WHOLE // 2 if acting else WHOLE), 2 * chunk + half
     almost = (1 if images or chunk >= SHORT else 2) * chunk + rest
     rows, turns = lasting(loop), turns_of(loop)
 
@@ -121,6 +122,11 @@ def drawn_of(trial: Trial, draw: Callable[[Mapping[str, int], Values, int], Draw
         return found
     alone = draw({**trial.sizes, "B": 1, "H": 1}, values, DRAWS)
     return alone if alone.steady else found
+
+
+def tiled(chunk: int, tokens: int) -> int:
+    """So many tokens at least, in chunks whose number is a power of two: whole tiles of such."""
+    return chunk * 2 ** max(1, (-(-tokens // chunk) - 1).bit_length())
 
 
 def chunks(chunk: int, tokens: int) -> int:

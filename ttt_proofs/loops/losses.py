@@ -66,7 +66,8 @@ class Loss:
         """The number a where `∂L/∂F` is a F plus what does not read F; None for all other losses.
 
         Only then is a step of a linear layer a map `S ← A S + B`, which acts on all columns alike;
-        the gradient of `(f·v - 1)²` is affine in F, and mixes its columns.
+        the gradient of `(f·v - 1)²` is affine in F, but mixes its columns, and one in which each
+        column has a weight treats them differently.
         """
         found = sp.Integer(0)
         for factor, matrix in summands(self.gradient):

@@ -12,8 +12,9 @@ SIMPLE = (10**3, 10**6, 10**9, 10**12, LARGEST - 1)  # denominators, tried in tu
 def fraction(value: float | Fraction) -> Fraction | None:
     """The number as a fraction of integers below LARGEST; None where none stands for it.
 
-    An integer or a fraction is itself. A float is what it is written as, 0.1 is 1/10, or else a
-    fraction of a small denominator that rounds to this float: 1/3 for 0.3333333333333333.
+    An integer or a fraction is itself. A float is a fraction with a denominator of at most 1000
+    that rounds to it, 1/10 for 0.1 and 2/3 for 0.6666666666666666, or else what it is written as,
+    or one of a larger denominator.
 
     >>> fraction(0.1), fraction(1 / 3)
     (Fraction(1, 10), Fraction(1, 3))
@@ -25,8 +26,8 @@ def fraction(value: float | Fraction) -> Fraction | None:
     if not math.isfinite(value):
         return None
     exact = Fraction(value)
-    nearest = (exact.limit_denominator(largest) for largest in SIMPLE)
-    for found in (Fraction(repr(value)), *nearest):
+    simplest, *nearest = (exact.limit_denominator(largest) for largest in SIMPLE)
+    for found in (simplest, Fraction(repr(value)), *nearest):
         if fits(found) and float(found) == value:
             return found
     return None

@@ -69,16 +69,19 @@ def pulled(
 
 
 def hadamard(*parts: sp.MatrixExpr) -> sp.MatrixExpr:
-    """The entrywise product, as one where parts are such products, and without ones.
+    """The entrywise product, as one where parts are such products, numbers first, without ones.
 
     A factor that occurs n times is its entrywise power, which SymPy would make a kind of its own.
     """
-    flat: list[sp.MatrixExpr] = []
+    factor, flat = sp.Integer(1), []
     for part in parts:
-        flat += part.args if isinstance(part, sp.HadamardProduct) else (part,)
+        number, matrices = part.as_coeff_matrices() if part.is_MatMul else (1, [part])
+        factor, inner = factor * number, sp.MatMul(*matrices) if len(matrices) > 1 else matrices[0]
+        flat += inner.args if isinstance(inner, sp.HadamardProduct) else (inner,)
     kept = Counter(part for part in flat if not is_ones(part)) or {flat[0]: 1}
     powers = [entrywise(partial(power, n=n), part) for part, n in kept.items()]
-    return powers[0] if len(powers) == 1 else sp.HadamardProduct(*powers)
+    whole = powers[0] if len(powers) == 1 else sp.HadamardProduct(*powers)
+    return whole if factor == 1 else factor * whole
 
 
 def power(x: sp.Expr, n: int) -> sp.Expr:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, NoReturn
 
 import sympy as sp
 
 from .checks import check_mixing, check_names, check_output, check_tokens, check_use
-from .differentials import hadamard
+from .differentials import hadamard, loss_gradient
 from .expressions import (
     CHUNK,
     UNIT,
@@ -105,8 +105,15 @@ class Lowering:
     def of(self, node: Node) -> sp.MatrixExpr:
         """A node as a matrix expression of the node's shape."""
         if id(node) not in self.done:
-            self.done[id(node)] = self.made(node)
+            value = self.done[id(node)] = self.made(node)
+            if value.is_ZeroMatrix:
+                self.refuse_nothing(node)
         return self.done[id(node)]
+
+    def refuse_nothing(self, node: Node) -> NoReturn:
+        """Raise `ValueError` of a node that is 0 whatever the inputs are."""
+        required, got = "have no part that is 0 for all inputs", f"0 from `{node.name}`"
+        self.trace.refuse(required, got, "Leave the part out.", node.source)
 
     def wide(self, node: Node, like: Node) -> sp.MatrixExpr:
         """A node, its single row or column repeated as another node's shape requires."""
@@ -278,6 +285,8 @@ def split(
     gate, obstacle = None, None
     symbol = lowering.symbols[weight.label]
     if isinstance(found, Peeled):
+        if found.factor == 0:
+            lowering.refuse_nothing(found.product)
         if found.turned:
             symbol = sp.MatrixSymbol(f"{weight.label}{TRANSPOSE}", *reversed(symbol.shape))
             lowering.symbols[weight.label] = symbol
@@ -390,7 +399,12 @@ def read_loss(function: Callable[..., Any]) -> LossProgram:
     lowering = Lowering(trace, symbols)
     for proxy, name in zip(pair, "FV", strict=True):
         lowering.done[id(proxy.node)] = symbols[name]
-    return LossProgram(summed(lowering, out), fixed_sizes(lowering))
+    total = summed(lowering, out)
+    reads = symbols["F"] in total.atoms(sp.MatrixSymbol)
+    if not reads or loss_gradient(total, symbols["F"]).is_ZeroMatrix:
+        got = "one in which the outputs cancel"
+        trace.refuse("depend on its outputs", got, "Use f.", out.source)
+    return LossProgram(total, fixed_sizes(lowering))
 
 
 def summed(lowering: Lowering, node: Node) -> sp.Expr:

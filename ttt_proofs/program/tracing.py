@@ -313,17 +313,32 @@ def scaled(trace: Trace, x: Any, factor: Fraction) -> Any:
     if (constant := number(trace, x)) is not None:
         return constant * factor
     node = node_of(trace, x)
-    return trace.node("scale", (node,), node.shape, node.rank, factor)
+    return trace.node("scale", (node,), node.shape, node.rank, Fraction(0) if nil(node) else factor)
+
+
+def nil(node: Node) -> bool:
+    """Whether this is something times 0."""
+    return node.does == "scale" and node.factor == 0
 
 
 def added(trace: Trace, a: Any, b: Any) -> Proxy:
-    """`a + b`, of tensors or a tensor and a number."""
-    for x, other in ((a, b), (b, a)):
+    """`a + b`, of tensors or a tensor and a number; a part times 0, switched off, is left out."""
+    for one, other in ((a, b), (b, a)):
         if (constant := number(trace, other)) is not None:
-            node = node_of(trace, x)
-            return trace.node("shift", (node,), node.shape, node.rank, constant)
+            node = node_of(trace, one)
+            made = trace.node("shift", (node,), node.shape, node.rank, constant)
+            return made if constant else one
     pair = node_of(trace, a), node_of(trace, b)
-    return trace.node("add", pair, *trace.together("+", *pair))
+    shape, rank = trace.together("+", *pair)
+    for kept, x, other in ((a, *pair), (b, *reversed(pair))):
+        if nil(other) and (x.rank, roots(x.shape)) == (rank, roots(shape)):
+            return kept
+    return trace.node("add", pair, shape, rank)
+
+
+def roots(shape: Dims) -> list[Dim]:
+    """The widths, each as that which stands for all that equal it."""
+    return [dim.root for dim in shape]
 
 
 def multiplied(trace: Trace, a: Any, b: Any) -> Proxy:
