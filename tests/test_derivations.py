@@ -42,6 +42,8 @@ from ttt_proofs.evidence.autograd import autograd_witness
 from ttt_proofs.evidence.exact import refute
 from ttt_proofs.symbolic import Derivation, Part
 
+pytestmark = pytest.mark.all_cases
+
 DIRECTORY = folder(None)
 NAMES = names(DIRECTORY)
 DERIVED = {name: load(DIRECTORY, name) for name in NAMES}

@@ -24,6 +24,8 @@ from ttt_proofs.parallel.streaming import Stream, feed
 from ttt_proofs.reference import run_loop
 from ttt_proofs.symbolic.plan import plan_of
 
+pytestmark = pytest.mark.all_cases
+
 FILES = sorted(path.stem for path in (Path(__file__).parent / "foreign").glob("*.py"))
 LOOPS = {
     f"{file}.{name}": loop

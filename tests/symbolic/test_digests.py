@@ -33,6 +33,8 @@ from ttt_proofs.loops import (
 from ttt_proofs.symbolic.parts import NotCoveredError, attention_form, gradient_part
 from ttt_proofs.symbolic.records import digest
 
+pytestmark = pytest.mark.all_cases
+
 RECORD = Path(__file__).with_name("digests.json")
 NETS = {
     "linear": Linear(),
