@@ -68,7 +68,7 @@ DEPTH = Benchmark(
     ("cpu",),
     cases,
     (
-        ("line", "what"),
+        ("line", "way"),
         ("depth", "depth"),
         ("median_s", "s"),
         ("spread_s", "IQR s"),

@@ -37,7 +37,7 @@ def check(data: object, where: str) -> Results:
     """The results; ResultsError unless they have what `--show` and others rely on.
 
     Each row was timed (`median_ms` with `spread_ms` and `repeats`, all positive but the spread,
-    which may be 0), or checked (`error` or `new_entries`), or says `problem` or `not_run`.
+    which may be 0; or both in seconds, `_s`), or checked (`error` or `new_entries`), or says `problem` or `not_run`.
     """
 
     def need(fine: bool, what: str) -> None:
@@ -75,8 +75,8 @@ def is_told(row: dict[str, Any]) -> bool:
     """Whether a row says what was found; a time needs its spread and number of rounds."""
     if "problem" in row or "not_run" in row:
         return True
-    if "median_ms" in row:
-        times = [row["median_ms"], row.get("repeats"), row.get("spread_ms")]
+    if unit := next((x for x in ("ms", "s") if f"median_{x}" in row), None):
+        times = [row[f"median_{unit}"], row.get("repeats"), row.get(f"spread_{unit}")]
         numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in times)
         return numbers and times[0] > 0 and times[1] >= 1 and times[2] >= 0
     return any(isinstance(row.get(key), int | float) for key in ("error", "new_entries"))
