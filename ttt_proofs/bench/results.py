@@ -37,7 +37,8 @@ def check(data: object, where: str) -> Results:
     """The results; ResultsError unless they have what `--show` and others rely on.
 
     Each row was timed (`median_ms` with `spread_ms` and `repeats`, all positive but the spread,
-    which may be 0; or both in seconds, `_s`), or checked (`error` or `new_entries`), or says `problem` or `not_run`.
+    which may be 0; or both in seconds, `_s`), or checked (`error` or `new_entries`), or says
+    `problem` or `not_run`.
     """
 
     def need(fine: bool, what: str) -> None:
