@@ -186,8 +186,8 @@ def in_part(part: slice):
     """Where a range is split, some of it is lost."""
     true = normal.settled_time
 
-    def settled_time(m, v, table, peel, names):
-        found = true(m, v, table, peel, names)
+    def settled_time(rule, m, v, table, peel, names):
+        found = true(rule, m, v, table, peel, names)
         return found[part] if len(found) > 1 else found
 
     return [(normal, "settled_time", settled_time)]

@@ -125,7 +125,7 @@ def recorded() -> Iterator[list[Launch]]:
     """The launches, in order, none of which runs; operators take tensors without data."""
     from triton.runtime.jit import JITFunction
 
-    from ttt_proofs.kernels import arguments, swiglu
+    from ttt_proofs.kernels import requirements, swiglu
 
     found: list[Launch] = []
 
@@ -134,7 +134,7 @@ def recorded() -> Iterator[list[Launch]]:
 
     changes = {
         (JITFunction, "run"): record,
-        (arguments, "check_device"): lambda name, x: None,
+        (requirements, "check_device"): lambda name, x: None,
         (swiglu, "check_device"): lambda name, x: None,
         (swiglu, "fuses"): lambda q: q.element_size() == 2,
     }

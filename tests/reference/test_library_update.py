@@ -511,12 +511,12 @@ PLANTED = [
     ("library", "seen, _ = _step(inner", "seen, state = _step(inner"),
     ("library", "range(schedule.steps)", "range(1)"),
     ("library", "inner.k if schedule.read_with", "inner.q if schedule.read_with"),
-    ("outputs", "sign * v", "v"),
-    ("outputs", '(x @ w["W1"])\n', '(x @ w["W0"])\n'),
-    ("outputs", "moved * windows", "wide[:, :, : net.height, : net.width] * windows"),
-    ("outputs", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
-    ("outputs", "windows[:, :, down, right]", "windows[:, :, right, down]"),
-    ("outputs", "margin, margin, margin)", 'margin, margin, margin), mode="replicate"'),
+    ("written_nets", "sign * v", "v"),
+    ("written_nets", '(x @ w["W1"])\n', '(x @ w["W0"])\n'),
+    ("written_nets", "moved * windows", "wide[:, :, : net.height, : net.width] * windows"),
+    ("written_nets", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
+    ("written_nets", "windows[:, :, down, right]", "windows[:, :, right, down]"),
+    ("written_nets", "margin, margin, margin)", 'margin, margin, margin), mode="replicate"'),
 ]
 
 

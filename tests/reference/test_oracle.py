@@ -177,20 +177,20 @@ PLANTED = [
     ("library", "slice(start, start + schedule.chunk)", "slice(start, start + schedule.chunk - 1)"),
     ("library", "range(0, asked.shape[2], schedule", "range(0, asked.shape[2] - 1, schedule"),
     ("arguments", "-(-length // loop.schedule.chunk)", "length // loop.schedule.chunk"),
-    ("outputs", "return -(f * v).sum(-1)", "return (f * v).sum(-1)"),
-    ("outputs", "((f - v) ** 2).sum(-1) / 2", "((f - v) ** 2).sum(-1)"),
-    ("outputs", "((f - v) ** 2).sum(-1) / 2", "((f + v) ** 2).sum(-1) / 2"),
+    ("written_nets", "return -(f * v).sum(-1)", "return (f * v).sum(-1)"),
+    ("written_nets", "((f - v) ** 2).sum(-1) / 2", "((f - v) ** 2).sum(-1)"),
+    ("written_nets", "((f - v) ** 2).sum(-1) / 2", "((f + v) ** 2).sum(-1) / 2"),
     ("library", "weighed[:, :, :count].sum()", "weighed[:, :, :count].mean()"),
     ("library", "in inner.loop.fast_weights", "in inner.loop.net.weights"),
     ("library", "in inner.loop.fast_weights", "in inner.loop.net.weights[-1:]"),
     ("library", "inner.k[:, :, here], inner.v", "inner.k[:, :, here].abs(), inner.v"),
-    ("outputs", '* (x @ w["W2"])', '+ (x @ w["W2"])'),
+    ("written_nets", '* (x @ w["W2"])', '+ (x @ w["W2"])'),
     (
-        "outputs",
+        "written_nets",
         '(ENTRYWISE[net.activation](x @ w["W0"]) * (x @ w["W2"]))',
         '((x @ w["W0"]) * (x @ w["W2"]))',
     ),
-    ("outputs", 'ENTRYWISE[net.activation](x @ w[f"W{layer}"])', 'x @ w[f"W{layer}"]'),
+    ("written_nets", 'ENTRYWISE[net.activation](x @ w[f"W{layer}"])', 'x @ w[f"W{layer}"]'),
 ]
 
 
@@ -458,4 +458,4 @@ def test_the_oracle_uses_nothing_that_it_checks():
         source = file.read_text(encoding="utf-8").replace("ttt_proofs.loops import", "")
         assert not [name for name in derived if name in source]
         runs_code = file.stem in ("by_autograd", "token_by_token")  # what users wrote, and no more
-        assert runs_code or ".function" not in source.replace("from .functions", "")
+        assert runs_code or ".function" not in source

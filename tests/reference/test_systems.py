@@ -334,10 +334,10 @@ VITTT = [
     ("library_update", "dim=-2, keepdim=True", "dim=(-2, -1), keepdim=True"),
     ("library_update", "return step / (column_norms(step) + 1)", "return step"),
     ("library_update", 'place == "inside"', 'place == "outside"'),
-    ("outputs", "windows[:, :, down, right]", "windows[:, :, right, down]"),
-    ("outputs", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
-    ("outputs", "net.height, net.width, channels", "net.width, net.height, channels"),
-    ("outputs", "margin, margin, margin)", 'margin, margin, margin), mode="replicate"'),
+    ("written_nets", "windows[:, :, down, right]", "windows[:, :, right, down]"),
+    ("written_nets", "windows[:, :, down, right]", "windows[:, :, -1 - down, -1 - right]"),
+    ("written_nets", "net.height, net.width, channels", "net.width, net.height, channels"),
+    ("written_nets", "margin, margin, margin)", 'margin, margin, margin), mode="replicate"'),
     ("library", 'schedule.read == "after_update"', 'schedule.read == "before_update"'),
 ]
 

@@ -302,7 +302,7 @@ def test_closed_forms_with_operators_and_gates(name, monkeypatch):
     given = draw(3)
     for letter in "RNU":
         given[letter] = [Fraction(rng.randint(1, 9), rng.randint(1, 7)) for _ in range(STEPS)]
-    monkeypatch.setattr("tests.symbolic.test_recurrence.NAMES", (*NAMES, "R", "N"))
+    monkeypatch.setattr("tests.symbolic.test_closed_forms.NAMES", (*NAMES, "R", "N"))
     solved = solve(update.rule)
     assert solved[W].input == (U if update.orthogonal else G)
     source = given | {"g": given["U"]} if update.orthogonal else given

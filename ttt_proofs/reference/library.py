@@ -19,7 +19,7 @@ from ttt_proofs.loops import GradientStep, InnerLoop
 
 from .arguments import Given, Weights, steps
 from .library_update import CLIPS, NORMS, OPERATORS, column_norms, update
-from .outputs import ENTRYWISE, FORWARD, LOSS, forward, losses, sign_of_values
+from .written_nets import ENTRYWISE, FORWARD, LOSS, forward, losses, sign_of_values
 
 
 def fields(part: object) -> dict[str, Any]:
