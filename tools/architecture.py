@@ -46,11 +46,6 @@ class Module:
     text: str
     tree: ast.Module
 
-    @property
-    def package(self) -> str:
-        """The package that a relative import starts from."""
-        return self.name if self.path.stem == "__init__" else self.name.rpartition(".")[0]
-
     def at(self, node: ast.AST | None, fault: str) -> str:
         """The fault as a line that an editor can jump to."""
         return f"{self.path.as_posix()}:{getattr(node, 'lineno', 1)}: {fault}"
@@ -73,17 +68,13 @@ def within(name: str, package: str) -> bool:
 
 
 def imports(module: Module) -> Iterator[tuple[ast.stmt, str]]:
-    """Each import at any depth, with the dotted name of the module that it is from."""
+    """Each import from outside the package, at any depth, with the name of what is imported."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node, alias.name
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = module.package.split(".")
-                base = ".".join(above[: len(above) - node.level + 1] + base.split(".")).strip(".")
-            yield node, base
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node, node.module
 
 
 def public_surface(root: Path) -> Iterator[str]:

@@ -167,8 +167,8 @@ def changed_once(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomi
 
 def settled_time(rule: str, m: Monomial, v: Var, table: Table, peel, names) -> list[Monomial]:
     """The monomials that `m` becomes by a rule of the page about its time `v`, or none."""
-    equal = [w for u, w in table if u == (v,) and table.get((w, u)) == -table[u, w]]
-    if rule == "b" and equal:  # v is w plus a constant: w a constant, else free, else bound
+    same = (w for u, w in table if u == (v,) and table.get((w, u)) == -table[u, w])
+    if rule == "b" and (equal := [*same]):  # v = w + c, w nothing, else free, else bound
         w = min(equal, key=lambda w: [("$" in u.name, u.name) for u in w])
         return [m.put(v, Ix(w, table[(v,), w]))]
     least = -table.get(((), (v,)), 0)

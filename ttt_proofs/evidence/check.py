@@ -41,11 +41,9 @@ class Subject:
 def subject(loop: InnerLoop | Recurrence) -> Subject:
     """A loop or a recurrence as what code is compared with."""
     if isinstance(loop, Recurrence):
-        planned, draws = (
-            partial(recurrence_inputs.plan, loop),
-            partial(recurrence_inputs.draw, loop),
-        )
-        return Subject(planned, draws, recurrence_inputs.sizes, PLAIN, divides=False)
+        drawn = recurrence_inputs
+        planned, draws = partial(drawn.plan, loop), partial(drawn.draw, loop)
+        return Subject(planned, draws, drawn.sizes, PLAIN, divides=False)
     allowed, divides = allowance(loop, 1), is_normalised(loop)
     own = partial(plan, loop), partial(draw, loop), partial(sizes, loop)
     return Subject(*own, allowed, divides)
@@ -83,7 +81,7 @@ def check(
        (`lasting.lasting`); steps are smaller in proportion to what buffers add up. States that last
        only at different numbers have them in different heads, or, where these are constants, in
        further trials at the end. Where no draw is steady, a single sequence of one head is tried.
-    2. at least WHOLE tokens (half as many for operators on matrices), in chunks whose number is a
+    2. at least TILED tokens (half as many for operators on matrices), in chunks whose number is a
        power of two, so in whole tiles of any power of two up to that; K > V, B = 1, H = 3.
     3. three chunks and a token (two, of chunks of SHORT tokens or more; SHORT tokens, of single
        ones), square weights, B = 2, H = 3.

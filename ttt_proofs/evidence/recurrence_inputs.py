@@ -18,7 +18,7 @@ from .lasting import lasting
 from .sampling import LONGEST, Inputs, with_zeros
 from .scaling import bounded, corners, ends
 from .tolerances import PLAIN
-from .trials import LARGE, LONG, SHORT, WHOLE, Trial, constants, drawn_of, later, sized
+from .trials import LARGE, LONG, SHORT, TILED, Trial, constants, drawn_of, later, sized
 from .values import PLAINLY, Number, Tensors, Values, coefficients
 
 
@@ -42,9 +42,9 @@ def plan(layer: Recurrence, seed: int) -> tuple[Trial, ...]:
     """The trials of a recurrence, as many at every seed.
 
     Long ones with K < V, and with K > V and whole tiles of powers of two, near coefficients at
-    which states last; two at one length with
-    K = V, with zeros in the second; a single token; and short ones with a K and a V of 1, with
-    large values, and with coefficients at the ends of their ranges.
+    which states last; two at one length with K = V, with zeros in the second; a single token; and
+    short ones with a K and a V of 1, with large values, and with coefficients at the ends of their
+    ranges.
     """
     low, mid, high = sorted(random.Random(seed).sample(range(2, 6), 3))
     rows, own = lasting(layer), constants(layer.coefficients)
@@ -58,7 +58,7 @@ def plan(layer: Recurrence, seed: int) -> tuple[Trial, ...]:
 
     return (
         long(0),
-        of(1, WHOLE, 3, high, low, lasting=0),
+        of(1, TILED, 3, high, low, lasting=0),
         of(2, SHORT, 3, mid, mid),
         Trial(values=Values(zeros=True), again=True),
         of(1, 1, 1, high, low),

@@ -10,10 +10,7 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-from ttt_proofs.loops import (
-    InnerLoop,
-)
-
+from ..loops import InnerLoop
 from ..symbolic.gains import gains
 from .lasting import lasting
 from .scaling import scale, within

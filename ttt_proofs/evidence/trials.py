@@ -17,7 +17,7 @@ from .tolerances import LOST
 from .values import Values
 
 LONG = 130  # tokens, so that a fault in the third tile of 64 shows
-WHOLE = 128  # tokens, at least, in whole tiles of powers of two
+TILED = 128  # tokens, at least, in whole tiles of powers of two
 SHORT = 9  # tokens, at least, of the two draws at the same sizes
 LARGE = 5.0  # what tokens are multiplied by where they are large
 
@@ -54,7 +54,7 @@ def plan(loop: InnerLoop, seed: int) -> tuple[Trial, ...]:
     acting = bool(loop.rule.of_kind("operator"))
     first, other = (narrow, rising) if acting else (rising, narrow)
     longest = ragged(loop, chunks(chunk, LONG // 2 if acting else LONG - 1))
-    late, short = tiled(chunk, WHOLE // 2 if acting else WHOLE), 2 * chunk + half
+    late, short = tiled(chunk, TILED // 2 if acting else TILED), 2 * chunk + half
     almost = (1 if images or chunk >= SHORT else 2) * chunk + rest
     rows, turns = lasting(loop), turns_of(loop)
 

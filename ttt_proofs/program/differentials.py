@@ -75,9 +75,10 @@ def hadamard(*parts: sp.MatrixExpr) -> sp.MatrixExpr:
     """
     factor, flat = sp.Integer(1), []
     for part in parts:
-        number, matrices = part.as_coeff_matrices() if part.is_MatMul else (1, [part])
-        factor, inner = factor * number, sp.MatMul(*matrices) if len(matrices) > 1 else matrices[0]
-        flat += inner.args if isinstance(inner, sp.HadamardProduct) else (inner,)
+        if part.is_MatMul:
+            number, matrix = part.as_coeff_mmul()
+            factor, part = factor * number, matrix.doit(deep=False)
+        flat += part.args if isinstance(part, sp.HadamardProduct) else (part,)
     kept = Counter(part for part in flat if not is_ones(part)) or {flat[0]: 1}
     powers = [entrywise(partial(power, n=n), part) for part, n in kept.items()]
     whole = powers[0] if len(powers) == 1 else sp.HadamardProduct(*powers)
