@@ -10,11 +10,10 @@ const MAX_SHIFT = 100; // of an index in a record
 const MAX_DEPTH = 100; // records within records
 const MAX_EXPANDED = 10_000; // weight of what multiplying out gives at a subterm or partial product
 const MAX_SETTLED = 300_000; // weight of the monomials that settling a normal form looks at
-const MAX_BOUND = 32; // variables that one monomial binds
+const MAX_BOUND = 12; // variables that one monomial binds
 const MAX_TIMES = 100; // that context and limits speak of
 const MAX_SOURCES = 100; // of a calculation
 const MAX_RECORDS = 100_000; // in terms and what is put in them, or in what a differential copies
-const MAX_STEPS = 2_000_000; // of telling monomials apart: not on the page, which bounds all else
 
 let place = ""; // what is being checked, for the message
 const refuse = (reason) => { throw new Error(reason); };
@@ -329,6 +328,10 @@ function expand(t, env) {
 }
 
 // ---------------------------------------------------------------- normal form
+/** How many times context and limits speak of; how many pairs of items of a list are alike. */
+const spokenOf = (context, limits) => (
+  new Set([ZERO, ...context.rows.keys(), ...limits.flatMap(([u, v]) => [u, v])]).size - 1);
+const pairs = (list) => total(list.map((a) => list.filter((b) => a === b).length - 1));
 const weigh = (work, more) => demand((work.weight += more) <= MAX_SETTLED, "too much to settle");
 /** Put the index `ix`, a constant or one variable plus a constant, in place of the bound time v. */
 function putIn(m, v, ix) {
@@ -382,14 +385,16 @@ function normalForm(t, context, peel, work = { weight: 0, done: new Map() }) {
   const [todo, found] = [expand(t, new Map()), new Map()];
   while (todo.length) {
     const m = todo.pop();
-    weigh(work, 1 + m.bound.filter(isTime).length ** 2);
     const bounds = context.extend(m.bound.filter(isTime), m.limits);
+    weigh(work, 1 + spokenOf(context, m.limits) ** 2);
     const parts = bounds ? rewrite(m, bounds, peel) : []; // no integers satisfy the limits: it is 0
     todo.push(...(parts ?? []));
     if (parts) continue;
     const limits = limitsToCompare({ ...m, bounds }, context);
+    const before = work.weight;
     weigh(work, total(m.factors.map(size)) + digitsOf(m) + limits.length * m.bound.length);
     const settled = withArguments({ ...m, bounds, limits }, peel, work);
+    weigh(work, (work.weight - before) * pairs(m.bound.map(sortOf)));
     const text = monomialText(settled, new Map(), 0);
     found.set(text, [plus(found.get(text)?.[0] ?? [0n, 1n], m.coef), settled]);
   }
@@ -440,7 +445,7 @@ function limitsToCompare({ bound, bounds }, context) {
 // Two monomials have one text just if they differ by a renaming of bound variables. `names` maps
 // variables bound further out to their names; where it gives two of them one name (a colour), the
 // text still does not depend on what they were called before. Names at one depth are "#depth.n".
-let [steps, classes] = [0, new Map()]; // of one step; monomials of the same colours, no two alike
+let classes = new Map(); // of one step: monomials of the same colours, no two alike
 const sortedText = (texts) => `(${texts.sort(compare).join(";")})`;
 
 function formText({ terms, free, texts }, names, depth) {
@@ -468,7 +473,6 @@ function partsText({ factors, limits }, names, depth) {
  * tells them apart; the smallest cell of variables that still share one, if any; and how to split
  * that further, one of them coming first. The order of colours is kept. */
 function coloured(m, names, depth, colours) {
-  demand((steps += m.bound.length) <= MAX_STEPS, "telling monomials apart takes too many steps");
   const called = new Map([...names, ...m.bound.map((v) => [v, `#${depth}.${colours.get(v)}`])]);
   const cells = m.bound.map((v) => m.bound.filter((u) => colours.get(u) === colours.get(v)));
   const looks = m.bound.map((v, n) => {
@@ -709,7 +713,7 @@ function gradient(d, rule) {
 
 // ---------------------------------------------------------------- replay
 function checkStep({ rule, premises, conclusion }, before, defined) {
-  [steps, classes] = [0, new Map()];
+  classes = new Map();
   demand(premises.every((n) => n >= 0 && n < before.length), "a premise that is no earlier step");
   demand(!premises.length || /^(Calculate|Induction)$/.test(rule.k), "a rule without premises");
   const made = RULES[rule.k](rule, premises.map((n) => before[n]), defined);

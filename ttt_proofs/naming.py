@@ -8,17 +8,20 @@ nothing else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 Label = tuple[str, str, int, int]
+Labels = dict[Any, Label]
+Colours = dict[Any, int]
 Edge = tuple[frozenset, Any]  # a part of the monomial, with the variables that occur in it
 
 
 def propose(
     sorts: Mapping[Any, str],
     edges: list[Edge],
-    picture: Callable[[Any, dict[Any, Label]], tuple],
+    picture: Callable[[Any, Labels], tuple],
     level: int = 0,
 ) -> list[Any]:
     """An order of the variables that depends on how they occur in `edges`, not on their names.
@@ -27,14 +30,40 @@ def propose(
     these labels for the variables, as something that can be compared. Each `level` has labels of
     its own, since a picture may show a monomial in which others are proposed in turn.
     """
+    found = Search(sorts, edges, picture, level)
+    ends = [found.component(variables) for variables in components(sorts, edges)]
+    return [v for _, order in sorted(ends, key=lambda end: end[0]) for v in order]
 
-    def pictures(labels: dict[Any, Label], *near: Any) -> list[tuple]:
-        return sorted(picture(part, labels) for v, part in edges if not v.isdisjoint(near))
 
-    def refined(colours: dict[Any, int]) -> dict[Any, int]:
+@dataclass(frozen=True)
+class Search:
+    """The search for the order of a monomial's variables whose picture is least."""
+
+    sorts: Mapping[Any, str]
+    edges: list[Edge]
+    picture: Callable[[Any, Labels], tuple]
+    level: int
+
+    def labels(self, kind: str, numbers: Colours) -> Labels:
+        """Labels that tell apart what the numbers do, and the sorts."""
+        return {v: (kind, self.sorts[v], self.level, number) for v, number in numbers.items()}
+
+    def pictures(self, labels: Labels, *near: Any) -> list[tuple]:
+        """The edges in which some of these variables occur."""
+        return sorted(
+            self.picture(part, labels) for v, part in self.edges if not v.isdisjoint(near)
+        )
+
+    def twins(self, v: Any, w: Any) -> bool:
+        """Whether the edges stay as they are when these two variables are exchanged."""
+        each = self.labels("bound", {u: k for k, u in enumerate(self.sorts)})
+        exchanged = each | {v: each[w], w: each[v]}
+        return self.pictures(each, v, w) == self.pictures(exchanged, v, w)
+
+    def refined(self, colours: Colours) -> Colours:
         """Finer colours, in the order of the coarser ones, until nothing more is told apart."""
-        labels, own = labelled("colour", level, sorts, colours), ("self", "", level, 0)
-        seen = {v: (c, pictures(labels | {v: own}, v)) for v, c in colours.items()}
+        labels, own = self.labels("colour", colours), ("self", "", self.level, 0)
+        seen = {v: (c, self.pictures(labels | {v: own}, v)) for v, c in colours.items()}
         order: list = []
         for look in sorted(seen.values()):
             if not order or order[-1] != look:
@@ -42,58 +71,53 @@ def propose(
         finer = {v: order.index(look) for v, look in seen.items()}
         if len(order) in (len(set(colours.values())), len(colours)):
             return finer
-        return refined(finer)
+        return self.refined(finer)
 
-    def choices(colours: dict[Any, int]) -> Iterator[dict[Any, int]]:
-        """Each variable of the first colour that several share put before the others, refined."""
+    def choices(self, colours: Colours) -> Iterator[Colours]:
+        """Each variable of the first colour that several share put before the others, refined.
+
+        Of twins one is enough.
+        """
         ties = [c for c, d in pairwise(sorted(colours.values())) if c == d]
-        tied = [v for v in colours if ties and colours[v] == ties[0]]
-        return (refined({w: 2 * c + (w != v) for w, c in colours.items()}) for v in tied)
+        tied: list[Any] = []
+        for v in colours:
+            if ties and colours[v] == ties[0] and not any(self.twins(v, w) for w in tied):
+                tied.append(v)
+        return (self.refined({w: 2 * c + (w != v) for w, c in colours.items()}) for v in tied)
 
-    def leaf(colours: dict[Any, int]) -> tuple[list, list[Any]]:
+    def leaf(self, colours: Colours) -> tuple[list, list[Any]]:
         """The picture and the order at the end of the first choices."""
-        while finer := next(choices(colours), None):
+        while finer := next(self.choices(colours), None):
             colours = finer
         order = sorted(colours, key=lambda v: colours[v])
-        labels = labelled("bound", level, sorts, {v: k for k, v in enumerate(order)})
-        return [[sorts[v] for v in order], pictures(labels, *order)], order
+        labels = self.labels("bound", {v: k for k, v in enumerate(order)})
+        return [[self.sorts[v] for v in order], self.pictures(labels, *order)], order
 
-    def search(colours: dict[Any, int]) -> tuple[list, list[Any]]:
+    def least(self, colours: Colours) -> tuple[list, list[Any]]:
         """The leaf with the least picture, below the choices that look least by their colours."""
         looks = [
-            (
-                (sorted(finer.values()), pictures(labelled("colour", level, sorts, finer), *finer)),
-                finer,
-            )
-            for finer in choices(colours)
+            ((sorted(finer.values()), self.pictures(self.labels("colour", finer), *finer)), finer)
+            for finer in self.choices(colours)
         ]
         # Where two choices end in one picture, a symmetry takes one to the other (it keeps all
         # colours, since refinement keeps their order): one of them is enough.
-        few: list[tuple[list, dict[Any, int]]] = []
+        few: list[tuple[list, Colours]] = []
         for look, finer in looks:
             if look == min(look for look, _ in looks):
-                end = leaf(finer)[0]
+                end = self.leaf(finer)[0]
                 if all(end != other for other, _ in few):
                     few.append((end, finer))
         if not few:
-            return leaf(colours)
-        return min((search(finer) for _, finer in few), key=lambda found: found[0])
+            return self.leaf(colours)
+        return min((self.least(finer) for _, finer in few), key=lambda found: found[0])
 
-    def component(variables: frozenset) -> tuple[list, list[Any]]:
+    def component(self, variables: frozenset) -> tuple[list, list[Any]]:
         """The least picture of some variables that occur with no others, and their order."""
-        kinds = sorted({sorts[v] for v in variables})
-        colours = {v: kinds.index(sorts[v]) for v in sorts if v in variables}
-        return leaf(colours) if len(kinds) == len(variables) else search(refined(colours))
-
-    found = [component(variables) for variables in components(sorts, edges)]
-    return [v for _, order in sorted(found, key=lambda one: one[0]) for v in order]
-
-
-def labelled(
-    kind: str, level: int, sorts: Mapping[Any, str], numbers: dict[Any, int]
-) -> dict[Any, Label]:
-    """Labels that tell apart what the numbers do, and the sorts."""
-    return {v: (kind, sorts[v], level, number) for v, number in numbers.items()}
+        kinds = sorted({self.sorts[v] for v in variables})
+        colours = {v: kinds.index(self.sorts[v]) for v in self.sorts if v in variables}
+        if len(kinds) == len(variables):
+            return self.leaf(colours)
+        return self.least(self.refined(colours))
 
 
 def components(sorts: Mapping[Any, str], edges: list[Edge]) -> list[frozenset]:

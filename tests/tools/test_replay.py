@@ -254,8 +254,8 @@ def sourced(side, right) -> list:
 
 def ranges():
     """Sums over ranges that start at 1, outside others of one time: near the weight allowed."""
-    above, single = ([time(f"{name}{n:02}") for n in range(12)] for name in "cb")
-    term = add(*[atom(f"A{n}", Ix((*single, *above))) for n in range(28)])
+    above, single = ([time(f"{name}{n:02}") for n in range(6)] for name in "cb")
+    term = add(*[atom(f"A{n}", Ix((*single, *above))) for n in range(78)])
     for index in single:
         term = total(index, 0, 0, term)
     for index in above:
@@ -264,19 +264,24 @@ def ranges():
 
 
 def forgotten(number: int):
-    """A function of times that nothing is known of inside it: 80 times and so many that count."""
-    free, near, sums = (
-        [time(f"{n}{k:03}") for k in range(many)]
-        for n, many in (("a", 80), ("i", 10), ("j", number))
+    """A function of a time that nothing is known of inside it: 90 times and so many that count."""
+    free, sums = (
+        [time(f"{n}{k:03}") for k in range(many)] for n, many in (("a", 90), ("j", number))
     )
-    bound, inner = [time(f"s{k:03}") for k in range(10)], atom("z", Ix(tuple(sums)))
+    bound, near, inner = time("s"), time("i"), atom("z", Ix(tuple(sums)))
     for index in sums:
         inner = total(index, 0, free[0], inner)
-    body = mul(call("g", inner), atom("B", Ix(tuple(near))))
-    for index, low in zip(near, bound, strict=True):
-        body = total(index, low, ix(low, 1), body)
-    term = mul(atom("C", Ix(tuple(free))), call("f", Lam(tuple(bound), body)))
+    body = total(near, bound, ix(bound, 1), mul(call("g", inner), atom("B", near)))
+    term = mul(atom("C", Ix(tuple(free))), call("f", Lam((bound,), body)))
     return calculated(tuple(free), term, term)
+
+
+def apart(spare: int):
+    """A function of three indices of one width, to be told apart: near the weight allowed."""
+    term = call("f", atom("A", g, h, width("k"), *[0] * 21_400))
+    for index in (g, h, width("k")):
+        term = total(index, term)
+    return alike(add(term, atom("x", *[0] * spare)))
 
 
 def meeting(index):
@@ -342,9 +347,13 @@ SMALL = {
     "a longer name than may be": alike(atom("b" * 101)),
     "as heavy a form as may be": alike(mul(HEAVY, atom("x", *[0] * 25))),
     "a heavier form than may be": alike(mul(HEAVY, atom("x", *[0] * 26))),
+    "as many indices to tell apart as may be": apart(248),
+    "more indices to tell apart than may be": apart(249),
+    "as many bound indices as may be": alike(matrix(*"A" * 12)),
+    "more bound indices than may be": alike(matrix(*"A" * 13)),
     "ranges that start late and single ones": calculated((t,), ranges(), ranges()),
-    "as many times as are spoken of": forgotten(20),
-    "more times than may be spoken of": forgotten(21),
+    "as many times as are spoken of": forgotten(10),
+    "more times than may be spoken of": forgotten(11),
     "as deep a side as may be": sourced(deep(91), deep(10)),
     "a deeper side than may be": sourced(deep(92), deep(10)),
     "as large a side as may be": sourced(x, atom("y", *[0] * 49_998)),

@@ -201,15 +201,16 @@ A monomial weighs one, and one more for each factor and for each binary digit of
 lowest terms, above and below the line (the number 0 has no digit). What multiplying out gives at any
 subterm, and at any partial product of factors from the left, weighs at most 10 000 together; where a
 last factor is taken out, this holds for the shorter `Prod` times that factor, and for the rest of the
-monomial times what this gives. No monomial has more than 32 bound variables, then or when settled.
+monomial times what this gives. No monomial has more than 12 bound variables, then or when settled.
 
 Each monomial that settling looks at, to find that it is 0, to change it, or to leave it settled,
-weighs one, and one more for each pair of bound times (n times make n^2 pairs: two different ones
-count twice, and each with itself once). A settled one weighs besides one more for each record in its
-factors, taken before their arguments become normal forms, for each digit as above, also with the
-coefficient 0, and for each pair of a limit that is compared and a bound variable, of any sort.
-Together all this is at most 300 000 for one normal form, that of arguments included, each time that
-a settled monomial has them.
+weighs one, and the square of the number of times that context and limits speak of. A settled one
+weighs besides one for each record in its factors, taken before their arguments become normal forms,
+one for each digit as above, also with the coefficient 0, one for each pair of a limit that is
+compared and a bound variable, of any sort, and what its arguments weigh, each time that it has
+them. All but the look counts once, and once more for each ordered pair of different
+variables of one sort that the monomial binds, since they have to be told apart. Together all this
+is at most 300 000 for one normal form.
 
 Context and limits together speak of at most 100 times. So do the context of a calculation, or of a
 gradient (the free times of d(loss) and of the pairing), whatever the terms, and context and
@@ -246,7 +247,8 @@ list, an absent field is null. A slot is `[integer, [Ix]]`.
 has at least one step. Anything else in a record (another type, a missing field, `true` or `1.0` for
 1) is refused.
 
-A *file* is JSON by RFC 8259 (so `NaN` is refused); of a key given twice the last counts. It holds
+A *file* is JSON by RFC 8259 (so `NaN` is refused); of a key given twice the last counts, though a
+checker may refuse the file, as it may refuse one of more than ten million characters. A file holds
 one `Proof`, or an object with the key "parts", a list of at least one object, each of which has the
 keys "proof", a `Proof`, and "statement", an `Equation` or null. The first object may also have
 "schema", the integer 1, and "name" and "expects", any strings; a part may have "label", any string;

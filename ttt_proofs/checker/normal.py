@@ -31,8 +31,9 @@ Table = dict[tuple, int]  # for u, v, each `(t,)` for a time or `()` for 0: the 
 
 LARGEST_EXPANSION = 10_000  # weight of the monomials of one subterm, multiplied out
 LARGEST_FORM = 300_000  # weight of the settled monomials of one normal form, arguments included
-LARGEST_BINDING = 32  # bound indices of one monomial
+LARGEST_BINDING = 12  # bound indices of one monomial
 LARGEST_CONTEXT = 100  # times of one set of constraints
+MOST_LOOKS = 64  # of one form that are recalled
 NEVER: Table = {((), ()): -1}  # what no times satisfy implies anything: 0 <= -1
 
 
@@ -95,6 +96,11 @@ class Monomial(Node):
 def bits(number: Fraction) -> int:
     """How many bits there are above and below the line."""
     return number.numerator.bit_length() + number.denominator.bit_length()
+
+
+def pairs(variables: tuple[Var, ...]) -> int:
+    """How many pairs of different variables have one sort: what there may be to tell apart."""
+    return sum(v.sort == w.sort for v, w in product(variables, variables)) - len(variables)
 
 
 def few(monomials: Iterable[Monomial]) -> list[Monomial]:
@@ -232,16 +238,18 @@ def form(term: Any, own: int, scope: Scope) -> Form:
     left, total = expand(term, names, {}), {}
     while left:
         m = left.pop()
-        scope.spend(1 + [v.sort for v in m.binders].count(TIME) ** 2)
+        scope.spend(1 + len(free((*scope.known, *m.limits))) ** 2)
         changed = changed_once(m, scope, names)
         if changed is not None:
             left.extend(changed)
             continue
+        before = scope.spent[0]
         found = compared(m, scope)
         scope.spend(size(m.factors) + bits(m.coefficient) + len(m.binders) * len(found.limits))
+        scope.spend((scope.spent[0] - before) * pairs(m.binders))
         key = look(found, {})
-        before = total[key].coefficient if key in total else 0
-        total[key] = replace(found, coefficient=before + m.coefficient)
+        same = total[key].coefficient if key in total else 0
+        total[key] = replace(found, coefficient=same + m.coefficient)
     kept = tuple(m for m in total.values() if m.coefficient)
     return Form(kept, level(kept))
 
@@ -285,6 +293,8 @@ def look(node: Any, names: dict[Var, Label]) -> Any:
         return tuple(sorted(label(v, names) for v in node.vars)), node.shift
     if isinstance(node, Form):
         key = tuple(label(v, names) for v in in_order(free(node)))
+        if len(node.looks) >= MOST_LOOKS:
+            node.looks.clear()
         if key not in node.looks:
             seen = ((look(m, names), *m.coefficient.as_integer_ratio()) for m in node.terms)
             node.looks[key] = tuple(sorted(seen))
