@@ -65,6 +65,7 @@ def plant(root: Path, files: dict[str, str]) -> None:
         (root / path).write_text(text, encoding="utf-8")
 
 
+@pytest.mark.all_cases
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_this_tree_has_no_fault(check):
     faults = list(check(ROOT))

@@ -8,6 +8,7 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from .checker.definitions import Equation
 from .checker.proof import Theorem
 from .checker.terms import Term
 from .loops import Recurrence
@@ -17,7 +18,7 @@ from .render import latex, text
 from .symbolic.assumptions import assumptions
 from .symbolic.plan import TILE, Parallel
 from .symbolic.records import digest
-from .symbolic.step_forms import StepForm, claim, prove_claim, step_form
+from .symbolic.step_forms import CarriedForm, EntryForm, claim, prove_claim, step_form
 from .symbolic.step_plan import step_plan
 from .symbolic.step_terms import places
 
@@ -34,13 +35,15 @@ class RecurrentReduction(Unchanging):
     """A recurrence by what its states are after t tokens, and what is read of them.
 
     `output` is the output at t, as a checker term in the starts `S_0` of the states and in what
-    each token i writes; `state(name)` is one state after token t. `theorem` says that the output
+    each token i writes; `state(name)` is one state after token t. Where a step mixes the entries
+    of states, both are in starts and writes (or keys) as later tokens carry them on, `S_start`,
+    `S_write` and `S_key`, and `carried` has the equations of these. `theorem` says that the output
     is that, for every t and every width; `parallel` is the parallel class and `reason` says why it
     is that. A pickle holds the layer: when it is loaded, all of this is derived and proved anew.
     """
 
     layer: Recurrence
-    form: StepForm
+    form: EntryForm | CarriedForm
     theorem: Theorem
     parallel: Parallel
     reason: str
@@ -53,6 +56,12 @@ class RecurrentReduction(Unchanging):
     def state(self, name: str) -> Term:
         """A state after token t, in its own indices; `KeyError` for a name that is none."""
         return self.form.after(self.form.terms(), name, places(self.layer.states[name]), t)
+
+    @cached_property
+    def carried(self) -> tuple[Equation, ...]:
+        """How starts and writes go on from token to token, where a step mixes states' entries."""
+        defines = (define for block in self.form.carried for define in block)
+        return tuple(define.equation(None, start) for define in defines for start in (True, False))
 
     @cached_property
     def assumptions(self) -> tuple[str, ...]:
@@ -94,6 +103,7 @@ class RecurrentReduction(Unchanging):
         """The output and the states as an `aligned` block of LaTeX, without dollar signs."""
         lines = [f"o_t &= {latex(self.output)}"]
         lines += [f"{name}_{{t+1}} &= {latex(self.state(name))}" for name in self.layer.states]
+        lines += [f"{latex(e.left)} &= {latex(e.right)}" for e in self.carried]
         return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
     def _repr_html_(self) -> str:
@@ -112,6 +122,7 @@ class RecurrentReduction(Unchanging):
     def __str__(self) -> str:
         lines = [f"o[t] = {text(self.output)}"]
         lines += [f"  {f'{name}[t+1]':<12}{text(self.state(name))}" for name in self.layer.states]
+        lines += [f"  {text(e.left)} = {text(e.right)}" for e in self.carried]
         return "\n".join([*lines, *self.summary().split(" | ")])
 
     __repr__ = summary

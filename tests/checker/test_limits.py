@@ -212,12 +212,6 @@ def test_times_weigh_by_their_pairs(number, monkeypatch):
         normal.normal_form(term, normal.naturals(frozenset([*times, time("u")])))
 
 
-def test_few_looks_of_a_form_are_recalled():
-    form = normal.form(atom("x", HS[0]), 0, normal.Scope({}))
-    looks = [normal.look(form, {HS[0]: ("bound", "D", 0, k)}) for k in range(1000)]
-    assert len(set(looks)) == 1000 and 0 < len(form.looks) <= normal.MOST_LOOKS
-
-
 @pytest.mark.parametrize("shift", [101, -101])
 def test_shifts_are_small(shift):
     check(ix(t, 100 if shift > 0 else -100), type(ix(t)))

@@ -146,6 +146,12 @@ def leaning(S, q, k, v):
     return S, q @ S
 
 
+def crossed_squashed(A, B, q, k, v):
+    A = A + B
+    B = B - torch.tanh(A) + outer(k, v)
+    return A, B, q @ A
+
+
 def weighed(S, q, k, v):
     S = S - 0.5 * torch.einsum("k,l,lv,v->kv", k, k, S, v) + outer(k, v)
     return S, q @ S
@@ -165,7 +171,8 @@ TWO = {**MATRIX, "M": ("K", "V")}
 WITH_VECTOR = {**MATRIX, "n": ("K",)}
 THREE = dict.fromkeys(("eta", "theta", "alpha"), TOKEN)
 
-# By name: the layer, and the word for its plan; those with a closed form first.
+# By name: the layer, and the word for its plan; first those with sums and products for a form, then
+# those whose writes are carried on, then those with none.
 PROVED = {
     "additive": (Recurrence(additive, MATRIX), "additive"),
     "scalar gate": (Recurrence(decayed, MATRIX, {"alpha": TOKEN}), "gated"),
@@ -200,7 +207,7 @@ PROVED = {
     "kept": (Recurrence(kept, {**MATRIX, "n": ("V",)}), "additive"),
     "number": (Recurrence(number, {"c": ()}, {"alpha": TOKEN}), "gated"),
 }
-OPEN = {
+CARRIED = {
     "delta by rows": (Recurrence(delta_by_rows, {"C": ("V", "K")}, {"beta": TOKEN}), "affine"),
     "reflected": (
         Recurrence(reflected, {"n": ("K",), "S": ("K", "V")}, {"beta": TOKEN}),
@@ -214,12 +221,18 @@ OPEN = {
     "spread": (Recurrence(spread, {**MATRIX, "n": ("V",)}, {"alpha": TOKEN}), "composed"),
     "token shift": (Recurrence(token_shift, WITH_VECTOR, {"alpha": TOKEN}), "composed"),
     "gated delta": (Recurrence(gated_delta, MATRIX, {"alpha": TOKEN, "beta": TOKEN}), "affine"),
-    "squashed": (Recurrence(squashed, MATRIX), "sequential"),
     "crossed": (
         Recurrence(crossed, {"A": ("K", "V"), "B": ("K", "V")}, {"alpha": TOKEN}),
         "sequential",
     ),
-    "multiplied": (Recurrence(multiplied, MATRIX), "sequential"),
     "through": (Recurrence(through, WITH_VECTOR, {"alpha": TOKEN}), "composed"),
 }
-LAYERS = PROVED | OPEN
+OPEN = {
+    "squashed": (Recurrence(squashed, MATRIX), "sequential"),
+    "multiplied": (Recurrence(multiplied, MATRIX), "sequential"),
+    "crossed and squashed": (
+        Recurrence(crossed_squashed, {"A": ("K", "V"), "B": ("K", "V")}),
+        "sequential",
+    ),
+}
+LAYERS = PROVED | CARRIED | OPEN

@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from tests.loops.layers import LAYERS, OPEN, PROVED
+from tests.loops.layers import CARRIED, LAYERS, OPEN, PROVED
 from ttt_proofs import reduce
 from ttt_proofs.checker.proof import Theorem
-from ttt_proofs.checker.terms import CheckerError, Prod, rebuild
+from ttt_proofs.checker.terms import Atom, CheckerError, Prod, Sum, rebuild
 from ttt_proofs.evidence.exact import refute
 from ttt_proofs.render import proof_text, text
 from ttt_proofs.symbolic.parts import NotCoveredError
 from ttt_proofs.symbolic.step_forms import claim, prove_claim, step_form
 from ttt_proofs.symbolic.step_plan import step_plan
 from ttt_proofs.symbolic.step_terms import definitions
+from ttt_proofs.symbolic.theory import T
 
 GATED = (
     "Σ_a q[t,a] · ((Π_{s=0}^{t} @) · S_0[a,c] + Σ_{i=0}^{t} (Π_{s=i+1}^{t} @) · k[i,a] · v[i,c])"
@@ -90,21 +91,91 @@ def test_reading_before_the_step_is_not_reading_after_it():
         Theorem(prove_claim(before, claim(after)))
 
 
+KEYS = "Σ_a q[t,a] · (@_start[t+1,a,c] + Σ_{i=0}^{t} @_key[i,t+1,a] · v[i,c])"
+WRITES = "Σ_a q[t,a] · (S_start[t+1,a,c] + Σ_{i=0}^{t} S_write[i,t+1,a,c])"
+FORMS = {
+    "delta by rows": KEYS.replace("@", "C").replace("start[t+1,a,c]", "start[t+1,c,a]"),
+    "reflected": KEYS.replace("@", "S").replace("v[i,c]", "v[i,c]"),
+    "asymmetric": KEYS.replace("@", "S"),
+    "gated delta": KEYS.replace("@", "S"),
+    "crossed": KEYS.replace("@", "A"),
+    "token shift": KEYS.replace("@", "S"),
+    "through": KEYS.replace("@", "S"),
+    "spread": "Σ_a q[t,a] · (S_start[t,a,c] + Σ_{i=0}^{t−1} S_key[i,t,a] · n[i+1,c])",
+    "weighed": WRITES,
+    "leaning": WRITES,
+    "two-sided": WRITES,
+    "turned": "(Σ_a (Σ_a′ q[t,a′] · (S_start[t+1,a′,a] + Σ_{i=0}^{t} S_write[i,t+1,a′,a])) · "
+    "k[t,a]) · v[t,c]",
+}
+CARRIED_ON = """S_start[0,a,c] = S_0[a,c]
+S_start[t+1,a,c] = α[t] · (S_start[t,a,c] − β[t] · k[t,a] · Σ_a′ k[t,a′] · S_start[t,a′,c])
+S_key[i,0,a] = 0
+S_key[i,t+1,a] = α[t] · (S_key[i,t,a] − β[t] · k[t,a] · Σ_a′ k[t,a′] · S_key[i,t,a′]) + β[t] · \
+[i = t] · k[t,a]""".replace("\\\n", "")
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_carried_writes_are_proved_and_not_refuted(name):
+    layer, word = CARRIED[name]
+    reduction = reduce(layer)
+    proof, statement = reduction.theorem.proof, reduction.theorem.statement
+    assert statement.hypotheses == () and statement.equation == claim(step_form(layer))
+    assert (reduction.parallel, text(reduction.output)) == (word, FORMS[name])
+    assert reduction.assumptions == ()
+    assert refute(statement.equation, proof.definitions, seed=1) is None
+    assert proof_text(reduction.theorem) and reduction.latex()
+
+
+def test_a_reduction_says_how_keys_are_carried_on():
+    reduction = reduce(CARRIED["gated delta"][0])
+    shown = "\n".join(f"{text(e.left)} = {text(e.right)}" for e in reduction.carried)
+    assert shown == CARRIED_ON
+    assert all(line in str(reduction) for line in shown.splitlines())
+    assert r"S^{\mathrm{key}}_{i,t+1,a} &=" in reduction.latex() and "[i = t]" in reduction.latex()
+
+
+def another_time(node, name: str):
+    """The term with what is carried, of symbols that end so, taken a step earlier."""
+    node = rebuild(node, another_time, name)
+    if isinstance(node, Atom) and node.name.endswith(name):
+        k = next(n for n, index in enumerate(node.ix) if T in index.vars)
+        moved = replace(node.ix[k], shift=node.ix[k].shift - 1)
+        return replace(node, ix=(*node.ix[:k], moved, *node.ix[k + 1 :]))
+    return node
+
+
+def one_write_less(node):
+    """The term with sums over tokens that end a token earlier."""
+    node = rebuild(node, one_write_less)
+    if isinstance(node, Sum) and node.high is not None:
+        return replace(node, high=replace(node.high, shift=node.high.shift - 1))
+    return node
+
+
+FAULTS = {
+    "a key or write one token old": lambda node: another_time(another_time(node, "_key"), "_write"),
+    "a start one token old": lambda node: another_time(node, "_start"),
+    "the last write left out": one_write_less,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", CARRIED)
+def test_what_is_carried_wrongly_is_refused_by_the_checker_and_in_exact_arithmetic(name, fault):
+    form = step_form(CARRIED[name][0])
+    goal = claim(form)
+    wrong = replace(goal, right=FAULTS[fault](goal.right))
+    assert wrong != goal
+    with pytest.raises(CheckerError, match="must have one normal form"):
+        Theorem(prove_claim(form, wrong))
+    assert refute(wrong, form.definitions, seed=1) is not None
+
+
 CAUSES = {
-    "delta by rows": "the transition of C is a matrix made of k: its closed form is not written",
-    "reflected": "the transition of n is a matrix made of k: its closed form is not written yet.",
-    "two-sided": "the transition of S is a matrix made of k and v: its closed form is not",
-    "asymmetric": "the transition of S is a matrix made of k and q: its closed form is not",
-    "weighed": "the transition of S is a matrix made of k and v: its closed form is not written",
-    "turned": r"S reads a state in another shape in line \d+ of \w+.py: its closed form is",
-    "leaning": "the transition of S is a matrix made of k and v: its closed form is not",
-    "spread": r"S reads a state in another shape in line \d+ of \w+.py: its closed form is",
-    "token shift": r"S reads a state in another shape in line \d+ of \w+.py: its closed form is",
-    "gated delta": "the transition of S is a matrix made of k: its closed form is not written yet.",
     "squashed": r"S is made of `tanh` of a state in line \d+ of layers.py.",
-    "crossed": "the states A and B read each other's past: their closed form is not written yet.",
     "multiplied": r"S is made of a product of two states in line \d+ of layers.py.",
-    "through": r"S is made of a product of two states in line \d+ of layers.py.",
+    "crossed and squashed": r"B is made of `tanh` of a state in line \d+ of layers.py.",
 }
 
 

@@ -33,7 +33,6 @@ LARGEST_EXPANSION = 10_000  # weight of the monomials of one subterm, multiplied
 LARGEST_FORM = 300_000  # weight of the settled monomials of one normal form, arguments included
 LARGEST_BINDING = 12  # bound indices of one monomial
 LARGEST_CONTEXT = 100  # times of one set of constraints
-MOST_LOOKS = 64  # of one form that are recalled
 NEVER: Table = {((), ()): -1}  # what no times satisfy implies anything: 0 <= -1
 
 
@@ -138,13 +137,12 @@ class Scope:
     """Where a term stands.
 
     known: all that is known of times; peel: where ranges are cut; spent: the weight of what was
-    settled so far; seen: the normal form of each argument, and its weight.
+    settled so far.
     """
 
     known: Table
     peel: Ix | None = None
     spent: list[int] = field(default_factory=lambda: [0])
-    seen: dict[Any, tuple["Form", int]] = field(default_factory=dict)
 
     def spend(self, weight: int) -> None:
         """Note the weight of something that was settled; raise where it is too much."""
@@ -273,18 +271,13 @@ def compared(m: Monomial, scope: Scope) -> Monomial:
 
 
 def formed(node: Any, scope: Scope) -> Any:
-    """A factor with normal forms for arguments; the same argument is not formed again."""
+    """A factor with normal forms for arguments."""
     if not isinstance(node, Lam):
         return node if isinstance(node, Atom | Ix) else rebuild(node, formed, scope)
     inner = level(node.body)
     own = {v: Var(f"${inner}_{k}_", v.sort) for k, v in enumerate(node.binders)}
     body: Any = substitute(node.body, {v: ix(w) for v, w in own.items()})
-    case, before = (body, frozenset(scope.known.items())), scope.spent[0]
-    if case in scope.seen:
-        scope.spend(scope.seen[case][1])
-    else:
-        scope.seen[case] = form(body, inner, scope), scope.spent[0] - before
-    return Lam(tuple(own.values()), scope.seen[case][0])  # pyright: ignore
+    return Lam(tuple(own.values()), form(body, inner, scope))  # pyright: ignore
 
 
 def look(node: Any, names: dict[Var, Label]) -> Any:
@@ -293,8 +286,6 @@ def look(node: Any, names: dict[Var, Label]) -> Any:
         return tuple(sorted(label(v, names) for v in node.vars)), node.shift
     if isinstance(node, Form):
         key = tuple(label(v, names) for v in in_order(free(node)))
-        if len(node.looks) >= MOST_LOOKS:
-            node.looks.clear()
         if key not in node.looks:
             seen = ((look(m, names), *m.coefficient.as_integer_ratio()) for m in node.terms)
             node.looks[key] = tuple(sorted(seen))

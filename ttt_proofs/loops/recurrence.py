@@ -12,7 +12,7 @@ from typing import Any
 
 from ..checker.terms import NAME
 from ..program.coefficients import Coefficient
-from ..program.names import OF_RECURRENCES, STARTS
+from ..program.names import CARRIED, OF_RECURRENCES, STARTS
 from ..program.step_tracing import read_step
 from ..program.steps import SINGLE, Axes, StepProgram
 from ..program.tracing import head, home
@@ -150,7 +150,7 @@ def check_axes(name: object, axes: object) -> Axes:
 def check_names(layer: Recurrence) -> None:
     """Raise unless the step is a function whose arguments are named, and each by one name."""
     names = Counter([*layer.states, *layer.coefficients])
-    tailed = {name + tail for name in layer.states for tail in STARTS}
+    tailed = {name + tail for name in layer.states for tail in STARTS + CARRIED}
     for name, many in names.items():
         usable = isinstance(name, str) and NAME.fullmatch(name)
         if not usable or many > 1 or name in OF_RECURRENCES or name in tailed:

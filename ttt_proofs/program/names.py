@@ -16,5 +16,6 @@ OF_RECURRENCES = DATA | set("tijs") | {"torch"}
 
 HEADS = "GXMURNSABP"  # of what belongs to a weight: its gradient G_W, its buffer M_W, ...
 STARTS = ("_0", "_next")  # of a state: before the first step, and after this one
+CARRIED = ("_start", "_write", "_key")  # of a state: what later steps make of its start, a write
 TAILS = (*STARTS, "_seen", "_in", "_a", "_b", "_ab")  # of what belongs to a weight or a buffer
 TRANSPOSE = "_T"

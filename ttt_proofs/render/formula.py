@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 from ..checker.terms import TIME, Add, App, Atom, Ix, Lam, Mul, Num, Prod, Sum, Term, Var
 from .arrange import arranged, split
 from .notation import Names, bind, letter, pointwise, scope
-from .special import is_operator, norm_of, of_number, powers
+from .special import bracket_of, is_operator, norm_of, of_number, powers
 
 SUM, PRODUCT, FACTOR = range(3)
 
@@ -71,6 +71,9 @@ class Writer:
             return Piece(self.applied(term, names, hidden))
         if isinstance(term, Add):
             return self.added(term, names, hidden)
+        if compared := bracket_of(term):
+            low, mark, high = compared
+            return Piece(self.bracket(self.index(low, names), mark, self.index(high, names)))
         if isinstance(term, Sum):
             return self.over("Σ", (term.var,), term, term.body, names)
         return self.over("Π", term.factor.binders, term, term.factor.body, names)
@@ -210,6 +213,10 @@ class Writer:
 
     def norm(self, text: str) -> str:
         """The Euclidean norm of what the dots run over."""
+        raise NotImplementedError
+
+    def bracket(self, left: str, mark: str, right: str) -> str:
+        """1 where two times compare so (`=` or `≤`), 0 elsewhere."""
         raise NotImplementedError
 
     def group(self, text: str) -> str:

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from ..checker.definitions import Define, DefineGradient
 from ..checker.proof import Proof
-from ..checker.terms import TIME, App, Atom, Ix, Var, inside, ix
+from ..checker.terms import TIME, App, Atom, Ix, Sum, Var, inside, ix
 from .arrange import arranged
 from .formula import Writer
 from .notation import MEANINGS, NOTES, Names, bind, letter
-from .special import is_operator
+from .special import bracket_of, is_operator
 
 ARBITRARY = "Lengths and widths are arbitrary. An empty sum is 0, an empty product is 1."
+BRACKETS = "Square brackets around a comparison are 1 where it holds, and 0 elsewhere."
 SUMMED = (
     "A shape with a sum of widths is read at sums of indices; its entries are arbitrary, so "
     "that zeros around an image are one case."
@@ -52,6 +53,8 @@ class Given:
         found += [self.function(tuple(apps.values())) for apps in calls.values()]
         if any(len(index.vars) > 1 for index in inside(tuple(map(tuple, uses.values())), Ix)):
             found.append(Fact(SUMMED))
+        if any(map(bracket_of, inside(shown_terms(proof), Sum))):
+            found.append(Fact(BRACKETS))
         return (*found, Fact(ARBITRARY))
 
     def data(self, atoms: Sequence[Atom]) -> Fact:

@@ -23,6 +23,7 @@ KNOWN = {
     "tanh": r"\tanh",
 }
 SIZES = ("", r"\Big", r"\bigg", r"\Bigg")  # of parentheses
+COMPARED = {"=": "=", "≤": r"\le"}
 MEANINGS = {
     "root": r"\lVert x \rVert = \sqrt{\textstyle\sum x^{2}}",
     "inverse": "1/x",
@@ -105,6 +106,10 @@ class LatexWriter(Writer):
     def norm(self, text: str) -> str:
         """`\\lVert W_{\\cdot c} \\rVert`."""
         return rf"\lVert {text} \rVert"
+
+    def bracket(self, left: str, mark: str, right: str) -> str:
+        """`[i = t]`."""
+        return f"[{left} {COMPARED[mark]} {right}]"
 
     def group(self, text: str) -> str:
         """Parentheses, larger around sums and around large ones."""

@@ -10,8 +10,10 @@ from ..checker.terms import (
     Add,
     App,
     Atom,
+    Ix,
     Lam,
     Mul,
+    Num,
     Sum,
     Term,
     Var,
@@ -67,6 +69,21 @@ def norm_of(term: Term) -> Lam | None:
     bases = tuple(base for base, _ in counts)
     base = bases[0] if len(bases) == 1 else Mul(bases)
     return Lam(tuple(own), base) if dotted(base, tuple(own)) else None
+
+
+def bracket_of(term: Any) -> tuple[Ix, str, Ix] | None:
+    """The times that are compared, where the term is 1 if `a = b`, or if `a ≤ b`, and else 0.
+
+    The sum of 1 over u in a..b and w in b..a has one term if a = b, else none; the one over u in
+    a..b and w in u..a has one if a ≤ b.
+    """
+    inner = term.body if isinstance(term, Sum) else None
+    if not isinstance(inner, Sum) or inner.body != Num(1):
+        return None
+    if term.low is None or term.high is None or inner.high != term.low:
+        return None
+    mark = {term.high: "=", ix(term.var): "≤"}.get(inner.low)
+    return None if mark is None else (term.low, mark, term.high)
 
 
 def dotted(term: Term, own: tuple[Var, ...]) -> bool:

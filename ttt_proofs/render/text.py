@@ -77,6 +77,10 @@ class TextWriter(Writer):
         """`‖W[·,c]‖`."""
         return f"‖{text}‖"
 
+    def bracket(self, left: str, mark: str, right: str) -> str:
+        """`[i = t]`."""
+        return f"[{left} {mark} {right}]"
+
     def group(self, text: str) -> str:
         """Parentheses."""
         return f"({text})"

@@ -12,30 +12,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import sympy as sp
 
-from ..checker.definitions import Equation
+from ..checker.definitions import Block, Equation
 from ..checker.proof import Proof
 from ..checker.terms import Add, Atom, Ix, Sum, Term, ix, substitute, symbols
 from ..loops.recurrence import OUTPUT, Recurrence
 from ..program.coefficients import t
 from ..program.steps import Affine, Entangled, Operations
 from .bridge import at, product, scalar
+from .carried import NotAffineError
+from .carried_forms import CarriedForm, Known, carried_form
 from .closed_forms import Closed, LinearLine, i, unrolled
 from .linear_attention import PAST, prove_states
 from .parts import NotCoveredError
 from .prover import Prover
-from .step_plan import carried, cause, coupled, in_order, split
-from .step_terms import Terms, definitions, every, output_term, places, start
+from .step_plan import carried, in_groups, in_order, not_affine, split
+from .step_terms import (
+    Terms,
+    closed,
+    definitions,
+    every,
+    index_of,
+    output_term,
+    places,
+    start,
+)
 from .theory import NOW, T
 
-LATER = "closed form is not written yet"
 RUNS = "It runs all the same: ttt_proofs.parallel.recurrences.recurrent."
 
 
 @dataclass(frozen=True)
-class StepForm:
+class EntryForm:
     """The closed forms of a recurrence's states; `operations` are what their numbers count."""
 
     layer: Recurrence
@@ -91,43 +102,53 @@ class StepForm:
     def terms(self, last: sp.Expr | None = None) -> Terms:
         """Writes terms of the step; with closed forms for states where `last` is the newest."""
         made = tuple(self.operations.list)
-        if last is None:
-            return Terms(self.layer, made)
+        return Terms(self.layer, made) if last is None else closed(self, last, made)
 
-        def held(name: str, entry: tuple[Ix, ...], time: Ix) -> Term:
-            return self.after(terms, name, entry, last if time == ix(T, 1) else last - 1)
+    @property
+    def carried(self) -> tuple[Block, ...]:
+        """Nothing is carried but sums and products of what tokens give."""
+        return ()
 
-        terms = Terms(self.layer, made, held)
-        return terms
+    @property
+    def definitions(self) -> tuple[Block, ...]:
+        """The recurrence."""
+        return definitions(self.layer)
+
+    def prove_states(self) -> tuple[Prover, Known]:
+        """A proof of what each state is; for each, the function that adds its last step."""
+        prover = Prover(self.definitions)
+        return prover, prove_states(prover, predicate(self), self.peel)
 
 
-def index_of(last: sp.Expr) -> Ix:
-    """The time t, or t - 1."""
-    return ix(T, int(last - t))
-
-
-def step_form(layer: Recurrence) -> StepForm:
+def step_form(layer: Recurrence) -> EntryForm | CarriedForm:
     """The form of a recurrence.
 
-    Raises `NotCoveredError`, with the cause, where states are not affine in each other entry by
-    entry, with factors and writes that data alone give. The output may be any function of them.
+    Raises `NotCoveredError`, with the cause, where states that read each other, or a state by
+    itself, are not affine, with factors and writes that data and the states before them give. The
+    output may be any function of them.
     """
+    try:
+        return entry_form(layer)
+    except Entangled:
+        pass
+    try:
+        return carried_form(layer)
+    except NotAffineError:
+        raise NotCoveredError(f"{not_affine(layer)}. {RUNS}") from None
+
+
+def entry_form(layer: Recurrence) -> EntryForm:
+    """The form of states that are affine, entry by entry; `Entangled` where one is not."""
     step, order = layer.traced, in_order(layer)
     if order is None:
-        raise NotCoveredError(f"{coupled(layer)}: their {LATER}. {RUNS}")
-    operations, forms = Operations(step.operations), {}
-    for name in order:
-        try:
-            forms[name] = split(layer, operations, name, carried(layer))
-        except Entangled as found:
-            why = cause(layer, name, found, carried(layer))
-            later = f": its {LATER}" if found.kind in ("matrix", "shape") else ""
-            raise NotCoveredError(f"{why}{later}. {RUNS}") from None
+        raise Entangled("coupled", 0)
+    operations = Operations(step.operations)
+    forms = {name: split(layer, operations, name, carried(layer)) for name in order}
     solved: dict[sp.Symbol, Closed] = {}
     for name in order:
-        closed = unrolled(linear(name, forms[name], operations), solved)
-        solved[closed.state] = closed
-    return StepForm(layer, operations, forms, {str(x): closed for x, closed in solved.items()})
+        found = unrolled(linear(name, forms[name], operations), solved)
+        solved[found.state] = found
+    return EntryForm(layer, operations, forms, {str(x): found for x, found in solved.items()})
 
 
 def linear(name: str, form: Affine, operations: Operations) -> LinearLine:
@@ -150,7 +171,7 @@ def linear(name: str, form: Affine, operations: Operations) -> LinearLine:
     return LinearLine(state, sp.Integer(0) if own is None else factor(own), direct, through)
 
 
-def predicate(form: StepForm) -> tuple[Equation, ...]:
+def predicate(form: EntryForm) -> tuple[Equation, ...]:
     """What holds after t tokens: each state, by its start and what was written."""
     parts = []
     for name, _ in form.layer.traced.states:
@@ -161,21 +182,20 @@ def predicate(form: StepForm) -> tuple[Equation, ...]:
     return tuple(parts)
 
 
-def claim(form: StepForm) -> Equation:
+def claim(form: EntryForm | CarriedForm) -> Equation:
     """`o[t, c] = ` what the step reads of the states' closed forms, for every t and c."""
     indices = (T, *every(OUTPUT))
     return Equation(indices, Atom("o", (NOW, *places(OUTPUT))), output_term(form.terms(t)))
 
 
-def prove_claim(form: StepForm, goal: Equation) -> Proof:
+def prove_claim(form: EntryForm | CarriedForm, goal: Equation) -> Proof:
     """The steps from the recurrence's definitions to `goal`, a statement about its output.
 
     Whether the steps lead there is for the checker to say: make a `Theorem` of the result.
     """
-    prover = Prover(definitions(form.layer))
-    known = prove_states(prover, predicate(form), form.peel)
+    prover, known = form.prove_states()
     number = prover.definition("o")
-    for name in form.layer.states:
+    for name in chain(*in_groups(form.layer)):  # what is put in may name states of groups before
         if name in symbols(prover.right(number)):
             number = prover.use(number, known[name]())
     return prover.claim(number, goal)

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..loops.recurrence import Recurrence
 from ..program.coefficients import Shape, united
+from ..program.dataflow import reached
 from ..program.steps import (
     SINGLE,
     Affine,
@@ -59,20 +60,22 @@ class StepPlan:
     scans: tuple[Scanned | Mapped, ...]
 
 
-def in_order(layer: Recurrence) -> tuple[str, ...] | None:
-    """The states, each after those that it reads; None where some read each other."""
+def in_groups(layer: Recurrence) -> tuple[tuple[str, ...], ...]:
+    """The states, those together that read each other, each group after those that it reads."""
     step = layer.traced
     edges = {
-        name: {step.old[n] for n in reads(step.operations, k) if n in step.old} - {name}
+        name: {step.old[n] for n in reads(step.operations, k) if n in step.old}
         for name, k in step.states
     }
-    found: list[str] = []
-    while len(found) < len(edges):
-        ready = [name for name in edges if name not in found and edges[name] <= set(found)]
-        if not ready:
-            return None
-        found += ready[:1]
-    return tuple(found)
+    read = {name: reached(name, edges.__getitem__) | {name} for name in edges}
+    groups = [tuple(m for m in read if n in read[m] and m in read[n]) for n in read]
+    return tuple(sorted(dict.fromkeys(groups), key=lambda group: len(read[group[0]])))
+
+
+def in_order(layer: Recurrence) -> tuple[str, ...] | None:
+    """The states, each after those that it reads; None where some read each other."""
+    groups = in_groups(layer)
+    return tuple(name for (name,) in groups) if len(groups) == len(layer.states) else None
 
 
 def coupled(layer: Recurrence) -> str:
@@ -175,6 +178,24 @@ def degree(operations: Sequence[Operation], k: int, among: Mapping[int, Any]) ->
         return known[n]
 
     return of(k)
+
+
+def not_affine(layer: Recurrence) -> str:
+    """Why a state is not affine in the states that it reads and that read it, with the line."""
+    step = layer.traced
+    for names in in_groups(layer):
+        among = {k: state for k, state in carried(layer).items() if state[0] in names}
+        for name in names:
+            number = dict(step.states)[name]
+            others = [k for k in step.made if k != number and k in reads(step.operations, number)]
+            before = set().union(*(reads(step.operations, k) for k in others))
+            for k in sorted(reads(step.operations, number) - before):
+                found = degree(step.operations, k, among)
+                if found not in (0, 1):
+                    power = step.operations[k].does == "power"
+                    kind = "function" if found is None or power else "product"
+                    return cause(layer, name, Entangled(kind, k), among)
+    raise ValueError(f"a state of {layer} must not be affine; all are.")
 
 
 def cause(layer: Recurrence, name: str, found: Entangled, among: Mapping[int, Carried]) -> str:

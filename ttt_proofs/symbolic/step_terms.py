@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import sympy as sp
 
 from ..checker.definitions import Block, Define, sum_over
 from ..checker.terms import Add, App, Atom, Ix, Lam, Mul, Num, Term, Var, ix
 from ..loops.recurrence import OUTPUT, Recurrence
+from ..program.coefficients import t
 from ..program.operations import Abstract, Rowwise
 from ..program.steps import FUNCTIONS, SINGLE, Axes, Contraction, Operation, View
 from .bridge import product, scalar, variable
@@ -135,6 +137,21 @@ def output_term(terms: Terms) -> Term:
 def places(axes: Axes) -> tuple[Ix, ...]:
     """The entry that the index variables of some axes name."""
     return tuple(map(ix, every(axes)))
+
+
+def closed(form: Any, last: sp.Expr, operations: Sequence[Operation] = ()) -> Terms:
+    """Writes terms of the step with a form's states, `last` the newest, in place of symbols."""
+
+    def held(name: str, entry: tuple[Ix, ...], time: Ix) -> Term:
+        return form.after(terms, name, entry, last if time == ix(T, 1) else last - 1)
+
+    terms = Terms(form.layer, operations, held)
+    return terms
+
+
+def index_of(last: sp.Expr) -> Ix:
+    """The time t, or t - 1."""
+    return ix(T, int(last - t))
 
 
 def definitions(layer: Recurrence) -> tuple[Block, ...]:
