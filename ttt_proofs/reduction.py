@@ -20,8 +20,9 @@ from .loops.copies import Unchanging
 from .recurrent_reduction import RecurrentReduction, reduce_recurrence
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
+from .symbolic.closed_forms import NotCoveredError
 from .symbolic.linear_attention import Form
-from .symbolic.parts import NotCoveredError, attention_form, gradient_part
+from .symbolic.parts import attention_form, gradient_part
 from .symbolic.plan import TILE, Parallel, plan_of, transition
 from .symbolic.plan import NotParallelError as NotParallelError
 from .symbolic.records import digest

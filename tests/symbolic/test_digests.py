@@ -30,7 +30,8 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
 )
-from ttt_proofs.symbolic.parts import NotCoveredError, attention_form, gradient_part
+from ttt_proofs.symbolic.closed_forms import NotCoveredError
+from ttt_proofs.symbolic.parts import attention_form, gradient_part
 from ttt_proofs.symbolic.records import digest
 
 pytestmark = pytest.mark.all_cases

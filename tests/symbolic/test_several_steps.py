@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from ttt_proofs.checker.terms import (
     CheckerError,
     Mul,
     Num,
+    Prod,
     Sum,
     inside,
     ix,
@@ -27,6 +29,7 @@ from ttt_proofs.loops import (
     GLU,
     MLP,
     AbstractLoss,
+    Coefficient,
     DepthwiseConv,
     Features,
     Frobenius,
@@ -37,11 +40,14 @@ from ttt_proofs.loops import (
     Schedule,
     SquaredError,
     SwiGLU,
+    Update,
+    zeros_like,
 )
 from ttt_proofs.symbolic import Part, attention_part, delta_steps_part, summed_rate_part, theory
 from ttt_proofs.symbolic.bridge import entry
-from ttt_proofs.symbolic.parts import NotCoveredError, attention_form, steps_part
-from ttt_proofs.symbolic.several_steps import K, covered, linear_attention
+from ttt_proofs.symbolic.closed_forms import NotCoveredError
+from ttt_proofs.symbolic.parts import attention_form, steps_part
+from ttt_proofs.symbolic.several_steps import K, linear_attention
 
 MANY = Schedule(2, steps=3)
 CONV = InnerLoop(DepthwiseConv(), Frobenius(), schedule=Schedule(4, steps=2))
@@ -66,6 +72,17 @@ def proved(part) -> bool:
     return theorem.statement.equation == part.statement and not theorem.statement.hypotheses
 
 
+UPDATES = {
+    "momentum": GradientStep("per_step", momentum="per_step"),
+    "momentum outside": GradientStep("per_step", "outside", momentum="constant", ascent=True),
+    "clip": GradientStep("per_step", clip="column_norm"),
+    "clip and momentum": GradientStep(momentum="per_step", clip="column_norm"),
+    "Muon": GradientStep(orthogonal="muon"),
+    "weight norm": GradientStep(weight_norm="initial_norm"),
+    "LaCT": GradientStep(
+        "per_token", "inside", momentum="per_step", orthogonal="muon", weight_norm="initial_norm"
+    ),
+}
 LOOPS = [
     InnerLoop(Features(), AbstractLoss(), schedule=MANY),
     InnerLoop(Features(), AbstractLoss(), GradientStep("per_step", ascent=True), MANY),
@@ -148,32 +165,83 @@ def test_the_form_of_another_loop_is_refused():
         assert not proved(part)
 
 
-@pytest.mark.parametrize(
-    ("update", "plain"),
-    [
-        (GradientStep(), True),
-        (GradientStep("per_token", "inside", ascent=True), True),
-        (GradientStep(None), True),
-        (GradientStep(momentum="constant"), False),
-        (GradientStep(clip="column_norm"), False),
-        (GradientStep(orthogonal="muon"), False),
-        (GradientStep(weight_norm="initial_norm"), False),
-    ],
-    ids=str,
-)
-def test_what_is_told_of_are_plain_steps(update, plain):
-    assert covered(InnerLoop(Linear(), Frobenius(), update, MANY)) is plain
+PLAIN = (GradientStep(), GradientStep("per_token", "inside", ascent=True), GradientStep(None))
 
 
-def test_other_steps_are_refused_in_one_sentence_everywhere():
-    loop = InnerLoop(Linear(), Frobenius(), GradientStep(momentum="constant"), MANY)
-    attempts = (reduce, attention_part, attention_form, summed_rate_part)
-    for attempt in attempts:
-        with pytest.raises(NotCoveredError, match=r"^several steps .*; got Grad.* a chunk\.$"):
-            attempt(loop)
-        attempt(replace(loop, update=GradientStep()))
+@pytest.mark.parametrize("update", [*PLAIN, *UPDATES.values()], ids=str)
+def test_one_step_stands_for_plain_steps_alone(update):
+    loop = InnerLoop(Features(), Frobenius(), update, MANY, trained="last")
+    assert proved(attention_part(loop))
+    if update in PLAIN:
+        assert proved(summed_rate_part(loop))
+        return
+    with pytest.raises(NotCoveredError, match=r"^a single step .*; got .* a chunk\.$"):
+        summed_rate_part(loop)
+
+
+def test_another_form_is_refused_in_one_sentence():
     with pytest.raises(ValueError, match=r"must be left out for .*; got Inner.* a chunk\.$"):
         attention_part(LOOPS[0], scores=True)
+
+
+def forgetful(term):
+    """The term with running products and sums begun a step late."""
+    if isinstance(term, Prod) and term.low.vars:
+        term = replace(term, low=ix(term.low.vars[0], term.low.shift + 1))
+    return rebuild(term, forgetful)
+
+
+def rule(moved, buffers: str = "", **given: Coefficient) -> dict[str, Any]:
+    """An update rule of a user's own, as arguments of a loop."""
+    return {
+        "update": Update(moved, dict.fromkeys(buffers.split(), zeros_like)),
+        "coefficients": given,
+    }
+
+
+STEP = Coefficient("step")
+RULED = {
+    "decay by entry": rule(
+        lambda W, g, *, eta, lam: (1 - lam) * W - eta * g,
+        eta=STEP,
+        lam=replace(STEP, shape="entry"),
+    ),
+    "rate by row": rule(lambda W, g, *, eta: W - eta * g, eta=replace(STEP, shape="row")),
+    "rate by column": rule(lambda W, g, *, eta: W - eta * g, eta=replace(STEP, shape="column")),
+    "an old buffer": rule(
+        lambda W, g, M, *, eta, alpha: (W - eta * M, alpha * M + g), "M", eta=STEP, alpha=STEP
+    ),
+    "momentum and decay": rule(
+        lambda W, g, M, *, theta, alpha: (
+            (1 - alpha) * W + 0.5 * M - theta * g,
+            0.5 * M - theta * g,
+        ),
+        "M",
+        theta=STEP,
+        alpha=STEP,
+    ),
+    "two buffers": rule(
+        lambda W, g, M, N, *, eta: (W - eta * (M + N), 0.5 * M + g, 0.25 * N + M), "M N", eta=STEP
+    ),
+}
+STEPPED = [
+    *(InnerLoop(MLP(2, "silu"), SquaredError(), u, MANY) for u in UPDATES.values()),
+    *(InnerLoop(Linear(), SquaredError(), schedule=MANY, **given) for given in RULED.values()),
+    InnerLoop(Linear(), Frobenius(), UPDATES["momentum"], replace(MANY, read="before_update")),
+]
+
+
+@pytest.mark.parametrize("loop", STEPPED, ids=str)
+def test_steps_of_any_linear_rule_are_proved_and_are_the_loop(loop):
+    found, (_, part) = reduce(loop), attention_form(loop)
+    assert found.theorem.statement.equation == part.statement
+    assert statement_witness(part, loop, seed=0).agrees
+    faults = {fewer(part.statement.right), forgetful(part.statement.right)} - {part.statement.right}
+    for right in faults:
+        with pytest.raises(CheckerError):
+            Theorem(restated(part, right))
+        wrong = Part("", replace(part.statement, right=right), part.proof)
+        assert not statement_witness(wrong, loop, seed=0).agrees
 
 
 @pytest.mark.parametrize("steps", [1, 3])

@@ -11,7 +11,7 @@ from ttt_proofs.checker.proof import Theorem
 from ttt_proofs.checker.terms import Atom, CheckerError, Prod, Sum, rebuild
 from ttt_proofs.evidence.exact import refute
 from ttt_proofs.render import proof_text, text
-from ttt_proofs.symbolic.parts import NotCoveredError
+from ttt_proofs.symbolic.closed_forms import NotCoveredError
 from ttt_proofs.symbolic.step_forms import claim, prove_claim, step_form
 from ttt_proofs.symbolic.step_plan import step_plan
 from ttt_proofs.symbolic.step_terms import definitions

@@ -30,8 +30,9 @@ from ttt_proofs.program.coefficients import Shape, t
 from ttt_proofs.program.rules import G, Rule, following
 from ttt_proofs.render import text
 from ttt_proofs.symbolic import additive_part, affine_part, attention_part, single_step_part
+from ttt_proofs.symbolic.closed_forms import NotCoveredError
 from ttt_proofs.symbolic.linear_attention import linear_attention, predicate, scores
-from ttt_proofs.symbolic.parts import NotCoveredError, outer_products_part, same_outputs_part
+from ttt_proofs.symbolic.parts import outer_products_part, same_outputs_part
 
 READ = [Schedule(2), Schedule(2, "before_update"), Schedule(2, "causal")]
 

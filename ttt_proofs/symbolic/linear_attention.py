@@ -7,7 +7,7 @@ closed form of the update's recurrence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -326,27 +326,31 @@ def prove_unrolled(prover: Prover, loop: InnerLoop) -> dict[str, Callable[[], in
 
 
 def prove_states(
-    prover: Prover, parts: tuple[Equation, ...], peel: Ix = NOW
+    prover: Prover,
+    parts: tuple[Equation, ...],
+    peel: Ix = NOW,
+    time: Var = T,
+    within: Sequence[int] = (),
 ) -> dict[str, Callable[[], int]]:
     """Prove by induction what sequences are at t, each part `name[t, ...] = ...` of one of them.
 
-    peel: where ranges of times are cut as t becomes t + 1.
+    peel: where ranges of times are cut as the time t becomes t + 1. within: equations to use first.
     Returns for each sequence's name the function that takes the induction's last step for it.
     """
     bases, steps, assumed = [], [], [prover.assume(part) for part in parts]
     names = [part.left.name for part in parts if isinstance(part.left, Atom)]
     for part, name in zip(parts, names, strict=True):
         first = prover.definition(name, start=True)
-        bases.append(prover.rearrange(first, part.put({T: at(0)}).right))
+        bases.append(prover.rearrange(first, part.put({time: at(0)}).right))
     for part, name in zip(parts, names, strict=True):
-        goal = part.put({T: ix(T, 1)})
+        goal = part.put({time: ix(time, 1)})
         number = prover.use(prover.begin(part.every, goal.left), prover.definition(name))
-        for source in [*steps, *assumed]:  # new values first: they bring in the old ones
+        for source in [*within, *steps, *assumed]:  # new values first: they bring in the old ones
             if prover.applies(number, source):
                 number = prover.use(number, source)
         steps.append(prover.rearrange(number, goal.right, peel))
     return {
-        name: partial(prover.induct, T, parts, bases, steps, pick)
+        name: partial(prover.induct, time, parts, bases, steps, pick)
         for pick, name in enumerate(names)
     }
 

@@ -11,7 +11,6 @@ from ..checker.terms import TIME, Atom, Var
 from ..loops import InnerLoop, Weight
 from . import affinity, several_steps, theory
 from .bridge import Place, Scope, ends_of, entry, index, place, scalar
-from .closed_forms import NotCoveredError
 from .derivation import Part
 from .equality import prove_same_outputs, prove_textbook
 from .linear_attention import (
@@ -40,7 +39,7 @@ def one_step_a_chunk(*loops: InnerLoop) -> None:
 def attention_form(loop: InnerLoop, label: str = "") -> tuple[Form, Part]:
     """The form found for a loop of one step on a chunk or several, and the part that claims it.
 
-    Raises `NotCoveredError` for several steps that are not plain ones.
+    Raises `NotCoveredError` for updates that are not linear.
     """
     if loop.schedule.steps > 1:
         form = several_steps.linear_attention(loop)
@@ -65,8 +64,8 @@ def attention_part(
     in i, of the values. like: another loop, whose form is claimed instead. scores: whether q̂ k̂ᵀ
     is taken first, `o_t = q̂ S_0 + Σ_i C_ti (q̂ k̂_iᵀ) v̂_i`, as Appendix H has it.
     Whether it holds is decided by replaying the part's proof. For several steps on a chunk the
-    form found is the one that is claimed: `ValueError` for another, `NotCoveredError` where the
-    steps are not plain ones. Source: Theorems 5.2 and 5.3.
+    form found is the one that is claimed: `ValueError` for another. `NotCoveredError` where the
+    update is not linear. Source: Theorems 5.2 and 5.3.
     """
     if (coefficient, scale, like, scores) == (None, 1, None, False):
         return attention_form(loop, label)[1]
@@ -81,15 +80,7 @@ def attention_part(
 
 
 def steps_part(loop: InnerLoop, form: Form, label: str) -> Part:
-    """A form of a loop that makes K update steps on each chunk, for every K.
-
-    Raises `NotCoveredError` where these are not plain gradient steps.
-    """
-    if not several_steps.covered(loop):
-        raise NotCoveredError(
-            "several steps on a chunk are covered where each is a plain gradient "
-            f"step; got {loop.update}. Take one step a chunk."
-        )
+    """A form of a loop that makes K update steps on each chunk, for every K."""
     goal = claim(form)
     return Part(label, goal, several_steps.prove_claim(loop, goal))
 

@@ -1,11 +1,16 @@
 """Several update steps on each chunk: their number K is a variable, and everything depends on it.
 
-`W[t, ..., K]` is a weight before chunk t, `W_in[t, j, ..., K]` after j steps on it.
+`W[t, ..., K]` is a weight before chunk t, `W_in[t, j, ..., K]` after j steps on it, and so buffers.
+A rule that is linear in its states has a closed form over the steps on a chunk, and what a chunk
+makes of its states has one over chunks: `X[t+1] = Σ_y D_Xy[t] y[t] + B_X[t]`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
 
 import sympy as sp
 
@@ -19,11 +24,25 @@ from ..checker.definitions import (
     sum_over,
 )
 from ..checker.proof import Proof
-from ..checker.terms import TIME, Add, Atom, Ix, Lam, Mul, Prod, Sum, Term, Var, ix
+from ..checker.terms import (
+    TIME,
+    Add,
+    Atom,
+    Ix,
+    Lam,
+    Mul,
+    Prod,
+    Sum,
+    Term,
+    Var,
+    free,
+    ix,
+    substitute,
+)
 from ..loops import InnerLoop, Weight
 from ..loops.losses import F
 from ..program.coefficients import t
-from ..program.rules import G, W
+from ..program.rules import W_0, G, Line, W
 from . import theory
 from .bridge import (
     MINUS_ONE,
@@ -38,32 +57,34 @@ from .bridge import (
     product,
     scalar,
 )
-from .closed_forms import i
+from .closed_forms import Closed, LinearLine, NotCoveredError, i, solve, unrolled
+from .gates import applied, columns
 from .gradients import adjoint
-from .linear_attention import PAST, Form, last_step, past_rows, sign
+from .linear_attention import PAST, Form, last_step, past_rows, prove_states, sign
 from .prover import Prover
 from .theory import NOW, T
 
 J, K = Var("j", TIME), Var("K", TIME)
 INNER, LAST = ix(J), ix(K)
+CHUNK = Var("chunk", TIME)  # in a coefficient, until it is known
+BEFORE, STEP, EARLIER = (Var(name, TIME) for name in "npe")  # in what an operator is taken of
+
+Input = Callable[[Ix, Ix], Term]  # the gradient, or what an operator made, on a chunk at a step
 
 
-def covered(loop: InnerLoop) -> bool:
-    """Whether the update is a plain step at a rate for all entries, the only one covered here."""
-    moved = sp.expand(loop.rule[W] - W)
-    scalars = all(c.shape == "scalar" for c in loop.coefficients.values())
-    plain = len(loop.rule) == 1 and sp.expand(moved - moved.coeff(G) * G) == 0
-    return scalars and plain and not moved.coeff(G).has(W, G)
+def outer(name: str, time: Ix) -> Entry:
+    """A state before chunk `time`."""
+    return lambda row, col: Atom(name, (time, *row, *col, LAST))
 
 
-def outer(weight: Weight, time: Ix) -> Entry:
-    """A weight before chunk `time`."""
-    return lambda row, col: Atom(weight.name, (time, *row, *col, LAST))
+def inner(name: str, time: Ix, step: Ix) -> Entry:
+    """A state after `step` steps on chunk `time`."""
+    return lambda row, col: Atom(f"{name}_in", (time, step, *row, *col, LAST))
 
 
-def inner(weight: Weight, time: Ix, step: Ix) -> Entry:
-    """A weight after `step` steps on chunk `time`."""
-    return lambda row, col: Atom(f"{weight.name}_in", (time, step, *row, *col, LAST))
+def made(name: str, time: Ix, step: Ix) -> Entry:
+    """A gradient, a gate, or what an operator made, on chunk `time` at a step."""
+    return lambda row, col: Atom(name, (time, step, LAST, *row, *col))
 
 
 def timed(names: Scope, time: Ix, step: Ix) -> Scope:
@@ -76,20 +97,14 @@ def timed(names: Scope, time: Ix, step: Ix) -> Scope:
 def reading(loop: InnerLoop) -> Scope:
     """The loop's names as chunk t is read, with the weights between two chunks."""
     time = theory.read_time(loop)
-    return timed(
-        theory.reading(loop, {w.name: outer(w, time) for w in loop.fast_weights}), time, at(0)
-    )
+    weights = {w.name: outer(w.name, time) for w in loop.fast_weights}
+    return timed(theory.reading(loop, weights), time, at(0))
 
 
 def storing(loop: InnerLoop, time: Ix, weight: Weight | None = None, **override: Entry) -> Scope:
     """The loop's names at step j on chunk `time`, its loss weighed as in `theory.storing`."""
-    weights = {w.name: inner(w, time, INNER) for w in loop.fast_weights}
+    weights = {w.name: inner(w.name, time, INNER) for w in loop.fast_weights}
     return timed(theory.storing(loop, time, weight, weights | override), time, INNER)
-
-
-def rate(loop: InnerLoop, time: sp.Expr) -> sp.Expr:
-    """What the gradient of chunk `time` is multiplied by."""
-    return sp.expand(loop.rule[W]).coeff(G).subs(t, time)
 
 
 def gradient(loop: InnerLoop, weight: Weight) -> tuple[DefineGradient, Lam]:
@@ -97,95 +112,302 @@ def gradient(loop: InnerLoop, weight: Weight) -> tuple[DefineGradient, Lam]:
     row, col = theory.ends(loop, weight)
     param = f"X_{weight.name}"
     names = storing(loop, NOW, weight, **{weight.name: theory.symbol(param)})
-    now = Lam(row + col, inner(weight, NOW, INNER)(place(row), place(col)))
+    now = Lam(row + col, inner(weight.name, NOW, INNER)(place(row), place(col)))
     loss = loss_term(loop.loss.expression, names, theory.weighing(loop, weight, NOW))
-    define = DefineGradient(f"G_{weight.name}", (T, J, K), param, loss, now)
+    define = DefineGradient(theory.state("G", weight), (T, J, K), param, loss, now)
     return define, Lam(row + col, entry(adjoint(weight.symbol), place(row), place(col), names))
+
+
+def families(loop: InnerLoop, weight: Weight, chunk: Ix, row: Place, col: Place) -> dict[Any, Any]:
+    """What coefficients and gates are on a chunk, as functions of the step on it."""
+    found = theory.families(loop, weight, row, col)
+    for line in loop.rule.of_kind("gate"):
+        name = theory.state(line.target.name, weight)
+        found[sp.IndexedBase(line.target)] = lambda step, n=name: made(n, chunk, step)((), col)
+    for name, coefficient in loop.coefficients.items():
+        family = sp.IndexedBase(name)
+        if coefficient.every != "loop":
+            value = found[family](chunk) if family in found else Atom(name, (chunk,))
+            found[family] = lambda step, value=value: value
+    return found
+
+
+def environment(loop: InnerLoop, weight: Weight) -> dict[Any, Any]:
+    """What the symbols of an update rule stand for, at one entry of a weight, at step j."""
+    row, col = theory.ends(loop, weight)
+    cell = place(row), place(col)
+    env: dict[Any, Any] = {
+        G: made(theory.state("G", weight), NOW, INNER)(*cell),
+        W_0: theory.start(loop, weight),
+    }
+    for line in loop.rule.lines:
+        name = theory.state(line.target.name, weight)
+        if line.kind == "state":
+            env[line.target] = inner(name, NOW, INNER)(*cell)
+            env[line.seen] = inner(name, NOW, ix(J, 1))(*cell)
+        if line.kind == "operator":
+            env[line.seen] = made(name, NOW, ix(J, 1))(*cell)
+    for family, value in families(loop, weight, NOW, *cell).items():
+        env[family] = lambda step, f=value: f(substitute(step, {T: INNER}))
+    env.update(columns(weight, row, cell[1], lambda e: scalar(e, env)))
+    return env
+
+
+def line_definitions(loop: InnerLoop, weight: Weight, line: Line) -> Block:
+    """One line of the update rule: a state, over chunks and steps, a gate or an operator."""
+    row, col = theory.ends(loop, weight)
+    name, env = theory.state(line.target.name, weight), environment(loop, weight)
+    if line.kind == "operator":
+        place_in = theory.ends(loop, weight, 1)
+        (held,) = (s for s in loop.rule.of_kind("state") if s.seen == line.expression.args[1])
+        matrix = inner(theory.state(held.target.name, weight), NOW, INNER)
+        whole = Lam(sum(place_in, ()), matrix(*map(place, place_in)))
+        term = applied(line.expression, place(row + col), whole)
+        return (Define(name, (T, J, K, *row, *col), term),)
+    term = scalar(line.expression, env)
+    if line.kind == "gate":
+        return (Define(name, (T, J, K, *col), term, None if line.start is None else ZERO),)
+    cell, every = (place(row), place(col)), (*row, *col, K)
+    if line.target not in loop.rule.states:  # made anew at each step
+        return (Define(f"{name}_in", (T, J, *every), term, ZERO),)
+    start = theory.start(loop, weight) if line.target == W else ZERO
+    return (
+        Define(name, (T, *every), inner(name, NOW, LAST)(*cell), start),
+        Define(f"{name}_in", (T, J, *every), term, outer(name, NOW)(*cell)),
+    )
 
 
 def definitions(loop: InnerLoop) -> tuple[Block, ...]:
     """The loop as the checker sees it: chunks, and steps within a chunk."""
-    block: list[Define | DefineGradient] = []
-    gradients = [gradient(loop, weight)[0] for weight in loop.fast_weights]
+    moved: list[Define | DefineGradient] = []
+    before: list[Define | DefineGradient] = []  # gates that are made of old values
     for weight in loop.fast_weights:
-        row, col = theory.ends(loop, weight)
-        cell = (place(row), place(col))
-        slope = Atom(f"G_{weight.name}", (NOW, INNER, LAST, *cell[0], *cell[1]))
-        moved = scalar(loop.rule[W], {W: inner(weight, NOW, INNER)(*cell), G: slope})
-        block += [
-            Define(
-                weight.name,
-                (T, *row, *col, K),
-                inner(weight, NOW, LAST)(*cell),
-                theory.start(loop, weight),
-            ),
-            Define(f"{weight.name}_in", (T, J, *row, *col, K), moved, outer(weight, NOW)(*cell)),
-        ]
+        for line in loop.rule.lines:
+            early = line.kind == "gate" and line.start is None
+            (before if early else moved).extend(line_definitions(loop, weight, line))
+    slopes = [gradient(loop, weight)[0] for weight in loop.fast_weights]
     row, col = theory.rows(loop), theory.rows(loop, "D_v")
     output = entry(F, place(row), place(col), reading(loop))
-    return ((*block, *gradients), (Define("o", (T, *row, *col, K), output),))
+    return ((*moved, *slopes, *before), (Define("o", (T, *row, *col, K), output),))
+
+
+@dataclass
+class StepsForm:
+    """The states of the last layer after some chunks, and after some steps on the next.
+
+    scale: what multiplies inputs. n: at which row and column of the weight, so that one form can
+    stand within another.
+    """
+
+    loop: InnerLoop
+    scale: int = 1
+    n: int = 0
+
+    @cached_property
+    def steps(self) -> dict[sp.Symbol, Closed]:
+        """The closed forms over the steps on a chunk."""
+        return solve(self.loop.rule)
+
+    @cached_property
+    def chunks(self) -> dict[sp.Symbol, Closed]:
+        """The closed forms over chunks; the inputs are what each chunk adds, by its state."""
+        solved: dict[sp.Symbol, Closed] = {}
+        for state in (s for s in self.steps if s in self.loop.rule.states):
+            factors = {y: self.passed(state, y) for y in self.steps[state].starts}
+            own = factors.pop(state)
+            through = {(y, 1): factor for y, factor in factors.items() if factor != 0}
+            line = LinearLine(state, own, {state: sp.Integer(1)}, through)
+            solved[state] = unrolled(line, solved)
+        return solved
+
+    def passed(self, state: sp.Symbol, origin: sp.Symbol) -> sp.Expr:
+        """By what a chunk multiplies a state on its way into another, as a family over chunks."""
+        found = self.steps[state].starts[origin](t)
+        return found if found.is_Integer else sp.IndexedBase(f"D_{state}_{origin}")[t]
+
+    def on_chunk(self, expression: sp.Expr, chunk: Ix, time: Ix, step: Ix = INNER) -> Term:
+        """A coefficient over the steps on a chunk, with these for t and i."""
+        loop, weight = self.loop, self.loop.net.last
+        row, col = map(place, theory.ends(loop, weight, self.n))
+        term = scalar(expression, families(loop, weight, ix(CHUNK), row, col))
+        return substitute(term, {T: time, PAST: step, CHUNK: chunk})
+
+    def over_chunks(self, expression: sp.Expr, time: Ix, chunk: Ix = INNER) -> Term:
+        """A coefficient over chunks, with these for t and i."""
+        passed = {
+            sp.IndexedBase(f"D_{state}_{y}"): partial(self.by_chunk, found(t))
+            for state, closed in self.steps.items()
+            for y, found in closed.starts.items()
+        }
+        return substitute(scalar(expression, passed), {T: time, PAST: chunk})
+
+    def by_chunk(self, expression: sp.Expr, chunk: Ix) -> Term:
+        """A coefficient over all steps on a chunk."""
+        return self.on_chunk(expression, chunk, ix(K, -1))
+
+    def given(self, input: sp.Symbol, chunk: Ix, step: Ix) -> Term:
+        """The symbol of an input at a step; what an operator makes of step j has number j + 1."""
+        late = ix(step.vars[0], step.shift + (input != G))
+        row, col = map(place, theory.ends(self.loop, self.loop.net.last, self.n))
+        return made(theory.state(input.name, self.loop.net.last), chunk, late)(row, col)
+
+    def within(
+        self, state: sp.Symbol, chunk: Ix, step: Ix, start: Callable[[sp.Symbol], Term], **by: Any
+    ) -> Term:
+        """A state after `step` steps on a chunk; by: what stands for inputs, and for their step."""
+        given, var = by.get("given", self.given), by.get("var", PAST)
+        closed = self.steps[state]
+        parts = [
+            product([self.on_chunk(found(t - 1), chunk, step), start(y)])
+            for y, found in closed.starts.items()
+            if found(t) != 0 and y in self.loop.rule.states
+        ]
+        weight = sp.expand(self.scale * closed.weight(i, t - 1))
+        each = product(
+            [self.on_chunk(weight, chunk, step, ix(var)), given(closed.input, chunk, ix(var))]
+        )
+        parts.append(Sum(var, at(0), Ix(step.vars, step.shift - 1), each))
+        return Add(tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def start(self, state: sp.Symbol, time: Ix) -> Term | None:
+        """What is left of the first weight in a state before chunk `time`."""
+        found = self.chunks[state].starts.get(W)
+        if found is None:
+            return None
+        row, col = map(place, theory.ends(self.loop, self.loop.net.last, self.n))
+        weight = Atom(f"{self.loop.net.last.name}_0", (*row, *col))
+        return product([self.over_chunks(found(t - 1), time), weight])
+
+    def coefficients(
+        self, state: sp.Symbol, time: Ix, chunk: Ix, step: Ix
+    ) -> dict[sp.Symbol, Term]:
+        """By input, its factor at a step on a chunk, in a state before chunk `time`."""
+        found: dict[sp.Symbol, list[Term]] = {}
+        for source, weight in self.chunks[state].weights.items():
+            own = sp.expand(self.scale * self.steps[source].weight(i, t))
+            parts = [
+                self.over_chunks(weight(i, t - 1), time, chunk),
+                self.on_chunk(own, chunk, ix(K, -1), step),
+            ]
+            found.setdefault(self.steps[source].input, []).append(product(parts))
+        return {x: Add(tuple(p)) if len(p) > 1 else p[0] for x, p in found.items()}
+
+    def before(self, state: sp.Symbol, time: Ix, **by: Any) -> Term:
+        """A state before chunk `time`; by: what stands for inputs, for their chunk and step."""
+        given = by.get("given", self.given)
+        chunk, step = by.get("vars", (PAST, J))
+        start = self.start(state, time)
+        parts = [] if start is None else [start]
+        for x, factor in self.coefficients(state, time, ix(chunk), ix(step)).items():
+            each = product([factor, given(x, ix(chunk), ix(step))])
+            over = Sum(step, at(0), ix(K, -1), each)
+            parts.append(Sum(chunk, at(0), Ix(time.vars, time.shift - 1), over))
+        return Add(tuple(parts)) if len(parts) > 1 else parts[0]
 
 
 def linear_attention(loop: InnerLoop) -> Form:
-    """`o_t = φ(q) (W_0 + Σ_i η_i Σ_{j<K} φ_ij(k_i)ᵀ v̂_ij)`: K keys and values for each token."""
+    """`o_t = φ(q) (W_0 + Σ_i Σ_{j<K} C_tij φ_ij(k_i)ᵀ v̂_ij)`: K keys and values for each token."""
     hidden, column = theory.ends(loop, loop.net.last)
     row, old, col = place(theory.rows(loop)), place(past_rows(loop)), place(column)
     read, stored = reading(loop), storing(loop, ix(PAST))
     key = theory.features(loop, stored, old, place(hidden), col)
     value = product([scalar(sign(loop)), theory.cotangent(loop, stored, old, col)])
-    steps = Sum(J, at(0), ix(K, -1), sum_over(past_rows(loop), Mul((key, value))))
+    pair = sum_over(past_rows(loop), Mul((key, value)))
+    found = StepsForm(loop, sign(loop))
+    if found.steps[W].input != G:
+        found, pair = StepsForm(loop), operated(loop, pair)
+    last = index(last_step(loop))
+    time = Ix(last.vars, last.shift + 1)
+    (factor,) = found.coefficients(W, time, ix(PAST), INNER).values()
+    apart = J not in free(factor)
+    each = pair if apart else product([factor, pair])
+    start = found.start(W, time)
     return Form(
         every=(T, *theory.rows(loop), *column, K),
         tokens=past_rows(loop),
         query=theory.features(loop, read, row, place(hidden), col),
         key=key,
         value=value,
-        stored=steps,
-        coefficient=scalar(sign(loop) * rate(loop, i)),
-        start=theory.start(loop, loop.net.last),
-        last=index(last_step(loop)),
+        stored=Sum(J, at(0), ix(K, -1), each),
+        coefficient=factor if apart else ONE,
+        start=ZERO if start is None else start,
+        last=last,
         hidden=hidden,
         gate=theory.output_gate(loop, read, row, col),
     )
 
 
+def operated(loop: InnerLoop, pair: Term) -> Term:
+    """What the operator makes of its state after step j on chunk i, at `[h, c]`."""
+    found = StepsForm(loop, sign(loop), 1)
+    line = loop.rule.line(found.steps[W].input)
+    (state,) = (s.target for s in loop.rule.of_kind("state") if s.seen == line.expression.args[1])
+    inputs = {x: found.steps[x].input for x in (state, *found.steps[state].starts)}
+    if {*inputs.values()} != {G}:
+        raise NotCoveredError(
+            f"the theorems assume operators that are taken of gradients; {line.target} is taken of "
+            f"{state}, which {' and '.join(x.name for x in inputs.values())} lead to. Use one."
+        )
+    cells = (sum(theory.ends(loop, loop.net.last, n), ()) for n in (0, 1))
+    here, there = cells
+    moved = dict(zip(here, place(there), strict=True))
+
+    def given(input: sp.Symbol, chunk: Ix, step: Ix) -> Term:
+        return substitute(pair, moved | {PAST: chunk, J: step})
+
+    def start(y: sp.Symbol) -> Term:
+        return found.before(y, ix(PAST), given=given, vars=(BEFORE, EARLIER))
+
+    held = found.within(state, ix(PAST), ix(J, 1), start, given=given, var=STEP)
+    return applied(line.expression, place(here), Lam(there, held))
+
+
 def one_step(loop: InnerLoop) -> Form:
-    """The form of a single step at the summed rate `Σ_{j<K} η`, which is K η for a constant η."""
-    form = linear_attention(loop)
+    """The form of a single step at the summed rate `Σ_{j<K} η`, which is K η for a constant η.
+
+    Raises `NotCoveredError` where steps on a chunk count differently.
+    """
+    form, found = linear_attention(loop), StepsForm(loop)
+    factors = found.coefficients(W, NOW, ix(PAST), INNER)
+    if G not in factors or J in free(factors[G]):
+        raise NotCoveredError(
+            "a single step can stand for several where each is a plain gradient step; got "
+            f"{loop.update}. Take one step a chunk."
+        )
     pair = sum_over(form.tokens, Mul((form.key, form.value)))
     total = Sum(J, at(0), ix(K, -1), form.coefficient)
     return replace(form, stored=pair, coefficient=total)
 
 
-@dataclass
-class Unrolled:
-    """A proof in the making, with the steps that say what the last layer's weight is."""
-
-    prover: Prover
-    within: int  # after j steps on a chunk
-    overall: int  # before chunk t
-    gradient: int
-
-
-def unroll(loop: InnerLoop, *extra: Block) -> Unrolled:
-    """Two inductions: over the steps on a chunk, then over chunks."""
-    weight = loop.net.last
-    prover = Prover((*definitions(loop), *extra))
+def prove_claim(loop: InnerLoop, goal: Equation) -> Proof:
+    """The steps from the loop's definitions to a statement about its output."""
+    prover, form, weight = Prover(definitions(loop)), StepsForm(loop), loop.net.last
     row, col = theory.ends(loop, weight)
     cell, ends = (place(row), place(col)), row + col
-    name = f"G_{weight.name}"
-    own = product([scalar(rate(loop, t)), Atom(name, (NOW, ix(PAST), LAST, *place(ends)))])
-    before = Sum(PAST, at(0), ix(J, -1), own)
-    claim = Equation(
-        (T, *ends, K), inner(weight, NOW, INNER)(*cell), Add((outer(weight, NOW)(*cell), before))
-    )
-    within = induct(prover, claim, J, f"{weight.name}_in")
-    each = product([scalar(rate(loop, i)), Atom(name, (ix(PAST), INNER, LAST, *place(ends)))])
-    past = Sum(PAST, at(0), ix(T, -1), Sum(J, at(0), ix(K, -1), each))
-    claim = Equation((*ends, K), outer(weight, NOW)(*cell), Add((theory.start(loop, weight), past)))
-    overall = induct(prover, claim, T, weight.name, within)
-    found = prover.definition(name, entry=gradient(loop, weight)[1])
-    return Unrolled(prover, within, overall, found)
+    names = {s: theory.state(s.name, weight) for s in loop.rule.states}
+    within, before = [], []
+    for s, name in names.items():
+        right = form.within(s, NOW, INNER, lambda y: outer(names[y], NOW)(*cell))
+        within.append(Equation((T, *ends, K), inner(name, NOW, INNER)(*cell), right))
+        before.append(Equation((*ends, K), outer(name, NOW)(*cell), form.before(s, NOW)))
+    late = (max(x.late for x in forms.values()) for forms in (form.steps, form.chunks))
+    steps = {
+        name: take()
+        for name, take in prove_states(prover, tuple(within), ix(J, -next(late)), J).items()
+    }
+    chunks = prove_states(prover, tuple(before), ix(T, -next(late)), T, [*steps.values()])
+    number = prover.use(prover.definition("o"), chunks[weight.name]())
+    for line in reversed(loop.rule.of_kind("operator")):
+        number = prover.use(number, prover.definition(theory.state(line.target.name, weight)))
+        for kept in reversed(loop.rule.of_kind("state")):
+            if kept.target not in loop.rule.states:
+                own = prover.definition(theory.state(kept.target.name, weight) + "_in")
+                number = prover.use(number, own)
+        for s in loop.rule.buffers:
+            for source in (steps[f"{names[s]}_in"], chunks[names[s]]()):
+                number = prover.use(number, source)
+    found = prover.definition(theory.state("G", weight), entry=gradient(loop, weight)[1])
+    return prover.claim(prover.use(number, found), goal)
 
 
 def induct(
@@ -215,13 +437,6 @@ def induct(
     )
 
 
-def prove_claim(loop: InnerLoop, goal: Equation) -> Proof:
-    """The steps from the loop's definitions to a statement about its output."""
-    known = unroll(loop)
-    number = known.prover.use(known.prover.definition("o"), known.overall, known.gradient)
-    return known.prover.claim(number, goal)
-
-
 class DeltaRule:
     """K steps of the delta rule on one token, from any state: the sum, and the closed form."""
 
@@ -235,10 +450,10 @@ class DeltaRule:
         self.key = theory.features(loop, names, (), place(hidden), ())
         other = theory.features(loop, names, (), place(inside), ())
         self.square = sum_over(inside, Mul((other, other)))
-        state = outer(self.weight, NOW)(place(inside), place(col))
+        state = outer(self.weight.name, NOW)(place(inside), place(col))
         read = sum_over(inside, Mul((other, state)))
         self.error = Add((Atom("v", (NOW, *place(col))), Mul((MINUS_ONE, read))))
-        self.eta = scalar(-rate(loop, t))
+        self.eta = scalar(-sp.expand(loop.rule[W]).coeff(G))
         self.decay = Add((ONE, Mul((MINUS_ONE, self.eta, self.square))))
 
     def extra(self) -> Block:
@@ -256,7 +471,7 @@ class DeltaRule:
 
     def step(self, factor: Term, gained: Term) -> Equation:
         """`factor · W[t + 1] = factor · W[t] + φᵀ (v - φ W[t]) · gained`."""
-        after, before = (outer(self.weight, time)(*self.cell) for time in (ix(T, 1), NOW))
+        after, before = (outer(self.weight.name, time)(*self.cell) for time in (ix(T, 1), NOW))
         stored = product([self.key, self.error, gained])
         return Equation(
             self.every, product([factor, after]), Add((product([factor, before]), stored))
@@ -273,17 +488,19 @@ class DeltaRule:
 
     def prove(self, goal: Equation) -> Proof:
         """Three inductions over the steps: the weight, what is left, what was gained."""
-        known = unroll(self.loop, self.extra())
-        prover, name = known.prover, f"{self.weight.name}_in"
+        prover, name = Prover((*definitions(self.loop), self.extra())), f"{self.weight.name}_in"
+        slope = prover.definition(
+            theory.state("G", self.weight), entry=gradient(self.loop, self.weight)[1]
+        )
         gain, rest = (Atom(symbol, (NOW, INNER)) for symbol in ("gain", "rest"))
         stored = product([self.key, self.error, gain])
         state = Equation(
             self.every,
-            inner(self.weight, NOW, INNER)(*self.cell),
-            Add((outer(self.weight, NOW)(*self.cell), stored)),
+            inner(self.weight.name, NOW, INNER)(*self.cell),
+            Add((outer(self.weight.name, NOW)(*self.cell), stored)),
         )
         gained = prover.definition("gain")
-        weight = induct_with(prover, state, name, "gain", known.gradient, gained)
+        weight = induct_with(prover, state, name, "gain", slope, gained)
         left = Equation((T,), rest, Add((ONE, Mul((MINUS_ONE, self.square, gain)))))
         both = induct_with(prover, left, "rest", "gain", gained)
         powers = induct(prover, Equation((T,), rest, self.power(INNER)), J, "rest")
@@ -301,7 +518,7 @@ class DeltaRule:
         )
         if goal == self.sum():
             return prover.claim(prover.use(number, sums, powers), goal)
-        before = product([self.square, outer(self.weight, NOW)(*self.cell)])
+        before = product([self.square, outer(self.weight.name, NOW)(*self.cell)])
         gone = Add((ONE, Mul((MINUS_ONE, Atom("rest", (NOW, LAST))))))
         number = prover.conclude(number, Add((before, product([self.key, self.error, gone]))), both)
         return prover.claim(prover.use(number, powers), goal)

@@ -25,9 +25,8 @@ from ..program.steps import Affine, Entangled, Operations
 from .bridge import at, product, scalar
 from .carried import NotAffineError
 from .carried_forms import CarriedForm, Known, carried_form
-from .closed_forms import Closed, LinearLine, i, unrolled
+from .closed_forms import Closed, LinearLine, NotCoveredError, i, unrolled
 from .linear_attention import PAST, prove_states
-from .parts import NotCoveredError
 from .prover import Prover
 from .step_plan import carried, in_groups, in_order, not_affine, split
 from .step_terms import (
