@@ -38,9 +38,9 @@ CLAIMS = (
         "The number of inner steps is part of the operator.",
         "Sections 4 and 5.2, paradox 1",
         "holds, corrected",
-        "K plain gradient steps give K keys and values for each token. For a static kernel and the "
-        "Frobenius loss they are one step at the rate K η. Not covered: several steps with "
-        "momentum, Muon, clip or normalisation, and what training makes of it.",
+        "K gradient steps give K keys and values for each token, each with a weight of its own "
+        "where there is momentum. For a static kernel and the Frobenius loss K plain steps are one "
+        "at the rate K η. Not covered: what training makes of it.",
         ("inner_steps",),
     ),
     Claim(

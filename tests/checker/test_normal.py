@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.checker.build import add, at, atom, call, mul, num, running, time, total, width
-from ttt_proofs.checker.normal import NEVER, close, implied, limits, naturals, normal_form
+from ttt_proofs.checker.normal import NEVER, close, implied, naturals, normal_form
 from ttt_proofs.checker.terms import CheckerError, Ix, Lam, check, free, ix
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,7 +249,7 @@ def test_closing_constraints():
     assert not implied({}, ix(i, 1), ix(i))
     assert close([(ix(i), ix(j, -1)), (ix(j), ix(i))], {}) == NEVER
     assert close([(ix(i), ix(j))], NEVER) == NEVER
-    assert implied(close(limits(i, at(1), at(0)), {}), at(7), at(0))
+    assert implied(close(((at(1), ix(i)), (ix(i), at(0))), {}), at(7), at(0))
 
 
 V = [width(f"h{n}") for n in range(8)]

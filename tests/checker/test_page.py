@@ -56,13 +56,14 @@ def test_the_limits_are_those_on_the_page():
     said = [int(number.replace(" ", "")) for number in numbers]
     assert [number for number in said if number] == [
         terms.LARGEST_DEPTH,
-        normal.LARGEST_EXPANSION,
-        normal.LARGEST_BINDING,
+        terms.LARGEST_LIST,
         normal.LARGEST_FORM,
+        normal.LARGEST_BINDING,
         normal.LARGEST_CONTEXT,
         terms.LARGEST_SOURCES,
-        terms.LARGEST_SIDES,
+        normal.LARGEST_FORM,
         terms.LARGEST_DEPTH,
+        terms.LARGEST_SIDES,
         terms.LARGEST_SIDES,
     ]
     assert f"-{terms.LARGEST_SHIFT} and {terms.LARGEST_SHIFT}" in " ".join(PAGE.split())

@@ -204,7 +204,7 @@ def one_early(known, low, high):
 
 
 in_range, implied, naturals = proof.in_range, proof.implied, proof.naturals
-limits, compared = normal.limits, normal.compared
+close, compared = normal.close, normal.compared
 
 
 FAULTS = {
@@ -233,7 +233,7 @@ FAULTS = {
     "ranges end one early": [(proof, "implied", one_early)],
     "products are unfolded one early": [(normal, "implied", one_early)],
     "limits are not compared": [(normal, "compared", unlimited)],
-    "sums have one limit": [(normal, "limits", lambda v, low, high: limits(v, low, high)[:1])],
+    "sums have one limit": [(normal, "close", lambda limits, known: close(limits[::2], known))],
     "free times are not 0": [(proof, "naturals", lambda vs: dict.fromkeys(naturals(vs), -1))],
     "names are captured in sources": [(proof, "renamed", lambda node, avoid: node)],
     "names are captured": [(terms, "renamed", lambda node, avoid: node)],

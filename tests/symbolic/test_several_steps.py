@@ -41,6 +41,7 @@ from ttt_proofs.loops import (
     SquaredError,
     SwiGLU,
     Update,
+    operator,
     zeros_like,
 )
 from ttt_proofs.symbolic import Part, attention_part, delta_steps_part, summed_rate_part, theory
@@ -218,6 +219,18 @@ RULED = {
         ),
         "M",
         theta=STEP,
+        alpha=STEP,
+    ),
+    "Muon with decay": rule(
+        lambda W, g, *, alpha: (1 - alpha) * W - 0.25 * operator("muon")(g), alpha=STEP
+    ),
+    "Muon of a look ahead": rule(
+        lambda W, g, M, *, eta, alpha: (
+            W - eta * operator("muon")(alpha * (alpha * M + g) + g),
+            alpha * M + g,
+        ),
+        "M",
+        eta=STEP,
         alpha=STEP,
     ),
     "two buffers": rule(

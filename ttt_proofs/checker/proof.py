@@ -11,10 +11,10 @@ from dataclasses import field, replace
 from typing import Any
 
 from .definitions import Block, Define, DefineGradient, Equation, admit
-from .normal import Table, close, implied, limits, naturals, normal_form
+from .normal import Scope, Table, close, implied, naturals, normal_form
 from .terms import LARGEST_SOURCES, TIME, Atom, CheckerError, Ix, Lam, Node, Sum, Term, Var
-from .terms import binders, check, fits, free, ix
-from .terms import parts, rebuild, record, renamed, require, substitute, symbols
+from .terms import binders, check, free, ix
+from .terms import parts, rebuild, record, renamed, require, substitute, symbols, work
 
 Definitions = dict[str, Define | DefineGradient]
 
@@ -89,14 +89,14 @@ class Calculate(Node):
         """The first premise with the new right side, under the hypotheses of all."""
         require(0 < len(premises) <= 1 + LARGEST_SOURCES, "a target and few sources are required.")
         target, *sources = premises
-        sides = target.equation.right, self.term
+        sides, done = (target.equation.right, self.term), Scope({})
         for source in (premise.equation for premise in sources):
-            known, grown = naturals(free(sides)), fits(sides, symbols(source.left), source.right)
-            require(grown, "the sides grow too large or too deep.")
+            known = naturals(free(sides))
+            done.spend(work(sides, symbols(source.left), source.right))
             sides = tuple(replaced(side, source, known) for side in sides)
         known, (old, new) = naturals(free((*sides, self.term))), sides
-        reached = normal_form(old, known, self.peel)
-        alike = any(normal_form(side, known, self.peel) == reached for side in (self.term, new))
+        tried = (normal_form(side, known, self.peel) for side in dict.fromkeys((self.term, new)))
+        alike = normal_form(old, known, self.peel) in tried
         require(alike, "the two sides must have one normal form; they differ.")
         return Sequent(united(premises), replace(target.equation, right=self.term))
 
@@ -210,7 +210,8 @@ def nameless(node: Any, numbers: dict[Any, tuple[int, str]], outside: int) -> An
     if isinstance(node, Ix):
         return sorted(repr(numbers.get(v, v)) for v in node.vars), node.shift
     bound = node.every if isinstance(node, Equation) else binders(node)
-    inner = numbers | {v: (outside + k, v.sort) for k, v in enumerate(bound)}
+    own = {v: (outside + k, v.sort) for k, v in enumerate(bound)}
+    inner = numbers | own if own else numbers
     return type(node), [nameless(part, inner, outside + len(bound)) for part in parts(node)]
 
 
@@ -239,7 +240,7 @@ def replaced(term: Any, source: Equation, known: Table) -> Any:
     if isinstance(term, Atom):
         values = match(source, term, known)
         return term if values is None else substitute(source.right, values)
-    term = renamed(term, source.free() | free((*known,)))
+    term = renamed(term, source.free() | free((*known,))) if binders(term) else term
     if isinstance(term, Sum) and term.low and term.high:
-        known = close(limits(term.var, term.low, term.high), known)
+        known = close(((term.low, ix(term.var)), (ix(term.var), term.high)), known)
     return rebuild(term, replaced, source, known)

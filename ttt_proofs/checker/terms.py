@@ -21,8 +21,8 @@ from typing import Any, dataclass_transform, get_args, get_origin, get_type_hint
 TIME = "time"
 NAME = re.compile("(?![0-9])[0-9A-Za-z_\u0391-\u03a9\u03b1-\u03c9]{1,100}")
 LARGEST_INTEGER = 2**53 - 1  # what every reader of JSON reads alike
-LARGEST_SHIFT = LARGEST_DEPTH = LARGEST_SOURCES = 100
-LARGEST_SIDES = 100_000  # records of a term in which others are put in place of atoms
+LARGEST_SHIFT = LARGEST_DEPTH = LARGEST_SOURCES = LARGEST_LIST = 100
+LARGEST_SIDES = 100_000  # weight of a point that is put in, or of a loss
 
 
 class CheckerError(Exception):
@@ -180,17 +180,20 @@ def free(node: Any) -> frozenset[Var]:
     return found
 
 
-def walk(node: Any, outside: int = 0) -> Iterator[tuple[Any, int]]:
-    """Each record in a term (or tuple of terms), and how many of the others stand around it."""
+def walk(node: Any, outside: int = 0, times: int = 0) -> Iterator[tuple[Any, int, int]]:
+    """Each record in a term (or tuple of terms), how many of the others stand around it, and how
+    many of these, itself included, are sums over times.
+    """
+    times += isinstance(node, Sum) and node.low is not None
     if isinstance(node, Node):
-        yield node, outside
+        yield node, outside, times
     for part in parts(node):
-        yield from walk(part, outside + isinstance(node, Node))
+        yield from walk(part, outside + isinstance(node, Node), times)
 
 
 def depth(node: Any) -> int:
     """How many records nest in a term (or tuple of terms), at most."""
-    return 1 + max((outside for _, outside in walk(node)), default=-1)
+    return 1 + max((outside for _, outside, _ in walk(node)), default=-1)
 
 
 def size(node: Any) -> int:
@@ -198,16 +201,19 @@ def size(node: Any) -> int:
     return isinstance(node, Node) + sum(map(size, parts(node)))
 
 
-def fits(node: Any, names: frozenset[str], value: Any) -> bool:
-    """Whether what results is small and flat if `value` is put in for each atom of these names."""
-    places = [k for n, k in walk(node) if isinstance(n, Atom) and n.name in names]
-    small = size(node) + len(places) * size(value) <= LARGEST_SIDES
-    return small and max(places, default=0) + depth(value) <= LARGEST_DEPTH
+def work(node: Any, names: frozenset[str], value: Any) -> int:
+    """What it weighs to put in `value` for each atom of these names; it must not nest too deep."""
+    places = [k for n, k, _ in walk(node) if isinstance(n, Atom) and n.name in names]
+    flat = max(places, default=0) + depth(value) <= LARGEST_DEPTH
+    require(flat, "what is put in must not nest too deep.")
+    times = sum(v.sort == TIME for v in free(node))
+    scopes = sum((times + k) ** 2 for n, _, k in walk(node) if binders(n))
+    return size(node) + len(places) * size(value) + scopes
 
 
 def inside(node: Any, kind: Any) -> list:
     """All nodes of this kind in a term (or tuple of terms)."""
-    return [found for found, _ in walk(node) if isinstance(found, kind)]
+    return [found for found, *_ in walk(node) if isinstance(found, kind)]
 
 
 def symbols(node: Any) -> frozenset[str]:
@@ -261,7 +267,8 @@ def check(value: Any, hint: Any, level: int = 0) -> None:
     items: Any = () if type(hint) is type else get_args(hint)
     if type(value) is tuple and get_origin(hint) is tuple:
         hints = [items[0]] * len(value) if items[-1] is ... else items
-        require(len(hints) == len(value), f"{hint} is required; got {len(value)} parts.")
+        fits = len(hints) == len(value) and (len(value) <= LARGEST_LIST or hints[0] is not Var)
+        require(fits, f"{hint} is required; got {len(value)} parts.")
         for part, expected in zip(value, hints, strict=True):
             check(part, expected, level)
     elif get_origin(hint) is UnionType and any(type(value) is item for item in items):

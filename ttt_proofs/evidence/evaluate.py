@@ -6,7 +6,9 @@ functions, and takes gradients by dual numbers. It has its own table of derivati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from functools import reduce
 from itertools import chain, product
@@ -39,6 +41,18 @@ from .fields import Extent, Extents, Field, Query, Rationals, Source
 from .true_values import UNDIFFERENTIATED, Undefined
 
 LEAP = 8  # steps of a definition that may nest
+DEEPEST = 20_000  # calls within each other; Python's own limit is 1000
+
+
+@contextmanager
+def nesting() -> Iterator[None]:
+    """Values may be computed within each other more deeply than Python allows by itself."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEEPEST))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 class Model:
@@ -83,7 +97,8 @@ class Model:
     def value(self, term: Term, env: Mapping[Var, int]) -> Any:
         """The value of a term whose free indices are in `env`."""
         code = self.code(term)
-        return code.run(tuple(env[v] for v in code.vars))
+        with nesting():
+            return code.run(tuple(env[v] for v in code.vars))
 
     def code(self, term: Term) -> Code:
         """The compiled term; equal terms share their values."""

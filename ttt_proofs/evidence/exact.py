@@ -7,9 +7,7 @@ uses the checker's normal form.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import reduce
 from itertools import product
 from typing import Any
@@ -19,7 +17,7 @@ from ..checker.terms import App, Term, inside
 from ..program.operations import WHOLE
 from .codes import SLOPES, Budget, Numbers, TooMuchError
 from .counterexample import smallest
-from .evaluate import ExtentModel, Model
+from .evaluate import DEEPEST, ExtentModel, Model
 from .fields import FEWEST_PRIMES, LEAST_PRIME, Extent, Residues, random_primes
 from .meanings import written_out
 from .sizes_tried import (
@@ -41,7 +39,6 @@ MOST_VALUES = (
     500_000  # that one claim may take, of all trials: seconds; library claims take 150,000
 )
 MOST_TRIED = 300_000  # that the search for a counterexample may take
-DEEPEST = 20_000  # calls within each other
 
 
 class Points:
@@ -171,9 +168,8 @@ def exact_witness(
     points = Points(claim, definitions, seed=seed, trials=trials, budget=Budget(MOST_VALUES))
     differ, bound, reason = False, 0.0, ""
     try:
-        with nesting():
-            differ = next(points.differences(claim.right), None) is not None
-            bound = 0.0 if differ else points.error_bound_log2()
+        differ = next(points.differences(claim.right), None) is not None
+        bound = 0.0 if differ else points.error_bound_log2()
     except TooMuchError:
         reason = f"too much to compute: more than {MOST_VALUES} values at these sizes"
     except RecursionError:
@@ -187,17 +183,6 @@ def exact_witness(
     called = {app.fn for app in inside((claim, definitions), App)}
     replaced = tuple(sorted(called.intersection((*REAL, *WHOLE))))
     return Evidence(agrees, count, points.primes, bound, seed, reason, replaced)
-
-
-@contextmanager
-def nesting() -> Iterator[None]:
-    """Values may be computed within each other more deeply than Python allows by itself."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, DEEPEST))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
 
 
 def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutation | None:
@@ -219,14 +204,13 @@ def refute(claim: Equation, definitions: Definitions, *, seed: int) -> Refutatio
         return None
     points = Points(claim, definitions, seed=seed, trials=3, budget=Budget(MOST_VALUES))
     try:
-        with nesting():
-            found = next(points.differences(claim.right), None)
-            if found is None:
-                return None
-            shape, entry = smallest_shape(points, *found)
-            budget = Budget(MOST_TRIED)
-            least = smallest(claim, definitions, shape.widths, entry, seed, budget)
-            return least or next(filter(None, larger(points, shape, seed, budget)), None)
+        found = next(points.differences(claim.right), None)
+        if found is None:
+            return None
+        shape, entry = smallest_shape(points, *found)
+        budget = Budget(MOST_TRIED)
+        least = smallest(claim, definitions, shape.widths, entry, seed, budget)
+        return least or next(filter(None, larger(points, shape, seed, budget)), None)
     except (TooMuchError, RecursionError):
         return None
 

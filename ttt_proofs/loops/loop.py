@@ -44,8 +44,8 @@ class Schedule:
     chunks of any length they say the same with a sum over tokens.
 
     The theorems hold for every chunk length, the same for all chunks, and with several steps for
-    every number of them (each a plain step); these numbers are the ones used when the loop runs,
-    whose last chunk may be shorter. Raises `ValueError` for a
+    every number of them; these numbers are the ones used when the loop runs, whose last chunk may
+    be shorter. Raises `ValueError` for a
     number below 1 or another choice.
     Source: Section 6.2, Appendix H (inclusive); LaCT as released (exclusive); Sections 4 and 5.2
     of arXiv 2602.21204 (the other fields).

@@ -11,6 +11,7 @@ from ..checker.terms import TIME, Atom, Var
 from ..loops import InnerLoop, Weight
 from . import affinity, several_steps, theory
 from .bridge import Place, Scope, ends_of, entry, index, place, scalar
+from .delta_steps import DeltaRule
 from .derivation import Part
 from .equality import prove_same_outputs, prove_textbook
 from .linear_attention import (
@@ -96,7 +97,7 @@ def delta_steps_part(loop: InnerLoop, label: str = "", *, closed: bool) -> Part:
     closed: the form with `1 - (1 - η ‖φ‖²)^K`, multiplied by ‖φ‖² since that may be 0; otherwise
     the sum of powers. The loop must have static features, squared error and `single` tokens.
     """
-    rule = several_steps.DeltaRule(loop)
+    rule = DeltaRule(loop)
     goal = rule.closed() if closed else rule.sum()
     return Part(label, goal, rule.prove(goal))
 

@@ -31,7 +31,6 @@ from ..checker.terms import (
     Ix,
     Lam,
     Mul,
-    Prod,
     Sum,
     Term,
     Var,
@@ -45,7 +44,6 @@ from ..program.coefficients import t
 from ..program.rules import W_0, G, Line, W
 from . import theory
 from .bridge import (
-    MINUS_ONE,
     Entry,
     Place,
     Scope,
@@ -57,7 +55,7 @@ from .bridge import (
     product,
     scalar,
 )
-from .closed_forms import Closed, LinearLine, NotCoveredError, i, solve, unrolled
+from .closed_forms import Closed, LinearLine, NotCoveredError, i, linear, solve, unrolled
 from .gates import applied, columns
 from .gradients import adjoint
 from .linear_attention import PAST, Form, last_step, past_rows, prove_states, sign
@@ -166,7 +164,8 @@ def line_definitions(loop: InnerLoop, weight: Weight, line: Line) -> Block:
         return (Define(name, (T, J, K, *row, *col), term),)
     term = scalar(line.expression, env)
     if line.kind == "gate":
-        return (Define(name, (T, J, K, *col), term, None if line.start is None else ZERO),)
+        first = None if line.start is None else scalar(line.start, env)
+        return (Define(name, (T, J, K, *col), term, first),)
     cell, every = (place(row), place(col)), (*row, *col, K)
     if line.target not in loop.rule.states:  # made anew at each step
         return (Define(f"{name}_in", (T, J, *every), term, ZERO),)
@@ -256,6 +255,8 @@ class StepsForm:
     ) -> Term:
         """A state after `step` steps on a chunk; by: what stands for inputs, and for their step."""
         given, var = by.get("given", self.given), by.get("var", PAST)
+        if state not in self.loop.rule.states:
+            return self.anew(state, chunk, step, start, **by)
         closed = self.steps[state]
         parts = [
             product([self.on_chunk(found(t - 1), chunk, step), start(y)])
@@ -267,6 +268,23 @@ class StepsForm:
             [self.on_chunk(weight, chunk, step, ix(var)), given(closed.input, chunk, ix(var))]
         )
         parts.append(Sum(var, at(0), Ix(step.vars, step.shift - 1), each))
+        return Add(tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def anew(
+        self, state: sp.Symbol, chunk: Ix, step: Ix, start: Callable[[sp.Symbol], Term], **by: Any
+    ) -> Term:
+        """What a step makes anew, for an operator, of its gradient and the states before it."""
+        given, now = by.get("given", self.given), Ix(step.vars, step.shift - 1)
+        kept = {s: closed for s, closed in self.steps.items() if s in self.loop.rule.states}
+        line = linear(self.loop.rule.line(state), self.loop.rule, kept)
+        parts = [
+            product([self.on_chunk(self.scale * factor, chunk, now), given(x, chunk, now)])
+            for x, factor in line.direct.items()
+            if factor != 0
+        ]
+        for (y, lag), factor in line.through.items():
+            held = self.within(y, chunk, Ix(step.vars, step.shift - lag), start, **by)
+            parts.append(product([self.on_chunk(factor, chunk, now), held]))
         return Add(tuple(parts)) if len(parts) > 1 else parts[0]
 
     def start(self, state: sp.Symbol, time: Ix) -> Term | None:
@@ -408,132 +426,3 @@ def prove_claim(loop: InnerLoop, goal: Equation) -> Proof:
                 number = prover.use(number, source)
     found = prover.definition(theory.state("G", weight), entry=gradient(loop, weight)[1])
     return prover.claim(prover.use(number, found), goal)
-
-
-def induct(
-    prover: Prover,
-    claim: Equation,
-    time: Var,
-    name: str,
-    *sources: int,
-    rewrite: tuple[tuple[Term, int], ...] = (),
-) -> int:
-    """Prove a statement about the defined symbol `name` by induction on `time`.
-
-    `sources` are used on its definition; each of `rewrite` is a form to bring that into, and an
-    equation that shows it.
-    """
-    base = prover.rearrange(prover.definition(name, start=True), claim.put({time: at(0)}).right)
-    assumed = prover.assume(claim)
-    goal = claim.put({time: ix(time, 1)})
-    number = prover.use(prover.begin(goal.every, goal.left), prover.definition(name))
-    for source in sources:
-        number = prover.use(number, source)
-    for term, source in rewrite:
-        number = prover.conclude(number, term, source)
-    number = prover.use(number, assumed)
-    return prover.induct(
-        time, (claim,), [base], [prover.rearrange(number, goal.right, ix(time))], 0
-    )
-
-
-class DeltaRule:
-    """K steps of the delta rule on one token, from any state: the sum, and the closed form."""
-
-    def __init__(self, loop: InnerLoop) -> None:
-        self.loop, self.weight = loop, loop.net.last
-        hidden, col = theory.ends(loop, self.weight)
-        self.every = (T, *hidden, *col, K)
-        self.cell: tuple[Place, Place] = (place(hidden), place(col))
-        names = theory.storing(loop, NOW)
-        inside = theory.ends(loop, self.weight, 1)[0]
-        self.key = theory.features(loop, names, (), place(hidden), ())
-        other = theory.features(loop, names, (), place(inside), ())
-        self.square = sum_over(inside, Mul((other, other)))
-        state = outer(self.weight.name, NOW)(place(inside), place(col))
-        read = sum_over(inside, Mul((other, state)))
-        self.error = Add((Atom("v", (NOW, *place(col))), Mul((MINUS_ONE, read))))
-        self.eta = scalar(-sp.expand(loop.rule[W]).coeff(G))
-        self.decay = Add((ONE, Mul((MINUS_ONE, self.eta, self.square))))
-
-    def extra(self) -> Block:
-        """What is left of the error after j steps, and how much of it has been stored."""
-        left, gain = (Atom(name, (NOW, INNER)) for name in ("rest", "gain"))
-        more = Mul((self.eta, Add((ONE, Mul((MINUS_ONE, self.square, gain))))))
-        return (
-            Define("rest", (T, J), Mul((self.decay, left)), ONE),
-            Define("gain", (T, J), Add((gain, more)), ZERO),
-        )
-
-    def power(self, last: Ix) -> Prod:
-        """`(1 - η ‖φ‖²)` to the power `last`, as a running product."""
-        return Prod(at(1), last, Lam((Var("s", TIME),), self.decay))
-
-    def step(self, factor: Term, gained: Term) -> Equation:
-        """`factor · W[t + 1] = factor · W[t] + φᵀ (v - φ W[t]) · gained`."""
-        after, before = (outer(self.weight.name, time)(*self.cell) for time in (ix(T, 1), NOW))
-        stored = product([self.key, self.error, gained])
-        return Equation(
-            self.every, product([factor, after]), Add((product([factor, before]), stored))
-        )
-
-    def sum(self) -> Equation:
-        """`W[t + 1] = W[t] + φᵀ (v - φ W[t]) η Σ_{j<K} (1 - η ‖φ‖²)^j`."""
-        powers = Sum(J, at(0), ix(K, -1), self.power(INNER))
-        return self.step(ONE, Mul((self.eta, powers)))
-
-    def closed(self) -> Equation:
-        """`‖φ‖² W[t + 1] = ‖φ‖² W[t] + φᵀ (v - φ W[t]) (1 - (1 - η ‖φ‖²)^K)`."""
-        return self.step(self.square, Add((ONE, Mul((MINUS_ONE, self.power(LAST))))))
-
-    def prove(self, goal: Equation) -> Proof:
-        """Three inductions over the steps: the weight, what is left, what was gained."""
-        prover, name = Prover((*definitions(self.loop), self.extra())), f"{self.weight.name}_in"
-        slope = prover.definition(
-            theory.state("G", self.weight), entry=gradient(self.loop, self.weight)[1]
-        )
-        gain, rest = (Atom(symbol, (NOW, INNER)) for symbol in ("gain", "rest"))
-        stored = product([self.key, self.error, gain])
-        state = Equation(
-            self.every,
-            inner(self.weight.name, NOW, INNER)(*self.cell),
-            Add((outer(self.weight.name, NOW)(*self.cell), stored)),
-        )
-        gained = prover.definition("gain")
-        weight = induct_with(prover, state, name, "gain", slope, gained)
-        left = Equation((T,), rest, Add((ONE, Mul((MINUS_ONE, self.square, gain)))))
-        both = induct_with(prover, left, "rest", "gain", gained)
-        powers = induct(prover, Equation((T,), rest, self.power(INNER)), J, "rest")
-        each = Atom("rest", (NOW, ix(PAST)))
-        total = Mul((self.eta, Sum(PAST, at(0), ix(J, -1), each)))
-        sums = induct(
-            prover,
-            Equation((T,), gain, total),
-            J,
-            "gain",
-            rewrite=((Add((gain, Mul((self.eta, rest)))), both),),
-        )
-        number = prover.use(
-            prover.begin(goal.every, goal.left), prover.definition(self.weight.name), weight
-        )
-        if goal == self.sum():
-            return prover.claim(prover.use(number, sums, powers), goal)
-        before = product([self.square, outer(self.weight.name, NOW)(*self.cell)])
-        gone = Add((ONE, Mul((MINUS_ONE, Atom("rest", (NOW, LAST))))))
-        number = prover.conclude(number, Add((before, product([self.key, self.error, gone]))), both)
-        return prover.claim(prover.use(number, powers), goal)
-
-
-def induct_with(prover: Prover, claim: Equation, name: str, other: str, *theirs: int) -> int:
-    """As `induct`, over j, for a claim that also mentions the defined symbol `other`.
-
-    `theirs` unfold what both sides of the step mention.
-    """
-    base, start = (prover.definition(symbol, start=True) for symbol in (name, other))
-    base = prover.conclude(base, claim.put({J: at(0)}).right, start)
-    assumed, goal = prover.assume(claim), claim.put({J: ix(J, 1)})
-    number = prover.use(prover.begin(goal.every, goal.left), prover.definition(name))
-    number = prover.use(number, *theirs) if prover.applies(number, theirs[0]) else number
-    number = prover.use(number, assumed)
-    step = prover.conclude(number, goal.right, *theirs)
-    return prover.induct(J, (claim,), [base], [step], 0)
