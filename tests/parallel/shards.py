@@ -24,6 +24,7 @@ from ttt_proofs import reduce
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
     GLU,
+    Coefficient,
     Frobenius,
     GradientStep,
     InnerLoop,
@@ -31,6 +32,7 @@ from ttt_proofs.loops import (
     Schedule,
     SquaredError,
     SwiGLU,
+    Update,
 )
 from ttt_proofs.parallel import checked
 from ttt_proofs.parallel.maps import fold
@@ -127,6 +129,22 @@ def nudged(all_, name: str):
 reduced = cache(reduce)
 
 
+def loop_of_code(name: str, factor: float) -> InnerLoop:
+    """SAME but for a rule that is code, with a constant in it, and a net that is called this."""
+
+    def net(x, W0, W1, W2):
+        return (torch.nn.functional.silu(x @ W0) * (x @ W2)) @ W1
+
+    def rule(W, g, M, *, alpha, eta):
+        M = alpha * M + factor * g
+        return W - eta * M, M
+
+    net.__qualname__ = name
+    given = {"alpha": Coefficient(), "eta": Coefficient()}
+    update = Update(rule, {"M": torch.zeros_like})
+    return replace(SAME, net=net, update=update, coefficients=given)
+
+
 def departures(x: dict) -> dict[str, tuple[str, InnerLoop, dict]]:
     """What one rank may have that others have not: what it is told, and its loop and inputs."""
     state = reduced(SAME).recurrent(**x)[1]
@@ -200,6 +218,15 @@ def refuse() -> None:
             own = rank == odd and told == "refused its own"
             if not (own or told in str(error)) or "\n" in str(error):
                 print(f"{name}: rank {rank} was told: {error}", flush=True)
+    for factor in (1e-20, 1e-20 * (1 + 4e-16)):  # one loop under other names; another
+        name = f"rank{rank}" if factor == 1e-20 else "net"
+        loop, told = loop_of_code(name, factor if rank else 1e-20), False
+        try:
+            checked.sharded(loop, *x.values(), None, tile=64, group=None)
+        except ValueError as error:
+            told = "the same loop; got" in str(error)
+        if told != (factor != 1e-20):
+            print(f"loops of code: rank {rank} was {'' if told else 'not '}told", flush=True)
     print(f"refused by {rank}", flush=True)
 
 

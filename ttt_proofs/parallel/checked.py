@@ -8,12 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from ..loops import InnerLoop
+from ..loops.identity import digest
 from . import forms
 from .chunks import Outputs
 from .inputs import Coefficients, Weights, check_inputs, check_tile
 from .maps import Along, fold
 from .rounding import amplification
-from .sharding import Given, Group, across, agreed, alike
+from .sharding import Given, Group, Known, across, agreed, alike
 from .state import State
 
 Inputs = tuple[Tensor, Tensor, Tensor, Weights, Coefficients | None, State | None]
@@ -55,7 +56,12 @@ def sharded(loop: InnerLoop, *given: Any, tile: int, group: Group) -> Outputs:
         check_tile(tile)
         check_inputs(loop, *given)
         sizes = {"batch": len(q), "heads": q.shape[2], "K": q.shape[3], "V": v.shape[3]}
-        of = {"loop": str(loop), "dtype": q.dtype, "device": q.device.type, "tile": tile}
+        of = {
+            "loop": Known(str(loop), digest(loop)),
+            "dtype": q.dtype,
+            "device": q.device.type,
+            "tile": tile,
+        }
         same = alike(loop, weights, coefficients or {}, initial_state)
         return Given(q.shape[1], of | sizes | same)
 
