@@ -19,7 +19,7 @@ import torch
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from .kernels.limits import DEVICES, DTYPES, MAX_WIDTH
-from .loops import InnerLoop, Net
+from .loops import InnerLoop, Net, Recurrence
 from .program.expressions import ACTIVATIONS
 from .program.rules import G, W
 from .symbolic.torch_loop import TorchLoop, Way, torch_loop
@@ -114,9 +114,11 @@ def for_single_tokens(plan: KernelPlan) -> Operator | Refusal:
 
 
 def obstacle(
-    loop: InnerLoop, sizes: Sizes | None = None, dtype: torch.dtype | None = None
+    loop: InnerLoop | Recurrence, sizes: Sizes | None = None, dtype: torch.dtype | None = None
 ) -> str | None:
     """Why no kernel runs the loop here, in words; None where one does. As `operator_for`."""
+    if isinstance(loop, Recurrence):
+        return "kernels run a net, a loss and an update, and this one is known by its recurrence"
     if find_spec("triton") is None:
         return "Triton is not installed"
     found = operator_for(kernel_plan(loop), sizes, dtype)

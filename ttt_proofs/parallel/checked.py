@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..loops import InnerLoop
+from ..loops import InnerLoop, Recurrence
 from ..loops.identity import digest
 from . import forms
 from .chunks import Outputs
@@ -39,7 +39,9 @@ def amplified(loop: InnerLoop, *given: Any, directions: int) -> float:
     return amplification(run, dict(zip(names, given, strict=True)), directions)
 
 
-def parallel_form(loop: InnerLoop, *given: Any, tile: int, along: Along | None = None) -> Outputs:
+def parallel_form(
+    loop: InnerLoop | Recurrence, *given: Any, tile: int, along: Along | None = None
+) -> Outputs:
     """`Reduction.parallel_form`, on the same inputs as `recurrent`."""
     run = forms.parallel(loop)
     check_tile(tile)
@@ -47,8 +49,8 @@ def parallel_form(loop: InnerLoop, *given: Any, tile: int, along: Along | None =
     return run(loop, *given, tile=tile, along=along or fold)
 
 
-def sharded(loop: InnerLoop, *given: Any, tile: int, group: Group) -> Outputs:
-    """`Reduction.sharded`, on the inputs of one rank."""
+def sharded(loop: InnerLoop | Recurrence, *given: Any, tile: int, group: Group) -> Outputs:
+    """`Reduction.sharded`, on the inputs of one rank; a recurrence's weights are none."""
     q, _, v, weights, coefficients, initial_state = given
 
     def told() -> Given:

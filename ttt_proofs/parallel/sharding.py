@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..loops import InnerLoop
+from ..loops import InnerLoop, Recurrence
 from .maps import Along, States, fold, total
 from .once import once
 from .state import State
@@ -143,10 +143,10 @@ def agreed(check: Callable[[], Given], chunk: int, group: Group = None) -> None:
 
 
 def alike(
-    loop: InnerLoop,
+    loop: InnerLoop | Recurrence,
     weights: Mapping[str, Tensor],
     coefficients: Mapping[str, Any],
-    initial_state: State | None,
+    initial_state: Mapping[str, Tensor] | None,
 ) -> dict[str, Any]:
     """What of these all ranks must have alike: numbers for all steps, weights, the first state."""
     constant = {n: coefficients[n] for n, c in loop.coefficients.items() if c.every == "loop"}
@@ -156,7 +156,8 @@ def alike(
     }
     parts = {"weights": weights, "coefficients": {n: constant[n] for n in many}}
     if initial_state is not None:
-        for what, all_ in initial_state.parts.items():
+        states = initial_state if isinstance(initial_state, State) else State(initial_state, {})
+        for what, all_ in states.parts.items():
             parts["initial_state" if what == "weights" else f"initial_state.{what}"] = all_
     tensors = {f"{what}[{n!r}]": x for what, all_ in parts.items() for n, x in all_.items()}
     return found | {name: digest(x) for name, x in sorted(tensors.items())}
