@@ -14,6 +14,7 @@ from torch.nn.functional import rms_norm, silu, softplus
 from .dispatch import Sizes, obstacle
 from .kernel_form import kernel_form
 from .loops import InnerLoop, Recurrence
+from .loops.current import must_be_current
 from .parallel import forms
 from .parallel.calls import nothing, roomy
 from .parallel.chunks import Outputs
@@ -59,8 +60,9 @@ class TTTLayer(nn.Module):
     depend on it. Second derivatives are right in the recurrent and the parallel form; through the
     kernels they raise `RuntimeError`.
 
-    Raises `ValueError` or `TypeError` for sizes or modes that cannot be and for loops that are
-    abstract, `NotParallelError` for mode "parallel" with a loop that is sequential or not covered.
+    Raises `ValueError` or `TypeError` for sizes or modes that cannot be, for loops that are
+    abstract, and for those whose code has changed since it was read; `NotParallelError` for mode
+    "parallel" with a loop that is sequential or not covered.
     Source: Section 3 and Appendix E of arXiv 2602.21204.
     """
 
@@ -88,6 +90,7 @@ class TTTLayer(nn.Module):
         if not isinstance(loop, InnerLoop | Recurrence):
             got = type(loop).__name__
             raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
+        must_be_current(loop)
         # All that is symbolic is decided here, and not again when the layer runs.
         self.code, self.uncovered, need = runnable(loop), uncovered(loop), asked(loop)
         if width % heads and not (key_width and value_width):

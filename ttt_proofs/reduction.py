@@ -17,6 +17,7 @@ from .checker.proof import Theorem
 from .checker.terms import CheckerError, Mul, Term
 from .loops import InnerLoop, Recurrence
 from .loops.copies import Unchanging
+from .loops.current import must_be_current
 from .recurrent_reduction import RecurrentReduction, reduce_recurrence
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
@@ -310,18 +311,20 @@ def reduce(loop: Recurrence) -> RecurrentReduction: ...
 def reduce(loop: InnerLoop | Recurrence) -> Reduction | RecurrentReduction:
     """The linear-attention form of a loop or a recurrence, with its theorem and parallel class.
 
-    Raises `NotCoveredError` for one outside the theorems, naming the assumption or the cause.
+    Raises `NotCoveredError` for one outside the theorems, naming the assumption or the cause, and
+    `ValueError` for one whose code has changed since it was read.
 
     >>> from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
     >>> reduce(InnerLoop(Linear(), Frobenius(), GradientStep())).parallel
     'additive'
     """
+    if not isinstance(loop, InnerLoop | Recurrence):
+        got = type(loop).__name__
+        raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
+    must_be_current(loop)
     if isinstance(loop, Recurrence):
         with accepted(loop):
             return reduce_recurrence(loop)
-    if not isinstance(loop, InnerLoop):
-        got = type(loop).__name__
-        raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
     if loop.net.obstacle:
         raise NotCoveredError(
             f"the theorems assume that {loop.net.obstacle}; got {loop.net}. Change the net."
