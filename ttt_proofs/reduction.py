@@ -18,6 +18,7 @@ from .checker.terms import CheckerError, Mul, Term
 from .loops import InnerLoop, Recurrence
 from .loops.copies import Unchanging
 from .loops.current import must_be_current
+from .program.linearity import linear_weights
 from .recurrent_reduction import RecurrentReduction, reduce_recurrence
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
@@ -44,8 +45,9 @@ class Reduction(Unchanging):
     `query`, `key`, `value`, `coefficient`, `state0` are checker terms (`str(...)` of a
     reduction, `.latex()` and notebooks show them). Where an operator, an output gate or a causal
     reading comes in, these show the whole form. `static` says whether the kernel φ is the
-    same at all times. `gates` is the transition matrix of the buffers and the state; `parallel` is
-    the parallel class and `reason` says why it is that.
+    same at all times, and `linear_in` in which other weights the net is linear. `gates` is the
+    transition matrix of the buffers and the state; `parallel` is the parallel class and `reason`
+    says why it is that.
     `theorem` is what all this rests on; `gradients` are the theorems about each weight's
     gradient, which the recurrence uses. A pickle holds the loop: when it is loaded, all of this
     is derived and proved anew. Source: Section 5 of arXiv 2602.21204.
@@ -94,6 +96,15 @@ class Reduction(Unchanging):
         lines = dict.fromkeys(line for t in theorems for line in assumptions(t.proof))
         idle = (CHUNKS,) if self.loop.schedule.chunk == 1 else ()
         return tuple(line for line in lines if line not in idle)
+
+    @cached_property
+    def linear_in(self) -> tuple[str, ...]:
+        """The weights besides that of the last layer in which the net is linear, the others fixed.
+
+        Each of them alone could be such a state; they are read off the net's program.
+        """
+        found = linear_weights(self.loop.net.traced)
+        return tuple(name for name in found if name != self.loop.net.last.name)
 
     @cached_property
     def gates(self) -> sp.ImmutableMatrix:
@@ -292,6 +303,8 @@ class Reduction(Unchanging):
             f"{stored}{newest})"
         )
         pieces = [f"  {what:<12}{text(term)}" for what, _, term in self.pieces()]
+        if self.linear_in:
+            pieces.append(f"linear also in {', '.join(self.linear_in)}, each with the others fixed")
         return "\n".join([form, *pieces, *self.summary().split(" | ")])
 
     __repr__ = summary
