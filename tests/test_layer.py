@@ -15,12 +15,13 @@ if "triton" not in sys.modules and not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from tests.loops.layers import LAYERS
-from ttt_proofs import TTTLayer
+from ttt_proofs import Recurrence, TTTLayer
 from ttt_proofs.kernel_form import kernel_form
 from ttt_proofs.layer import mode_for
 from ttt_proofs.loops import (
     GLU,
     MLP,
+    Abstract,
     Coefficient,
     DepthwiseConv,
     Frobenius,
@@ -33,6 +34,7 @@ from ttt_proofs.loops import (
     Update,
     lact,
     ladder,
+    outer,
     zeros_like,
 )
 from ttt_proofs.reference import run_loop
@@ -179,6 +181,13 @@ def test_wrong_requests_are_refused_in_a_sentence(given, error, told):
     with pytest.raises(error, match=told) as caught:
         TTTLayer(**{"loop": LOOPS["momentum"], "width": 12, **given})
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_a_recurrence_with_an_unknown_function_is_refused_at_once():
+    phi = Abstract("phi")
+    made = Recurrence(lambda S, q, k, v: (S + outer(phi(k), v), q @ S), {"S": ("K", "V")})
+    with pytest.raises(ValueError, match="`phi` must be a concrete function for a loop to be run"):
+        TTTLayer(made, 8)
 
 
 def test_wrong_tokens_and_modes_are_refused():

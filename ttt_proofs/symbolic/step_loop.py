@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from ..loops import InnerLoop, Recurrence, Schedule
@@ -72,11 +72,14 @@ def ahead(step: StepProgram) -> tuple[int, ...]:
 
 
 def functions(operations: Sequence[Operation]) -> dict[int, Callable[..., Any]]:
-    """The operations that are functions of one value, on tensors, by number."""
+    """The operations that are functions of one value, on tensors, by number.
+
+    Raises `ValueError` for unknown functions.
+    """
     found: dict[int, Callable[..., Any]] = {}
     for n, operation in enumerate(operations):
         if isinstance(operation.does, Abstract):
-            found[n] = partial(operation.does.run, None)
+            operation.does.run(None)  # raises, for there is nothing to run
         elif isinstance(operation.does, str) and operation.does in FUNCTIONS:
             found[n] = compiled(FUNCTIONS[operation.does].code)
     return found
@@ -103,7 +106,7 @@ def derived(layer: Recurrence) -> StepLoop:
 
 
 def step_loop(layer: Recurrence | StepLoop) -> StepLoop:
-    """A recurrence made ready to run, once."""
+    """A recurrence made ready to run, once; `ValueError` where its step has unknown functions."""
     return layer if isinstance(layer, StepLoop) else derived(layer)
 
 
@@ -111,7 +114,7 @@ Runnable = TorchLoop | StepLoop
 
 
 def runnable(loop: InnerLoop | Recurrence | Runnable) -> Runnable:
-    """What runs, made ready once; `ValueError` where part of an inner loop is abstract."""
+    """What runs, made ready once; `ValueError` where part of it is abstract."""
     if isinstance(loop, Recurrence | StepLoop):
         return step_loop(loop)
     return torch_loop(loop)
