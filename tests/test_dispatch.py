@@ -29,6 +29,7 @@ from ttt_proofs.loops import (
     Update,
     zeros_like,
 )
+from ttt_proofs.symbolic.plan import Plan
 
 
 def step(rate: Any = "constant", momentum: Any = None, **rest: Any) -> GradientStep:
@@ -205,10 +206,11 @@ SIZES = [None, {"D_h": 256, "D_v": 300}, {"D_h": 257, "D_v": 3}]
 TYPES = [None, torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int32]
 DEVICES = [None, "cuda", "cpu", "mps"]
 PLANS = [
-    KernelPlan(*parts, "D_h")
-    for parts in product(
-        *((None, "tiles", "states"), (False, True), (False, True), (False, True), (False, True)),
-        *(range(3), (False, True), (None, "gradient", "momentum"), (None, ("W0", "W2"))),
+    KernelPlan(Plan(word, "", shape), *parts, "D_h")
+    for word, shape, *parts in product(
+        *(("additive", "affine"), ("scalar", "row"), (None, "tiles", "states")),
+        *((False, True), (False, True), range(3), (False, True)),
+        *((None, "gradient", "momentum"), (None, ("W0", "W2"))),
     )
 ]
 
@@ -217,13 +219,14 @@ def wanted(plan: KernelPlan, sizes: Any, dtype: Any, device: Any) -> set[str]:
     """The operators that can run the plan at these sizes, one by one, by what each computes."""
     if plan.way is None or plan.windowed or dtype is torch.int32 or device == "mps":
         return set()
-    kept = (plan.written, plan.buffers, plan.affine)
+    kept = (plan.written, plan.buffers, plan.plan.word == "affine")
+    whole = plan.plan.shape == "scalar"
     runs = {
         "additive": kept == ("gradient", 0, False),
         "momentum": kept == ("momentum", 1, False),
         "delta": kept == ("gradient", 0, True) and not plan.gated,
     }
-    found = {name for name, can in runs.items() if can and plan.single and plan.scalar}
+    found = {name for name, can in runs.items() if can and plan.single and whole}
     if not found:
         return {"features"} if plan.swiglu else set()
     return found if sizes is None or sizes["D_h"] <= 256 else set()
@@ -306,8 +309,8 @@ FAULTS = [
     ("(plan.buffers or plan.gated)", "plan.gated"),
     ("(plan.buffers or plan.gated)", "plan.buffers"),
     ("if not plan.single:", "if False:"),
-    ("if not plan.scalar:", "if False:"),
-    ('all(c.shape == "scalar" for c in numbers)', "True"),
+    ('if plan.plan.shape != "scalar":', "if False:"),
+    ('affine = plan.plan.word == "affine"', "affine = False"),
     ('== "gradient" and not plan.buffers', '== "gradient"'),
     ("sp.expand(line - W - line.coeff(source) * source) == 0", "True"),
     ("sp.expand(first - own * G - kept * buffers[0]) == 0", "True"),

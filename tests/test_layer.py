@@ -14,12 +14,14 @@ from torch import distributed, nn
 if "triton" not in sys.modules and not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from ttt_proofs import TTTLayer
+from tests.loops.layers import LAYERS
+from ttt_proofs import Recurrence, TTTLayer
 from ttt_proofs.kernel_form import kernel_form
 from ttt_proofs.layer import mode_for
 from ttt_proofs.loops import (
     GLU,
     MLP,
+    Abstract,
     Coefficient,
     DepthwiseConv,
     Frobenius,
@@ -32,6 +34,7 @@ from ttt_proofs.loops import (
     Update,
     lact,
     ladder,
+    outer,
     zeros_like,
 )
 from ttt_proofs.reference import run_loop
@@ -49,6 +52,8 @@ LOOPS = {
     "images": InnerLoop(DepthwiseConv(3, 2, 2), Frobenius(), GradientStep(), Schedule(4)),
     "lact": lact(EARLY),
     "v2": ladder(EARLY)["v2"],
+    "recurrence": LAYERS["matrix LSTM"][0],
+    "matrices": LAYERS["gated delta"][0],
 }
 
 
@@ -101,6 +106,7 @@ def test_the_modes_that_there_are():
     assert modes(layer("after chunks")) == ["recurrent", "parallel", "kernel", "auto"]
     assert modes(layer("images")) == ["recurrent", "parallel", "auto"]
     assert modes(layer("v2")) == ["recurrent", "parallel", "kernel", "auto"]
+    assert modes(layer("recurrence")) == modes(layer("matrices")) == modes(layer("images"))
 
 
 @pytest.mark.parametrize("name", [n for n in LOOPS if n not in ("after chunks", "images")])
@@ -175,6 +181,13 @@ def test_wrong_requests_are_refused_in_a_sentence(given, error, told):
     with pytest.raises(error, match=told) as caught:
         TTTLayer(**{"loop": LOOPS["momentum"], "width": 12, **given})
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+def test_a_recurrence_with_an_unknown_function_is_refused_at_once():
+    phi = Abstract("phi")
+    made = Recurrence(lambda S, q, k, v: (S + outer(phi(k), v), q @ S), {"S": ("K", "V")})
+    with pytest.raises(ValueError, match="`phi` must be a concrete function for a loop to be run"):
+        TTTLayer(made, 8)
 
 
 def test_wrong_tokens_and_modes_are_refused():
@@ -555,8 +568,11 @@ def test_every_parameter_takes_part_in_every_call(loop, count):
         assert any(not z.any() for z in slopes) and any(z.any() for z in slopes)
 
 
-@pytest.mark.parametrize("name", ["momentum", "delta rule"])
-def test_the_layer_compiles_to_one_graph_whatever_the_length(name):
+@pytest.mark.parametrize(
+    ("name", "most"), [("momentum", 1), ("delta rule", 1), ("recurrence", 2), ("matrices", 2)]
+)
+def test_the_layer_compiles_to_one_graph_whatever_the_length(name, most):
+    """Scans have another where a token is missing in the last tile, for torch then knows a 1."""
     made, graphs = TTTLayer(LOOPS[name], 12, heads=2, mode="parallel", tile=4).double(), []
 
     def backend(graph, _):
@@ -567,7 +583,7 @@ def test_the_layer_compiles_to_one_graph_whatever_the_length(name):
     run = torch.compile(made, backend=backend, fullgraph=True, dynamic=True)
     for count in (5, 6, 7):
         assert torch.allclose(run(tokens(count)), made(tokens(count)), rtol=1e-9, atol=1e-11)
-    assert len(graphs) == 1
+    assert 1 <= len(graphs) <= most
 
 
 @pytest.mark.parametrize(

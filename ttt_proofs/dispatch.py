@@ -19,9 +19,10 @@ import torch
 from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 
 from .kernels.limits import DEVICES, DTYPES, MAX_WIDTH
-from .loops import InnerLoop, Net
+from .loops import InnerLoop, Net, Recurrence
 from .program.expressions import ACTIVATIONS
 from .program.rules import G, W
+from .symbolic.plan import Plan
 from .symbolic.torch_loop import TorchLoop, Way, torch_loop
 
 Operator = Literal["additive", "momentum", "delta", "features"]
@@ -40,21 +41,19 @@ class Refusal:
 class KernelPlan:
     """What of a loop decides which operator runs it.
 
-    way: how it runs in parallel, None where it does not. windowed: whether the net is a
-    convolution. single: whether the state is a sum over tokens, each as it came, by one plain step
-    without gates or operators. scalar: whether all numbers are for whole matrices. affine: whether
-    values depend on the state, by an affine map. buffers: how many states there are beside the
-    weight. gated: whether the net has an output gate. written: what the weight's line adds to the
-    weight, a multiple of the gradient or of one buffer that is a multiple of itself plus one of
+    plan: the plan of its program. way: how it runs in parallel, None where it does not. windowed:
+    whether the net is a convolution. single: whether the state is a sum over tokens, each as it
+    came, by one plain step without gates or operators. buffers: how many states there are beside
+    the weight. gated: whether the net has an output gate. written: what the weight's line adds to
+    the weight, a multiple of the gradient or of one buffer that is a multiple of itself plus one of
     the gradient; None for any other. swiglu: the weights a and b of features silu(X a) ⊙ (X b);
     None for any other. width: the name of the width of a token's features.
     """
 
+    plan: Plan
     way: Way | None
     windowed: bool
     single: bool
-    scalar: bool
-    affine: bool
     buffers: int
     gated: bool
     written: Written | None
@@ -100,12 +99,13 @@ def for_single_tokens(plan: KernelPlan) -> Operator | Refusal:
     """The operator for single tokens that does just what the lines of the update say."""
     if not plan.single:
         return Refusal("kernels take one plain step for each token")
-    if not plan.scalar:
+    if plan.plan.shape != "scalar":
         return Refusal("kernels take numbers for whole matrices")
-    if plan.affine and (plan.buffers or plan.gated):
+    affine = plan.plan.word == "affine"
+    if affine and (plan.buffers or plan.gated):
         return Refusal("the delta rule's kernel has neither momentum nor an output gate")
     if plan.written == "gradient" and not plan.buffers:
-        return "delta" if plan.affine else "additive"
+        return "delta" if affine else "additive"
     if plan.written == "momentum" and plan.buffers == 1:
         return "momentum"
     return Refusal(
@@ -114,9 +114,11 @@ def for_single_tokens(plan: KernelPlan) -> Operator | Refusal:
 
 
 def obstacle(
-    loop: InnerLoop, sizes: Sizes | None = None, dtype: torch.dtype | None = None
+    loop: InnerLoop | Recurrence, sizes: Sizes | None = None, dtype: torch.dtype | None = None
 ) -> str | None:
     """Why no kernel runs the loop here, in words; None where one does. As `operator_for`."""
+    if isinstance(loop, Recurrence):
+        return "kernels run a net, a loss and an update, and this one is known by its recurrence"
     if find_spec("triton") is None:
         return "Triton is not installed"
     found = operator_for(kernel_plan(loop), sizes, dtype)
@@ -127,13 +129,11 @@ def obstacle(
 def kernel_plan(loop: InnerLoop) -> KernelPlan:
     """The plan of a loop; `ValueError` where part of the loop is abstract."""
     code = torch_loop(loop)
-    numbers = [code.coefficients[name] for name in code.numbers]
     return KernelPlan(
+        plan=code.plan,
         way=code.way,
         windowed=code.window is not None,
         single=single(code),
-        scalar=all(c.shape == "scalar" for c in numbers),
-        affine=code.affine,
         buffers=len(code.buffers),
         gated=code.gated,
         written=written(loop),

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from .dispatch import kernel_plan, obstacle, operator_for
-from .loops import InnerLoop
+from .loops import InnerLoop, Recurrence
 from .parallel import forms
 from .parallel.calls import form
 from .parallel.chunks import Outputs
 from .parallel.inputs import Coefficients, Number, Weights, wide
 from .parallel.state import State
 from .symbolic.plan import TILE
-from .symbolic.torch_loop import CompiledLine, TorchLoop, torch_loop
+from .symbolic.step_loop import Runnable, StepLoop, runnable
+from .symbolic.torch_loop import CompiledLine, TorchLoop
 
 
 def fused(code: TorchLoop, x: Tensor, weights: Weights) -> Tensor:
@@ -33,7 +34,7 @@ def fused(code: TorchLoop, x: Tensor, weights: Weights) -> Tensor:
 
 @form
 def kernel_form(
-    loop: InnerLoop | TorchLoop,
+    loop: InnerLoop | Recurrence | Runnable,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -50,13 +51,14 @@ def kernel_form(
     Triton cannot run. Raises `ValueError` for a loop that no kernel runs, saying why. Inputs are
     as for `Reduction.recurrent`, and not checked again.
     """
-    code = torch_loop(loop)
-    found = operator_for(kernel_plan(code.loop))
-    if reason := obstacle(code.loop):
+    code = runnable(loop)
+    reason = obstacle(code.loop)
+    if reason or isinstance(code, StepLoop):
         raise ValueError(
             f"a kernel is required; this loop has none: {reason}. "
             "Use the parallel form, or the recurrence."
         )
+    found = operator_for(kernel_plan(code.loop))
     if found == "features":
 
         def features(x: Tensor, **of: Tensor) -> Tensor:  # of joined chunks, `[B, H, 1, T, K]`

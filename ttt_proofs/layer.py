@@ -13,18 +13,20 @@ from torch.nn.functional import rms_norm, silu, softplus
 
 from .dispatch import Sizes, obstacle
 from .kernel_form import kernel_form
-from .loops import InnerLoop
+from .loops import InnerLoop, Recurrence
+from .loops.current import must_be_current
 from .parallel import forms
 from .parallel.calls import nothing, roomy
 from .parallel.chunks import Outputs
-from .parallel.inputs import DTYPES, Coefficients, check_state, wide
+from .parallel.inputs import DTYPES, Coefficients, asked, check_start, wide
 from .parallel.streaming import Stream, feed
 from .program.coefficients import Coefficient
 from .program.expressions import KEY, VALUE
+from .recurrent_reduction import RecurrentReduction
 from .reduction import NotCoveredError, NotParallelError, Reduction, reduce
 from .symbolic.gains import summed_by
 from .symbolic.plan import TILE
-from .symbolic.torch_loop import torch_loop
+from .symbolic.step_loop import runnable
 
 Form = Literal["recurrent", "parallel", "kernel"]
 Mode = Literal["recurrent", "parallel", "kernel", "auto"]
@@ -41,14 +43,16 @@ class TTTLayer(nn.Module):
     Those that scale the gradient (`summed_by`) are divided by the chunk's length, as the loss sums
     over tokens.
 
-    loop: a concrete `InnerLoop`. width: of x. heads: H. key_width,
-    value_width: K and V of a head, width / heads by default. hidden_width: of all hidden layers
-    of the net, key_width by default. mode: "recurrent" takes one step after the other; "parallel"
-    is the chunked form; "kernel" the Triton kernels, on CUDA or in the interpreter; "auto" the
-    form that `mode_for` names, which always runs. The same parameters give the same outputs, to
-    rounding, in every mode; LaCT with chunks of one token enlarges that more than 1e7 times
-    (`Reduction.amplification`). `mode` may be assigned at any time. tile: tokens that the parallel
-    form treats at once. A loop that the theorems do not cover runs as a recurrence.
+    loop: a concrete `InnerLoop`, or a `Recurrence`, whose states begin with zeros. width: of x.
+    heads: H. key_width, value_width: K and V of a head, width / heads by default. hidden_width: of
+    all hidden layers of the net, key_width by default. mode: "recurrent" takes one step after
+    the other; "parallel" is the chunked form; "kernel" the Triton kernels, on CUDA or in the
+    interpreter; "auto" the form that `mode_for` names, which always runs. The same parameters give
+    the same outputs, to rounding, in every mode; LaCT with chunks of one token enlarges that more
+    than 1e7 times (`Reduction.amplification`). `mode` may be assigned at any time. tile: tokens
+    that the parallel form treats at once. A loop that the theorems do not cover runs as a
+    recurrence; a `Recurrence` that they do not cover runs by scans too, if it has any and mode is
+    "parallel".
     Parameters are float32; under `torch.autocast`, or with the layer in another dtype, tokens
     have that one and states float32. Norms are float32 at least, and so is all of the loop where
     tokens would be float16, whose range is too small for sums. A key of zeros stays zero.
@@ -56,14 +60,15 @@ class TTTLayer(nn.Module):
     depend on it. Second derivatives are right in the recurrent and the parallel form; through the
     kernels they raise `RuntimeError`.
 
-    Raises `ValueError` or `TypeError` for sizes or modes that cannot be and for loops that are
-    abstract, `NotParallelError` for mode "parallel" with a loop that is sequential or not covered.
+    Raises `ValueError` or `TypeError` for sizes or modes that cannot be, for loops that are
+    abstract, and for those whose code has changed since it was read; `NotParallelError` for mode
+    "parallel" with a loop that is sequential or not covered.
     Source: Section 3 and Appendix E of arXiv 2602.21204.
     """
 
     def __init__(
         self,
-        loop: InnerLoop,
+        loop: InnerLoop | Recurrence,
         width: int,
         *,
         heads: int = 1,
@@ -82,56 +87,58 @@ class TTTLayer(nn.Module):
             hidden_width=hidden_width,
             tile=tile,
         )
-        if not isinstance(loop, InnerLoop):
-            raise TypeError(f"`loop` must be an InnerLoop; got {type(loop).__name__}. Build one.")
+        if not isinstance(loop, InnerLoop | Recurrence):
+            got = type(loop).__name__
+            raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
+        must_be_current(loop)
         # All that is symbolic is decided here, and not again when the layer runs.
-        self.code, self.uncovered = torch_loop(loop), uncovered(loop)
+        self.code, self.uncovered, need = runnable(loop), uncovered(loop), asked(loop)
         if width % heads and not (key_width and value_width):
             raise ValueError(
                 f"`width` must be a multiple of `heads` unless key_width and "
                 f"value_width are given; got {width} and {heads}. Give them."
             )
         key, value = key_width or width // heads, value_width or width // heads
-        if loop.net.keys == VALUE and key != value:
+        if need.together and key != value:
             raise ValueError(
                 "`key_width` must be value_width for a net that takes tokens and outputs "
                 f"together; got {key} and {value}. Make them equal."
             )
         self.loop, self.width, self.heads, self.tile = loop, width, heads, tile
-        self.tokens = loop.net.tokens  # of an image
-        self.names = tuple(weight.name for weight in loop.net.weights)
+        self.tokens = need.tokens  # of an image
+        self.names = tuple(weight.name for weight in need.weights)
         self.queries = nn.Linear(width, heads * key, bias=False)
         self.keys = nn.Linear(width, heads * key, bias=False)
         self.values = nn.Linear(width, heads * value, bias=False)
         self.norm = nn.RMSNorm(value)
         self.out = nn.Linear(heads * value, width, bias=False)
         sizes = {KEY.name: key, VALUE.name: value}
-        for name, size in loop.fixed.items():  # numbers that the code holds
+        for name, size in need.widths.items():  # numbers that the code holds
             if sizes.setdefault(name, size) != size:
                 raise ValueError(
                     f"the loop's width {name} must be {size}, as its code has it; got "
                     f"{sizes[name]}. Give the layer that key_width or value_width."
                 )
         self.weights = nn.ParameterDict()
-        self.sizes: dict[str, int] = {}  # of the net's widths, by name
-        for weight in loop.net.weights:
+        self.sizes: dict[str, int] = {KEY.name: key, VALUE.name: value}  # of widths, by name
+        for weight in need.weights:
             rows, cols = (
                 sizes.get(side.name, hidden_width or key) for side in (weight.rows, weight.cols)
             )
             first = nn.Parameter(torch.randn(heads, rows, cols) * rows**-0.5)
             self.weights[free(self.weights, weight.name)] = first
             self.sizes |= {weight.rows.name: rows, weight.cols.name: cols}
-        fast = loop.fast_weights[-1]
-        sides = self.sizes[fast.rows.name], self.sizes[fast.cols.name]
+        rows, cols = (self.sizes.get(side, 1) for side in need.sides)
+        summed = () if isinstance(loop, Recurrence) else summed_by(loop)
         self.coefficients = nn.ModuleDict()
         for name, each in loop.coefficients.items():
-            share = loop.schedule.summed if name in summed_by(loop) else 1
-            made = Numbers(each, width, heads, sides, share)
+            share = loop.schedule.summed if name in summed else 1
+            made = Numbers(each, width, heads, (rows, cols), share)
             self.coefficients[free(self.coefficients, name)] = made
         self.mode = mode
 
     @property
-    def reduction(self) -> Reduction:
+    def reduction(self) -> Reduction | RecurrentReduction:
         """The loop as linear attention, with its theorem."""
         return reduced(self.loop)
 
@@ -147,7 +154,7 @@ class TTTLayer(nn.Module):
             raise ValueError(
                 f"`mode` must be one of {', '.join(get_args(Mode))}; got {mode!r}. Use 'auto'."
             )
-        if mode in ("parallel", "kernel") and self.uncovered:
+        if mode in ("parallel", "kernel") and self.uncovered and isinstance(self.loop, InnerLoop):
             raise NotParallelError(
                 f"a loop that the theorems cover is required for mode {mode!r}; "
                 f"{self.uncovered.removesuffix('.')}. Or use mode='auto'."
@@ -194,10 +201,10 @@ class TTTLayer(nn.Module):
         q, k, v, coefficients = self.project(x, stream.waiting)
         weights = self.initial(q.dtype)
         if stream.state is not None:
-            check_state(self.loop, stream.state, q, weights)
+            check_start(self.loop, stream.state, q, v, weights)
 
         def run(q: Tensor, k: Tensor, v: Tensor, **given) -> Outputs:
-            form = self.form(x.is_cuda, q.dtype) if q.shape[1] > 1 else forms.recurrent
+            form = self.form(x.is_cuda, q.dtype) if q.shape[1] > 1 else forms.stepwise(self.code)
             names = ("weights", "coefficients", "initial_state")
             return form(self.code, q, k, v, *(given[name] for name in names))
 
@@ -215,7 +222,7 @@ class TTTLayer(nn.Module):
         """The form that the mode asks for, on that kind of device, for tokens of that dtype."""
         mode = self._forms["cuda" if cuda else "cpu", dtype]
         if mode == "recurrent":
-            return forms.recurrent
+            return forms.stepwise(self.code)
         if mode == "kernel":
             return partial(kernel_form, tile=self.tile)
         return partial(forms.parallel(self.code), tile=self.tile)
@@ -263,12 +270,14 @@ class TTTLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """What was chosen."""
-        runs = f"not covered, so recurrent: {self.uncovered}" if self.uncovered else None
-        runs = runs or self.code.plan.word
+        runs = self.code.plan.word
+        if self.uncovered:
+            told = runs if self.mode == "parallel" else "so recurrent"
+            runs = f"not covered, {told}: {self.uncovered}"
         return f"{self.loop}, heads={self.heads}, mode={self.mode!r}, {runs}"
 
 
-def mode_for(loop: InnerLoop, sizes: Sizes, dtype: torch.dtype, device: str) -> Form:
+def mode_for(loop: InnerLoop | Recurrence, sizes: Sizes, dtype: torch.dtype, device: str) -> Form:
     """The form that runs a loop best, of those that can: what mode "auto" is.
 
     The kernels on CUDA where the loop has one for its widths and dtype, else the parallel form
@@ -276,7 +285,7 @@ def mode_for(loop: InnerLoop, sizes: Sizes, dtype: torch.dtype, device: str) -> 
     sizes: of the net's widths, by name. device: a device type, such as "cuda"; no such device is
     needed to ask.
     """
-    if uncovered(loop) or torch_loop(loop).way is None:
+    if uncovered(loop) or runnable(loop).way is None:
         return "recurrent"
     return "kernel" if device == "cuda" and obstacle(loop, sizes, dtype) is None else "parallel"
 
@@ -313,13 +322,13 @@ def roomily(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 @cache
-def reduced(loop: InnerLoop) -> Reduction:
+def reduced(loop: InnerLoop | Recurrence) -> Reduction | RecurrentReduction:
     """`reduce`, once for all layers with that loop; copies of a layer have no proof to carry."""
     return reduce(loop)
 
 
 @cache
-def uncovered(loop: InnerLoop) -> str | None:
+def uncovered(loop: InnerLoop | Recurrence) -> str | None:
     """Why the theorems do not cover the loop; None where they do."""
     try:
         reduced(loop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -25,9 +25,10 @@ from .symbolic.step_terms import places
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .parallel.chunks import Outputs
     from .parallel.inputs import Coefficients
     from .parallel.maps import Along
-    from .parallel.recurrences import Result, States
+    from .parallel.sharding import Group
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class RecurrentReduction(Unchanging):
         v: Tensor,
         *,
         coefficients: Coefficients | None = None,
-        initial_state: States | None = None,
-    ) -> Result:
+        initial_state: Mapping[str, Tensor] | None = None,
+    ) -> Outputs:
         """Outputs `[B, T, H, V]` and the final states; see `parallel.recurrences.recurrent`."""
         given = {"coefficients": coefficients, "initial_state": initial_state}
         return runs().recurrent(self.layer, q, k, v, **given)
@@ -91,13 +92,34 @@ class RecurrentReduction(Unchanging):
         v: Tensor,
         *,
         coefficients: Coefficients | None = None,
-        initial_state: States | None = None,
+        initial_state: Mapping[str, Tensor] | None = None,
         tile: int = TILE,
         along: Along | None = None,
-    ) -> Result:
+    ) -> Outputs:
         """The same by scans over time; see `parallel.recurrences.parallel_form`."""
         given = {"coefficients": coefficients, "initial_state": initial_state}
         return runs().parallel_form(self.layer, q, k, v, **given, tile=tile, along=along)
+
+    def sharded(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        coefficients: Coefficients | None = None,
+        initial_state: Mapping[str, Tensor] | None = None,
+        tile: int = TILE,
+        group: Group = None,
+    ) -> Outputs:
+        """`parallel_form` of a sequence whose tokens lie, in order, on the ranks of a group.
+
+        As `Reduction.sharded`: each rank has the outputs of its tokens, the last one the final
+        states.
+        """
+        from .parallel.checked import sharded
+
+        given = (q, k, v, {}, coefficients, initial_state)
+        return sharded(self.layer, *given, tile=tile, group=group)
 
     def latex(self) -> str:
         """The output and the states as an `aligned` block of LaTeX, without dollar signs."""

@@ -17,6 +17,8 @@ from .checker.proof import Theorem
 from .checker.terms import CheckerError, Mul, Term
 from .loops import InnerLoop, Recurrence
 from .loops.copies import Unchanging
+from .loops.current import must_be_current
+from .program.linearity import linear_weights
 from .recurrent_reduction import RecurrentReduction, reduce_recurrence
 from .render import latex, text
 from .symbolic.assumptions import CHUNKS, assumptions
@@ -44,8 +46,9 @@ class Reduction(Unchanging):
     `query`, `key`, `value`, `coefficient`, `state0` are checker terms (`str(...)` of a
     reduction, `.latex()` and notebooks show them). Where an operator, an output gate or a causal
     reading comes in, these show the whole form. `static` says whether the kernel φ is the
-    same at all times. `gates` is the transition matrix of the buffers and the state; `parallel` is
-    the parallel class and `reason` says why it is that.
+    same at all times, and `linear_in` in which other weights the net is linear. `gates` is the
+    transition matrix of the buffers and the state; `parallel` is the parallel class and `reason`
+    says why it is that.
     `theorem` is what all this rests on; `gradients` are the theorems about each weight's
     gradient, which the recurrence uses. A pickle holds the loop: when it is loaded, all of this
     is derived and proved anew. Source: Section 5 of arXiv 2602.21204.
@@ -94,6 +97,15 @@ class Reduction(Unchanging):
         lines = dict.fromkeys(line for t in theorems for line in assumptions(t.proof))
         idle = (CHUNKS,) if self.loop.schedule.chunk == 1 else ()
         return tuple(line for line in lines if line not in idle)
+
+    @cached_property
+    def linear_in(self) -> tuple[str, ...]:
+        """The weights besides that of the last layer in which the net is linear, the others fixed.
+
+        Each of them alone could be such a state; they are read off the net's program.
+        """
+        found = linear_weights(self.loop.net.traced)
+        return tuple(name for name in found if name != self.loop.net.last.name)
 
     @cached_property
     def gates(self) -> sp.ImmutableMatrix:
@@ -292,6 +304,8 @@ class Reduction(Unchanging):
             f"{stored}{newest})"
         )
         pieces = [f"  {what:<12}{text(term)}" for what, _, term in self.pieces()]
+        if self.linear_in:
+            pieces.append(f"linear also in {', '.join(self.linear_in)}, each with the others fixed")
         return "\n".join([form, *pieces, *self.summary().split(" | ")])
 
     __repr__ = summary
@@ -311,18 +325,20 @@ def reduce(loop: Recurrence) -> RecurrentReduction: ...
 def reduce(loop: InnerLoop | Recurrence) -> Reduction | RecurrentReduction:
     """The linear-attention form of a loop or a recurrence, with its theorem and parallel class.
 
-    Raises `NotCoveredError` for one outside the theorems, naming the assumption or the cause.
+    Raises `NotCoveredError` for one outside the theorems, naming the assumption or the cause, and
+    `ValueError` for one whose code has changed since it was read.
 
     >>> from ttt_proofs.loops import Frobenius, GradientStep, InnerLoop, Linear
     >>> reduce(InnerLoop(Linear(), Frobenius(), GradientStep())).parallel
     'additive'
     """
+    if not isinstance(loop, InnerLoop | Recurrence):
+        got = type(loop).__name__
+        raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
+    must_be_current(loop)
     if isinstance(loop, Recurrence):
         with accepted(loop):
             return reduce_recurrence(loop)
-    if not isinstance(loop, InnerLoop):
-        got = type(loop).__name__
-        raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
     if loop.net.obstacle:
         raise NotCoveredError(
             f"the theorems assume that {loop.net.obstacle}; got {loop.net}. Change the net."

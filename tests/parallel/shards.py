@@ -16,14 +16,24 @@ from functools import cache
 import torch
 import torch.distributed as dist
 
-from tests.contract.foreign import nesterov, two_buffers, weight_decay
+from tests.contract.foreign import (
+    gated_attention,
+    gated_delta,
+    matrix_lstm,
+    nesterov,
+    two_buffers,
+    weight_decay,
+)
+from tests.loops.layers import LAYERS
 from tests.parallel import test_rules as rules
 from tests.parallel.test_options import CAUSAL, EXCLUSIVE, MUON, STEP, TOKEN, TWICE
 from tests.parallel.ways import cut, leaves
-from ttt_proofs import reduce
+from ttt_proofs import Recurrence, reduce
+from ttt_proofs.evidence.recurrence_inputs import random_inputs as random_tokens
 from ttt_proofs.evidence.sampling import Inputs, random_inputs
 from ttt_proofs.loops import (
     GLU,
+    Coefficient,
     Frobenius,
     GradientStep,
     InnerLoop,
@@ -31,6 +41,7 @@ from ttt_proofs.loops import (
     Schedule,
     SquaredError,
     SwiGLU,
+    Update,
 )
 from ttt_proofs.parallel import checked
 from ttt_proofs.parallel.maps import fold
@@ -47,29 +58,49 @@ LOOPS = [
 ]
 
 
-def difference(loop: InnerLoop, group, seed: int) -> float:
+RECURRENCES = [*gated_attention.LOOPS.values(), *matrix_lstm.LOOPS.values()]
+RECURRENCES += [*gated_delta.LOOPS.values(), LAYERS["last key"][0], LAYERS["token shift"][0]]
+
+
+def drawn(loop: InnerLoop | Recurrence, seed: int, sizes: dict) -> Inputs:
+    """Random inputs, of a recurrence without weights."""
+    made = random_tokens if isinstance(loop, Recurrence) else random_inputs
+    return made(loop, seed, sizes=sizes)
+
+
+def whole(loop: InnerLoop | Recurrence, x: Inputs, tile: int = 4):
+    """Outputs and the final state in one process."""
+    return checked.parallel_form(loop, *vars(x).values(), None, tile=tile)
+
+
+def shard(loop: InnerLoop | Recurrence, x: Inputs, group=None, tile: int = 4):
+    """Outputs and the state in which this rank's tokens end."""
+    return checked.sharded(loop, *vars(x).values(), None, tile=tile, group=group)
+
+
+def difference(loop: InnerLoop | Recurrence, group, seed: int) -> float:
     """Outputs, final state and gradients: how far the shards are from the whole, relatively."""
     ranks, rank = dist.get_world_size(group), dist.get_rank(group)
     rng, chunk = random.Random(seed), loop.schedule.chunk
     tokens = rng.randint(1, 12) * chunk + rng.randint(0, chunk - 1)
     cuts = sorted(chunk * rng.randint(0, tokens // chunk) for _ in range(ranks - 1))
     bounds = [0, *cuts, tokens]
-    reduced, sizes = reduce(loop), {"B": 2, "H": 2, "T": tokens}
-    x = random_inputs(loop, seed, sizes=sizes)
+    sizes = {"B": 2, "H": 2, "T": tokens}
+    x = drawn(loop, seed, sizes)
     asked = leaves(x)
-    o, final = reduced.parallel_form(**vars(x), tile=4)
+    o, final = whole(loop, x)
     generator = torch.Generator().manual_seed(seed)
     slope = torch.randn(o.shape, generator=generator, dtype=o.dtype)
-    end = torch.randn(final[loop.net.last.name].shape, generator=generator, dtype=o.dtype)
-    last = loop.net.last.name
+    last = next(iter(final)) if isinstance(loop, Recurrence) else loop.net.last.name
+    end = torch.randn(final[last].shape, generator=generator, dtype=o.dtype)
     expected = torch.autograd.grad(
         (o * slope).sum() + (final[last] * end).sum(), asked, allow_unused=True
     )
-    again = random_inputs(loop, seed, sizes=sizes)
+    again = drawn(loop, seed, sizes)
     asked = leaves(again)
     start, stop = bounds[rank], bounds[rank + 1]
     mine = cut(loop, again, start, stop)
-    found, state = reduced.sharded(**vars(mine), tile=4, group=group)
+    found, state = shard(loop, mine, group)
     total = (found * slope[:, start:stop]).sum() + (state[last] * (rank == ranks - 1) * end).sum()
     slopes = torch.autograd.grad(total, asked, allow_unused=True)
     pairs = [(found.detach(), o[:, start:stop].detach())]
@@ -97,11 +128,12 @@ def agree() -> None:
     for ranks in range(1, world + 1):
         group = dist.new_group(list(range(ranks)))
         if rank < ranks:
-            for loop in LOOPS:
+            for loop in [*LOOPS, *RECURRENCES]:
                 for seed in range(2):
                     worst = max(worst, difference(loop, group, seed))
     checked.across = lambda group: fold  # the fault that the comparison must see
     alone = max(difference(loop, None, seed) for loop in LOOPS for seed in range(2))
+    alone = min(alone, max(difference(loop, None, seed) for loop in RECURRENCES for seed in (0, 1)))
     if rank == 0:
         print(f"without exchange {alone:.1e}", flush=True)
         print(f"largest difference {worst:.1e}", flush=True)
@@ -125,6 +157,22 @@ def nudged(all_, name: str):
 
 
 reduced = cache(reduce)
+
+
+def loop_of_code(name: str, factor: float) -> InnerLoop:
+    """SAME but for a rule that is code, with a constant in it, and a net that is called this."""
+
+    def net(x, W0, W1, W2):
+        return (torch.nn.functional.silu(x @ W0) * (x @ W2)) @ W1
+
+    def rule(W, g, M, *, alpha, eta):
+        M = alpha * M + factor * g
+        return W - eta * M, M
+
+    net.__qualname__ = name
+    given = {"alpha": Coefficient(), "eta": Coefficient()}
+    update = Update(rule, {"M": torch.zeros_like})
+    return replace(SAME, net=net, update=update, coefficients=given)
 
 
 def departures(x: dict) -> dict[str, tuple[str, InnerLoop, dict]]:
@@ -200,42 +248,53 @@ def refuse() -> None:
             own = rank == odd and told == "refused its own"
             if not (own or told in str(error)) or "\n" in str(error):
                 print(f"{name}: rank {rank} was told: {error}", flush=True)
+    for factor in (1e-20, 1e-20 * (1 + 4e-16)):  # one loop under other names; another
+        name = f"rank{rank}" if factor == 1e-20 else "net"
+        loop, told = loop_of_code(name, factor if rank else 1e-20), False
+        try:
+            checked.sharded(loop, *x.values(), None, tile=64, group=None)
+        except ValueError as error:
+            told = "the same loop; got" in str(error)
+        if told != (factor != 1e-20):
+            print(f"loops of code: rank {rank} was {'' if told else 'not '}told", flush=True)
     print(f"refused by {rank}", flush=True)
 
 
-def repeated(x: Inputs, times: int) -> Inputs:
+def repeated(loop: InnerLoop | Recurrence, x: Inputs, times: int) -> Inputs:
     """The same tokens again and again, with their numbers."""
 
     def again(y):
-        return torch.cat([y] * times, dim=1) if isinstance(y, torch.Tensor) and y.ndim else y
+        return torch.cat([y] * times, dim=1)
 
-    numbers = {name: again(y) for name, y in x.coefficients.items()}
+    every = loop.coefficients
+    numbers = {n: y if every[n].every == "loop" else again(y) for n, y in x.coefficients.items()}
     return Inputs(*(again(y) for y in (x.q, x.k, x.v)), x.weights, numbers)
 
 
-def second(run, last: str, x: Inputs, n: int) -> torch.Tensor:
+def second(run, loop: InnerLoop | Recurrence, x: Inputs, n: int) -> torch.Tensor:
     """A second derivative in the tensor n, which has another path to the total."""
     asked = leaves(x)[n]
-    o, state = run(**vars(x))
+    o, state = run(loop, x)
+    last = next(iter(state)) if isinstance(loop, Recurrence) else loop.net.last.name
     total = o.square().sum() + state[last].square().sum() + asked.pow(4).sum()
     (slope,) = torch.autograd.grad(total, asked, create_graph=True)
     return torch.autograd.grad(slope.sum(), asked)[0]
 
 
-def silent(loop: InnerLoop, sizes: dict) -> list[int]:
+def silent(loop: InnerLoop | Recurrence, sizes: dict) -> list[int]:
     """The tensors in which a second derivative over ranks is neither right nor refused here."""
     rank, world, found = dist.get_rank(), dist.get_world_size(), []
-    reduced, last = reduce(loop), loop.net.last.name
-    for n in range(len(leaves(random_inputs(loop, 0, sizes=sizes)))):
-        x = random_inputs(loop, 0, sizes=sizes)
+    for n in range(len(leaves(drawn(loop, 0, sizes)))):
         try:
-            mine = second(reduced.sharded, last, x, n)
+            mine = second(shard, loop, drawn(loop, 0, sizes), n)
         except RuntimeError as error:
             if "must be differentiated once; got a second derivative" not in str(error):
                 raise
             continue
         # The queries alone do not touch what the ranks exchange.
-        all_ = second(reduced.parallel_form, last, repeated(x, world), 0) if n == 0 else None
+        all_ = (
+            second(whole, loop, repeated(loop, drawn(loop, 0, sizes), world), 0) if n == 0 else None
+        )
         if all_ is None or not torch.allclose(mine, all_.chunk(world, dim=1)[rank]):
             found.append(n)
     return found
@@ -244,14 +303,14 @@ def silent(loop: InnerLoop, sizes: dict) -> list[int]:
 def limits() -> None:
     """Second derivatives are refused on every rank; of no sequences, all gradients are zeros."""
     rank, kept = dist.get_rank(), True
-    for loop in LOOPS:
+    for loop in [*LOOPS, *RECURRENCES]:
         if wrong := silent(loop, {"B": 1, "T": 6, "H": 1}):
             print(f"{loop}: silent second derivatives in {wrong} on rank {rank}", flush=True)
             kept = False
         for sizes in ({"B": 0, "T": 6}, {"B": 2, "T": 0}):
-            x = random_inputs(loop, 0, sizes=sizes | {"H": 1})
+            x = drawn(loop, 0, sizes | {"H": 1})
             asked = leaves(x)
-            o, _ = reduce(loop).sharded(**vars(x))
+            o, _ = shard(loop, x)
             slopes = torch.autograd.grad(o.sum(), asked, allow_unused=True)
             wrong = [n for n, z in enumerate(slopes) if z is None or z.any()]
             if wrong:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ttt_proofs.loops import InnerLoop
+from ttt_proofs.loops.current import must_be_current
 from ttt_proofs.reference import run_loop
 
 from ..symbolic.plan import NotParallelError
@@ -69,7 +70,8 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
     to 1024 tokens; for loops with norms or Muon, inputs are drawn by `draw_steady`.
 
     seed: an integer; with `trials` it fixes every draw. trials: 1 or more, else ValueError.
-    What the reduction raises is passed on.
+    ValueError for a loop whose code has changed since it was read; what the reduction raises is
+    passed on.
     Source: the theorems of Section 5 of arXiv 2602.21204 are what a reduction rests on.
     """
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
@@ -78,6 +80,7 @@ def autograd_witness(reduction: Reduced, *, seed: int, trials: int = 3) -> Obser
             f"{trials!r}. Use 3."
         )
     loop, rng = reduction.loop, random.Random(seed)
+    must_be_current(loop)
     forms: dict[str, Run] = {"recurrent": reduction.recurrent}
     if reduction.parallel != "sequential":
         forms["parallel_form"] = reduction.parallel_form

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..loops import InnerLoop, Recurrence
+from ..loops.current import must_be_current
 from ..reference.oracle import run_loop
 from . import recurrence_inputs
 from .conditioning import ROOM, Drawn, draw_steady
@@ -121,7 +122,8 @@ def check(
     (`reference.run_recurrence`), at the trials of `recurrence_inputs.plan`.
     Raises `TypeError` or `ValueError` if the candidate is not callable, requires an argument of
     another name, takes a `rate` or `momentum`, or returns no dense tensor on the inputs' device, if
-    `seed` or `trials` is no integer, or if the loop has abstract parts or has lost its functions.
+    `seed` or `trials` is no integer, or if the loop has abstract parts, has lost its functions, or
+    has functions that have changed since they were read.
     """
     if not callable(candidate):
         raise TypeError(
@@ -131,6 +133,7 @@ def check(
     if not isinstance(loop, InnerLoop | Recurrence):
         got = type(loop).__name__
         raise TypeError(f"`loop` must be an InnerLoop or a Recurrence; got {got}. Build one.")
+    must_be_current(loop)
     given = {"seed": seed} | ({} if trials is None else {"trials": trials})
     for name, value in given.items():
         small = name == "trials" and isinstance(value, int) and value < 1

@@ -78,17 +78,14 @@ class TracedNet(Net, FromCode):
     `nn.Linear`. In runs a vector is a weight `[1, cols]`. A last layer whose weight W is applied
     transposed has Wᵀ as its state: the loop's weight is that, inputs by outputs, called `W_T`.
 
-    state: the weight of the last layer; by default the one applied last. frozen: the parameters
-    of a module without `requires_grad`, which a loop moves only if it names them. Raises
-    `ValueError` in one sentence, with the line, for what cannot be read, and `TypeError` for what
-    is no function.
+    state: the weight of the last layer; by default the one applied last. Raises `ValueError` in one
+    sentence, with the line, for what cannot be read, and `TypeError` for what is no function.
     """
 
     code: Any = field(compare=False)
     state: str | None = field(default=None, compare=False)
     read: NetProgram = field(init=False)
     where: str = field(init=False, compare=False)
-    frozen: tuple[str, ...] = field(init=False, compare=False, default=())
 
     def __post_init__(self) -> None:
         if not callable(self.code) or isinstance(self.code, type):

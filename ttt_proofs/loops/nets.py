@@ -7,7 +7,7 @@ assignments that lead from the input X to the features φ(X). Most have no outpu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
 
@@ -41,6 +41,9 @@ class Net:
     """What all nets share: one function, and what its program says of it."""
 
     __repr__ = shown
+
+    frozen: tuple[str, ...] = field(init=False, compare=False, default=())
+    """Weights that a loop moves only if it names them: a module's without `requires_grad`."""
 
     names: ClassVar[tuple[Sequence[str], Sequence[str]]] = ((), ())
     """What intermediates are called, and hidden widths, where not H1, Z1, ..., D_1, ...."""

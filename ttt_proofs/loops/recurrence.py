@@ -17,6 +17,7 @@ from ..program.step_tracing import read_step
 from ..program.steps import SINGLE, Axes, StepProgram
 from ..program.tracing import head, home
 from .copies import Unchanging, path, restored
+from .loop import Schedule
 
 DATA: Mapping[str, Axes] = MappingProxyType({"q": ("K",), "k": ("K",), "v": ("V",)})
 OUTPUT: Axes = ("V",)
@@ -64,6 +65,11 @@ class Recurrence(Unchanging):
         check_names(self)
         check_coefficients(self)
         _ = self.traced  # raises for what is no step
+
+    @property
+    def schedule(self) -> Schedule:
+        """One token a step."""
+        return Schedule()
 
     @property
     def function(self) -> Callable[..., Any] | None:

@@ -189,11 +189,10 @@ def check_trained(loop: InnerLoop) -> None:
             f"`trained` must name weights of the net, {loop.net.last.name} among them, which "
             f"is applied last; got {trained}. Choose from {', '.join(weights)}."
         )
-    frozen: tuple[str, ...] = getattr(loop.net, "frozen", ())
-    if trained == "all" and frozen:
+    if trained == "all" and loop.net.frozen:
         raise ValueError(
             f"`trained` must name the weights that move, for the module has frozen ones; got 'all' "
-            f"and {frozen[0]} without `requires_grad`. Choose from {', '.join(weights)}."
+            f"and {loop.net.frozen[0]} without `requires_grad`. Choose from {', '.join(weights)}."
         )
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ..loops import InnerLoop
+from ..loops import InnerLoop, Recurrence
+from ..loops.identity import digest
 from . import forms
 from .chunks import Outputs
 from .inputs import Coefficients, Weights, check_inputs, check_tile
 from .maps import Along, fold
 from .rounding import amplification
-from .sharding import Given, Group, across, agreed, alike
+from .sharding import Given, Group, Known, across, agreed, alike
 from .state import State
 
 Inputs = tuple[Tensor, Tensor, Tensor, Weights, Coefficients | None, State | None]
@@ -38,7 +39,9 @@ def amplified(loop: InnerLoop, *given: Any, directions: int) -> float:
     return amplification(run, dict(zip(names, given, strict=True)), directions)
 
 
-def parallel_form(loop: InnerLoop, *given: Any, tile: int, along: Along | None = None) -> Outputs:
+def parallel_form(
+    loop: InnerLoop | Recurrence, *given: Any, tile: int, along: Along | None = None
+) -> Outputs:
     """`Reduction.parallel_form`, on the same inputs as `recurrent`."""
     run = forms.parallel(loop)
     check_tile(tile)
@@ -46,8 +49,8 @@ def parallel_form(loop: InnerLoop, *given: Any, tile: int, along: Along | None =
     return run(loop, *given, tile=tile, along=along or fold)
 
 
-def sharded(loop: InnerLoop, *given: Any, tile: int, group: Group) -> Outputs:
-    """`Reduction.sharded`, on the inputs of one rank."""
+def sharded(loop: InnerLoop | Recurrence, *given: Any, tile: int, group: Group) -> Outputs:
+    """`Reduction.sharded`, on the inputs of one rank; a recurrence's weights are none."""
     q, _, v, weights, coefficients, initial_state = given
 
     def told() -> Given:
@@ -55,7 +58,12 @@ def sharded(loop: InnerLoop, *given: Any, tile: int, group: Group) -> Outputs:
         check_tile(tile)
         check_inputs(loop, *given)
         sizes = {"batch": len(q), "heads": q.shape[2], "K": q.shape[3], "V": v.shape[3]}
-        of = {"loop": str(loop), "dtype": q.dtype, "device": q.device.type, "tile": tile}
+        of = {
+            "loop": Known(str(loop), digest(loop)),
+            "dtype": q.dtype,
+            "device": q.device.type,
+            "tile": tile,
+        }
         same = alike(loop, weights, coefficients or {}, initial_state)
         return Given(q.shape[1], of | sizes | same)
 

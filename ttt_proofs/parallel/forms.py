@@ -17,15 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..loops import InnerLoop
+from ..loops import InnerLoop, Recurrence
 from ..symbolic.linear_attention import sign
 from ..symbolic.plan import TILE, NotParallelError, Plan, plan_of
+from ..symbolic.step_loop import StepLoop
 from ..symbolic.torch_loop import TorchLoop, Way, torch_loop, way_of
 from .calls import form
 from .chunks import Chunks, Outputs, by_chunk, chunks
 from .inputs import Coefficients, Number, Weights, wide
 from .maps import Along, fold
 from .pieces import Piece
+from .recurrences import by_scans, by_token, must_scan
 from .state import State
 from .states import states
 from .tiles import Features, by_column, columns_apart, columns_joined, numbers, seen, tiles, weighed
@@ -268,12 +270,21 @@ def must_have(loop: Loop, what: str, there: bool) -> None:
         raise NotParallelError(f"{what} is required; {why}. Use .recurrent.")
 
 
-def parallel(loop: Loop) -> Callable[..., Outputs]:
+def stepwise(loop: Loop | Recurrence | StepLoop) -> Callable[..., Outputs]:
+    """What runs a loop one step after the other: `recurrent`, or `by_token` of a recurrence."""
+    return by_token if isinstance(loop, Recurrence | StepLoop) else recurrent
+
+
+def parallel(loop: Loop | Recurrence | StepLoop) -> Callable[..., Outputs]:
     """The parallel form of a loop: `chunked`, or `composed` where a step needs a state of its own.
 
     That is with operators, with coefficients for rows, columns or entries, and with gates on
-    more than the gradient. Raises `NotParallelError`, with the obstruction, where there is none.
+    more than the gradient. Of a recurrence it is `by_scans`. Raises `NotParallelError`, with the
+    obstruction, where there is none.
     """
+    if isinstance(loop, Recurrence | StepLoop):
+        must_scan(loop)
+        return by_scans
     _, way, _ = planned(loop)
     must_have(loop, "a parallel form", way is not None)
     return composed if way == "states" else chunked

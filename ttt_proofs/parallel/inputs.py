@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from numbers import Real
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..loops import InnerLoop, Weight
+from ..loops import InnerLoop, Recurrence, Weight
 from ..program.coefficients import Coefficient
 from ..program.expressions import KEY, VALUE
 from .state import State
@@ -29,30 +29,43 @@ Weights = Mapping[str, Tensor]
 class Asked:
     """What a loop asks of its inputs: all its weights, those that move, buffers, coefficients.
 
-    together: whether the net takes tokens of the width of its outputs. widths: those that are
-    numbers in the loop's code, by name.
+    sides: the names of the widths that coefficients of rows and of columns have. together: whether
+    the net takes tokens of the width of its outputs. widths: those that are numbers in the loop's
+    code, by name. tokens: how many an image has, None where there is none.
     """
 
     weights: tuple[Weight, ...]
     fast: tuple[str, ...]
     buffers: tuple[str, ...]
     coefficients: Mapping[str, Coefficient]
-    together: bool
-    widths: Mapping[str, int]
+    sides: tuple[str, str]
+    together: bool = False
+    widths: Mapping[str, int] = field(default_factory=dict)
+    tokens: int | None = None
+
+
+WIDTHS = {"K": KEY.name, "V": VALUE.name}  # of a recurrence's axes
 
 
 @cache
-def asked(loop: InnerLoop) -> Asked:
+def asked(loop: InnerLoop | Recurrence) -> Asked:
     """What a loop asks of its inputs, found once."""
+    coefficients = MappingProxyType(dict(loop.coefficients))
+    if isinstance(loop, Recurrence):
+        rows, cols = (WIDTHS.get(side, "") for side in loop.sides)
+        return Asked((), (), (), coefficients, (rows, cols))
     fast = tuple(weight.name for weight in loop.fast_weights)
     buffers = tuple(map(str, loop.rule.buffers))
+    last = loop.fast_weights[-1]
     return Asked(
         loop.net.weights,
         fast,
         buffers,
-        MappingProxyType(loop.coefficients),
+        coefficients,
+        (last.rows.name, last.cols.name),
         loop.net.keys == VALUE,
         MappingProxyType(loop.fixed),
+        loop.net.tokens,
     )
 
 
@@ -62,13 +75,13 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def check_inputs(
-    loop: InnerLoop,
+    loop: InnerLoop | Recurrence,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     weights: Weights,
     coefficients: Coefficients | None,
-    initial_state: State | None = None,
+    initial_state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Raise `ValueError` or `TypeError` unless the loop can run on these inputs.
 
@@ -77,7 +90,8 @@ def check_inputs(
     N = ceil(T / chunk), one per token `[B, T, H]`, with the rows, the columns or both after these
     where it tells them apart, then `[H, *]` for the loop. For a convolution K = V, and T is a
     multiple of the chunk. An initial state has `[B, H, rows, cols]` for each weight, and in each
-    buffer for each fast weight.
+    buffer for each fast weight. A recurrence has no weights; its initial state has `[B, H, *]` for
+    each of its states.
     """
     if not isinstance(weights, Mapping):
         raise TypeError(
@@ -87,10 +101,11 @@ def check_inputs(
     for name, x in tensors.items():
         check_tensor(name, x, q)
     check_layout(q, k, v)
-    check_weights(loop, check_widths(loop, k, v), k.shape[2], weights)
-    check_coefficients(loop, coefficients, k, weights)
+    sizes = check_widths(loop, k, v)
+    check_weights(loop, sizes, k.shape[2], weights)
+    check_coefficients(loop, coefficients, k, sizes)
     if initial_state is not None:
-        check_state(loop, initial_state, q, weights)
+        check_start(loop, initial_state, q, v, weights)
 
 
 def check_layout(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -118,12 +133,12 @@ def check_layout(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
-def check_widths(loop: InnerLoop, k: Tensor, v: Tensor) -> dict[str, int]:
+def check_widths(loop: InnerLoop | Recurrence, k: Tensor, v: Tensor) -> dict[str, int]:
     """The widths that are known, by name; `ValueError` for tokens that the net cannot take."""
     sizes = {KEY.name: k.shape[-1], VALUE.name: v.shape[-1]}
-    if loop.net.tokens and k.shape[1] % loop.net.tokens:
+    if (size := asked(loop).tokens) and k.shape[1] % size:
         raise ValueError(
-            f"`k` must have whole images of {loop.net.tokens} tokens; got {k.shape[1]} "
+            f"`k` must have whole images of {size} tokens; got {k.shape[1]} "
             "tokens. Complete or drop the last image."
         )
     if asked(loop).together and k.shape[3] != v.shape[3]:
@@ -155,8 +170,10 @@ def check_tensor(name: str, x: Tensor, like: Tensor) -> None:
         raise ValueError(f"`{name}` must be finite; got NaN or infinity. Mask such tokens before.")
 
 
-def check_weights(loop: InnerLoop, sizes: dict[str, int], heads: int, weights: Weights) -> None:
-    """Every weight of the net, each width used with one size throughout."""
+def check_weights(
+    loop: InnerLoop | Recurrence, sizes: dict[str, int], heads: int, weights: Weights
+) -> None:
+    """Every weight of the net, each width used with one size throughout; adds those to `sizes`."""
     names = [weight.name for weight in asked(loop).weights]
     if set(weights) != set(names):
         raise ValueError(
@@ -180,8 +197,47 @@ def check_weights(loop: InnerLoop, sizes: dict[str, int], heads: int, weights: W
             )
 
 
-def check_state(loop: InnerLoop, state: State, like: Tensor, weights: Weights) -> None:
+def state_shapes(loop: Recurrence, like: Tensor, v: Tensor) -> dict[str, tuple[int, ...]]:
+    """The shape of each state; `like` is `[B, T, H, K]`, v `[B, T, H, V]`."""
+    sizes = {"K": like.shape[3], "V": v.shape[3]}
+    first = (len(like), like.shape[2])
+    return {name: (*first, *(sizes[x] for x in axes)) for name, axes in loop.states.items()}
+
+
+def check_states(state: object, shapes: Mapping[str, tuple[int, ...]], like: Tensor) -> None:
+    """The states of a recurrence for a batch of the same size; `like` is `[B, T, H, K]`."""
+    if not isinstance(state, Mapping) or set(state) != set(shapes):
+        got = listed(state) if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(
+            f"`initial_state` must have {listed(shapes)}; got {got}. Pass a state of this layer."
+        )
+    for name, shape in shapes.items():
+        check_tensor(f"initial_state[{name!r}]", state[name], like.to(wide(like.dtype)))
+        if tuple(state[name].shape) != shape:
+            raise ValueError(
+                f"`initial_state[{name!r}]` must be {shape}; got {tuple(state[name].shape)}. Pass "
+                "a state of the same batch."
+            )
+
+
+def check_start(
+    loop: InnerLoop | Recurrence,
+    state: Mapping[str, Tensor],
+    like: Tensor,
+    v: Tensor,
+    weights: Weights,
+) -> None:
     """A state such as a form returns for a batch of the same size; `like` is `[B, T, H, K]`."""
+    if isinstance(loop, Recurrence):
+        check_states(state, state_shapes(loop, like, v), like)
+    else:
+        check_state(loop, state, like, weights)
+
+
+def check_state(
+    loop: InnerLoop, state: Mapping[str, Tensor], like: Tensor, weights: Weights
+) -> None:
+    """Weights and buffers of a loop."""
     if not isinstance(state, State):
         raise TypeError(
             f"`initial_state` must be a State; got {type(state).__name__}. Pass what "
@@ -212,9 +268,12 @@ def check_state(loop: InnerLoop, state: State, like: Tensor, weights: Weights) -
 
 
 def check_coefficients(
-    loop: InnerLoop, coefficients: Coefficients | None, like: Tensor, weights: Weights
+    loop: InnerLoop | Recurrence,
+    coefficients: Coefficients | None,
+    like: Tensor,
+    sizes: Mapping[str, int],
 ) -> None:
-    """All numbers that the loop asks for, and no others, as it declares them."""
+    """All numbers that the loop asks for, and no others, as it declares them; sizes: of widths."""
     given: Any = {} if coefficients is None else coefficients
     names = asked(loop).coefficients
     if not isinstance(given, Mapping) or set(given) != set(names):
@@ -225,7 +284,7 @@ def check_coefficients(
         )
     for name, coefficient in names.items():
         what = f"coefficients[{name!r}]"
-        shape = shape_of(loop, coefficient, like, weights)
+        shape = shape_of(loop, coefficient, like, sizes)
         if shape:
             check_shape(what, given[name], coefficient.every, shape, like)
         else:
@@ -233,13 +292,16 @@ def check_coefficients(
 
 
 def shape_of(
-    loop: InnerLoop, coefficient: Coefficient, like: Tensor, weights: Weights
+    loop: InnerLoop | Recurrence,
+    coefficient: Coefficient,
+    like: Tensor,
+    sizes: Mapping[str, int],
 ) -> tuple[int, ...]:
     """The shape of a coefficient, of none for a number; `like` is `[B, T, H, K]`."""
     batch, tokens, heads, _ = like.shape
     chunk = loop.schedule.chunk
     times = {"token": tokens, "step": -(-tokens // chunk)}
-    rows, cols = weights[asked(loop).fast[-1]].shape[1:]
+    rows, cols = (sizes.get(side, 1) for side in asked(loop).sides)
     sides = {"scalar": (), "row": (rows,), "column": (cols,), "entry": (rows, cols)}
     first = () if coefficient.every == "loop" else (batch, times[coefficient.every])
     own = sides[coefficient.shape]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..symbolic.torch_loop import TorchLoop
+from ..symbolic.step_loop import Runnable
 from .inputs import Number
 
 
@@ -34,7 +34,7 @@ class Piece:
         }
         return Piece(q, k, v, numbers)
 
-    def kept(self, code: TorchLoop) -> Piece:
+    def kept(self, code: Runnable) -> Piece:
         """A copy to keep until more tokens come: without the numbers for all steps, which those
         bring.
         """
@@ -42,7 +42,7 @@ class Piece:
         own = {name: x for name, x in self.coefficients.items() if every[name].every != "loop"}
         return replace(self, coefficients=own).map(Tensor.clone)
 
-    def cut(self, start: int, stop: int, code: TorchLoop) -> Piece:
+    def cut(self, start: int, stop: int, code: Runnable) -> Piece:
         """Tokens from start to stop; numbers per step are those of the chunks that they touch."""
         length = code.schedule.chunk
         along = {

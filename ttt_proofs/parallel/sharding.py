@@ -8,14 +8,14 @@ gradients of the entering states are exchanged in the same way, once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..loops import InnerLoop
+from ..loops import InnerLoop, Recurrence
 from .maps import Along, States, fold, total
 from .once import once
 from .state import State
@@ -81,6 +81,19 @@ def across(group: Group = None) -> Along:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A loop as other ranks know it: by the digest of all that equal loops share, not by its text,
+    which may round numbers and has names of functions.
+    """
+
+    text: str = field(compare=False)
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.text} with digest {self.digest[:16]}"
+
+
+@dataclass(frozen=True)
 class Given:
     """What a rank has been called with: its number of tokens, and what all must have alike.
 
@@ -130,10 +143,10 @@ def agreed(check: Callable[[], Given], chunk: int, group: Group = None) -> None:
 
 
 def alike(
-    loop: InnerLoop,
+    loop: InnerLoop | Recurrence,
     weights: Mapping[str, Tensor],
     coefficients: Mapping[str, Any],
-    initial_state: State | None,
+    initial_state: Mapping[str, Tensor] | None,
 ) -> dict[str, Any]:
     """What of these all ranks must have alike: numbers for all steps, weights, the first state."""
     constant = {n: coefficients[n] for n, c in loop.coefficients.items() if c.every == "loop"}
@@ -143,7 +156,8 @@ def alike(
     }
     parts = {"weights": weights, "coefficients": {n: constant[n] for n in many}}
     if initial_state is not None:
-        for what, all_ in initial_state.parts.items():
+        states = initial_state if isinstance(initial_state, State) else State(initial_state, {})
+        for what, all_ in states.parts.items():
             parts["initial_state" if what == "weights" else f"initial_state.{what}"] = all_
     tensors = {f"{what}[{n!r}]": x for what, all_ in parts.items() for n, x in all_.items()}
     return found | {name: digest(x) for name, x in sorted(tensors.items())}

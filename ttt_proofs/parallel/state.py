@@ -16,7 +16,8 @@ Buffers = Mapping[str, Mapping[str, Tensor]]
 class State(Mapping[str, Tensor]):
     """The weights after some steps, by name, and the buffers of the update rule.
 
-    As a mapping it is that of the weights, each `[B, H, rows, cols]`. `buffers` has for each
+    As a mapping it is that of the weights, each `[B, H, rows, cols]`; of a recurrence it is that of
+    its states, each `[B, H, *]`, and there are no buffers. `buffers` has for each
     buffer of the rule, such as M, a tensor for each fast weight, of that weight's shape. Its size
     does not depend on how long the past was. float32, or float64 if the inputs are. Copies are
     deep as those of tensors are; those of tensors with a history stay in the graph.

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..loops import InnerLoop
-from ..symbolic.torch_loop import TorchLoop, torch_loop
+from ..loops import InnerLoop, Recurrence
+from ..symbolic.step_loop import Runnable, runnable
 from .calls import tied
 from .chunks import Outputs
 from .inputs import DTYPES, Coefficients, Weights, wide
@@ -98,9 +98,9 @@ class Stream:
         return 0 if self.open is None else self.open.k.shape[1]
 
 
-def must_be_whole(loop: InnerLoop) -> str | None:
+def must_be_whole(loop: InnerLoop | Recurrence) -> str | None:
     """Why pieces must end with a chunk; None where they may end anywhere."""
-    if loop.schedule.chunk == 1:
+    if isinstance(loop, Recurrence) or loop.schedule.chunk == 1:
         return None
     if loop.net.tokens:
         return "an image is read whole"
@@ -113,7 +113,7 @@ def must_be_whole(loop: InnerLoop) -> str | None:
 
 
 def feed(
-    loop: InnerLoop | TorchLoop,
+    loop: InnerLoop | Recurrence | Runnable,
     run: Run,
     stream: Stream,
     q: Tensor,
@@ -131,7 +131,7 @@ def feed(
     may end anywhere, unless a chunk's outputs need all of its tokens (`must_be_whole`): then it
     must end with a chunk, or be the `last`; else `ValueError`, as for lengths that do not match.
     """
-    code = torch_loop(loop)
+    code = runnable(loop)
     schedule, waiting = code.schedule, stream.waiting
     length = schedule.chunk
     early = schedule.read == "before_update" and not schedule.by_token
@@ -170,7 +170,7 @@ def feed(
     return found, Stream(state, open_, stream.closed or (last and tokens > whole))
 
 
-def check_lengths(code: TorchLoop, stream: Stream, piece: Piece) -> None:
+def check_lengths(code: Runnable, stream: Stream, piece: Piece) -> None:
     """Raise `ValueError` unless all tensors have the tokens, or the new chunks, of one piece."""
     tokens, chunk = piece.q.shape[1], code.schedule.chunk
     if stream.closed and tokens:
