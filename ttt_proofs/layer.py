@@ -281,11 +281,11 @@ def mode_for(loop: InnerLoop | Recurrence, sizes: Sizes, dtype: torch.dtype, dev
     """The form that runs a loop best, of those that can: what mode "auto" is.
 
     The kernels on CUDA where the loop has one for its widths and dtype, else the parallel form
-    where the loop has one, else the recurrence, which also runs what the theorems do not cover.
-    sizes: of the net's widths, by name. device: a device type, such as "cuda"; no such device is
-    needed to ask.
+    where the loop has one that pays (one with a matrix for each token does not), else the
+    recurrence, which also runs what the theorems do not cover. sizes: of the net's widths, by
+    name. device: a device type, such as "cuda"; no such device is needed to ask.
     """
-    if uncovered(loop) or runnable(loop).way is None:
+    if uncovered(loop) or runnable(loop).way in (None, "matrices"):
         return "recurrent"
     return "kernel" if device == "cuda" and obstacle(loop, sizes, dtype) is None else "parallel"
 

@@ -51,7 +51,9 @@ class StepLoop(Unchanging):
 
     @property
     def way(self) -> Way | None:
-        """How it runs in parallel: with a state for each token, or not at all."""
+        """How it runs in parallel: with a state or a matrix for each token, or not at all."""
+        if any(isinstance(scan, Mapped) for scan in self.scans):
+            return "matrices"
         return "states" if self.scans else None
 
     def __reduce__(self) -> tuple[Callable[..., StepLoop], tuple[Recurrence]]:

@@ -21,7 +21,7 @@ from .plan import Plan, plan_of
 from .torch_code import loop_code, read, scalar_code, seen_name, step_code
 
 Known = Mapping[str, Any]  # what names stand for: tensors, or numbers
-Way = Literal["tiles", "states"]
+Way = Literal["tiles", "states", "matrices"]
 
 
 @dataclass(frozen=True, eq=False)

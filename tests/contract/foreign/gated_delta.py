@@ -1,4 +1,4 @@
-"""Recurrences whose states go through matrices, which no theorem covers yet."""
+"""Recurrences whose states go through matrices: their keys are carried on."""
 
 from ttt_proofs import Recurrence
 from ttt_proofs.loops import Coefficient, outer
