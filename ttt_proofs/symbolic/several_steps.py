@@ -241,8 +241,9 @@ class StepsForm:
         return substitute(scalar(expression, passed), {T: time, PAST: chunk})
 
     def by_chunk(self, expression: sp.Expr, chunk: Ix) -> Term:
-        """A coefficient over all steps on a chunk."""
-        return self.on_chunk(expression, chunk, ix(K, -1))
+        """A coefficient over all steps on a chunk; its sum is not over the j around it."""
+        j, u = (sp.Symbol(name, integer=True) for name in "ju")
+        return self.on_chunk(expression.xreplace({j: u}), chunk, ix(K, -1))
 
     def given(self, input: sp.Symbol, chunk: Ix, step: Ix) -> Term:
         """The symbol of an input at a step; what an operator makes of step j has number j + 1."""
