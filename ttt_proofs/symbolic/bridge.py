@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -239,6 +239,11 @@ def product(factors: list[Term]) -> Term:
     """The product, leaving out ones."""
     kept = [f for f in factors if f != ONE]
     return kept[0] if len(kept) == 1 else Mul(tuple(kept)) if kept else ONE
+
+
+def added(terms: Sequence[Term]) -> Term:
+    """The sum; a single term by itself."""
+    return terms[0] if len(terms) == 1 else Add(tuple(terms))
 
 
 def index(expression: sp.Expr) -> Ix:

@@ -35,7 +35,7 @@ from ..checker.terms import (
 )
 from ..loops.recurrence import Recurrence
 from ..program.names import CARRIED
-from .bridge import at, product
+from .bridge import added, at, product
 from .linear_attention import PAST
 from .step_terms import Terms, every, places, start
 from .theory import NOW, T
@@ -52,7 +52,7 @@ class NotAffineError(ValueError):
 def total(parts: Iterable[Term | None]) -> Term | None:
     """The sum of those that are there."""
     there = [part for part in parts if part is not None]
-    return Add(tuple(there)) if len(there) > 1 else there[0] if there else None
+    return added(there) if there else None
 
 
 def affine(term: Term, names: Collection[str]) -> Parts:

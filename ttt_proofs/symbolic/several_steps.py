@@ -26,7 +26,6 @@ from ..checker.definitions import (
 from ..checker.proof import Proof
 from ..checker.terms import (
     TIME,
-    Add,
     Atom,
     Ix,
     Lam,
@@ -47,6 +46,7 @@ from .bridge import (
     Entry,
     Place,
     Scope,
+    added,
     at,
     entry,
     index,
@@ -67,7 +67,7 @@ INNER, LAST = ix(J), ix(K)
 CHUNK = Var("chunk", TIME)  # in a coefficient, until it is known
 BEFORE, STEP, EARLIER = (Var(name, TIME) for name in "npe")  # in what an operator is taken of
 
-Input = Callable[[Ix, Ix], Term]  # the gradient, or what an operator made, on a chunk at a step
+Start = Callable[[sp.Symbol], Term]  # a state before the steps on a chunk
 
 
 def outer(name: str, time: Ix) -> Entry:
@@ -194,13 +194,19 @@ def definitions(loop: InnerLoop) -> tuple[Block, ...]:
 class StepsForm:
     """The states of the last layer after some chunks, and after some steps on the next.
 
-    scale: what multiplies inputs. n: at which row and column of the weight, so that one form can
-    stand within another.
+    Sums over what was put in run over `chunk` and `step`, and over `own` steps on the next chunk.
+    scale: what multiplies inputs. put: what stands for them, on a chunk at a step; by default
+    their symbols. n: at which row and column of the weight, so that one form can stand within
+    another.
     """
 
     loop: InnerLoop
     scale: int = 1
+    put: Callable[[Ix, Ix], Term] | None = None
     n: int = 0
+    chunk: Var = PAST
+    step: Var = J
+    own: Var = PAST
 
     @cached_property
     def steps(self) -> dict[sp.Symbol, Closed]:
@@ -245,19 +251,18 @@ class StepsForm:
         j, u = (sp.Symbol(name, integer=True) for name in "ju")
         return self.on_chunk(expression.xreplace({j: u}), chunk, ix(K, -1))
 
-    def given(self, input: sp.Symbol, chunk: Ix, step: Ix) -> Term:
-        """The symbol of an input at a step; what an operator makes of step j has number j + 1."""
-        late = ix(step.vars[0], step.shift + (input != G))
+    def given(self, x: sp.Symbol, chunk: Ix, step: Ix) -> Term:
+        """An input at a step; what an operator makes of step j is its value j + 1."""
+        if self.put is not None:
+            return self.put(chunk, step)
+        late = Ix(step.vars, step.shift + (x != G))
         row, col = map(place, theory.ends(self.loop, self.loop.net.last, self.n))
-        return made(theory.state(input.name, self.loop.net.last), chunk, late)(row, col)
+        return made(theory.state(x.name, self.loop.net.last), chunk, late)(row, col)
 
-    def within(
-        self, state: sp.Symbol, chunk: Ix, step: Ix, start: Callable[[sp.Symbol], Term], **by: Any
-    ) -> Term:
-        """A state after `step` steps on a chunk; by: what stands for inputs, and for their step."""
-        given, var = by.get("given", self.given), by.get("var", PAST)
+    def within(self, state: sp.Symbol, chunk: Ix, step: Ix, start: Start) -> Term:
+        """A state after `step` steps on a chunk, in what the states were before them."""
         if state not in self.loop.rule.states:
-            return self.anew(state, chunk, step, start, **by)
+            return self.anew(state, chunk, step, start)
         closed = self.steps[state]
         parts = [
             product([self.on_chunk(found(t - 1), chunk, step), start(y)])
@@ -265,28 +270,25 @@ class StepsForm:
             if found(t) != 0 and y in self.loop.rule.states
         ]
         weight = sp.expand(self.scale * closed.weight(i, t - 1))
-        each = product(
-            [self.on_chunk(weight, chunk, step, ix(var)), given(closed.input, chunk, ix(var))]
-        )
-        parts.append(Sum(var, at(0), Ix(step.vars, step.shift - 1), each))
-        return Add(tuple(parts)) if len(parts) > 1 else parts[0]
+        factor = self.on_chunk(weight, chunk, step, ix(self.own))
+        each = product([factor, self.given(closed.input, chunk, ix(self.own))])
+        parts.append(Sum(self.own, at(0), Ix(step.vars, step.shift - 1), each))
+        return added(parts)
 
-    def anew(
-        self, state: sp.Symbol, chunk: Ix, step: Ix, start: Callable[[sp.Symbol], Term], **by: Any
-    ) -> Term:
+    def anew(self, state: sp.Symbol, chunk: Ix, step: Ix, start: Start) -> Term:
         """What a step makes anew, for an operator, of its gradient and the states before it."""
-        given, now = by.get("given", self.given), Ix(step.vars, step.shift - 1)
+        now = Ix(step.vars, step.shift - 1)
         kept = {s: closed for s, closed in self.steps.items() if s in self.loop.rule.states}
         line = linear(self.loop.rule.line(state), self.loop.rule, kept)
         parts = [
-            product([self.on_chunk(self.scale * factor, chunk, now), given(x, chunk, now)])
+            product([self.on_chunk(self.scale * factor, chunk, now), self.given(x, chunk, now)])
             for x, factor in line.direct.items()
             if factor != 0
         ]
         for (y, lag), factor in line.through.items():
-            held = self.within(y, chunk, Ix(step.vars, step.shift - lag), start, **by)
+            held = self.within(y, chunk, Ix(step.vars, step.shift - lag), start)
             parts.append(product([self.on_chunk(factor, chunk, now), held]))
-        return Add(tuple(parts)) if len(parts) > 1 else parts[0]
+        return added(parts)
 
     def start(self, state: sp.Symbol, time: Ix) -> Term | None:
         """What is left of the first weight in a state before chunk `time`."""
@@ -309,19 +311,17 @@ class StepsForm:
                 self.on_chunk(own, chunk, ix(K, -1), step),
             ]
             found.setdefault(self.steps[source].input, []).append(product(parts))
-        return {x: Add(tuple(p)) if len(p) > 1 else p[0] for x, p in found.items()}
+        return {x: added(parts) for x, parts in found.items()}
 
-    def before(self, state: sp.Symbol, time: Ix, **by: Any) -> Term:
-        """A state before chunk `time`; by: what stands for inputs, for their chunk and step."""
-        given = by.get("given", self.given)
-        chunk, step = by.get("vars", (PAST, J))
-        start = self.start(state, time)
+    def before(self, state: sp.Symbol, time: Ix) -> Term:
+        """A state before chunk `time`."""
+        start, chunk, step = self.start(state, time), ix(self.chunk), ix(self.step)
         parts = [] if start is None else [start]
-        for x, factor in self.coefficients(state, time, ix(chunk), ix(step)).items():
-            each = product([factor, given(x, ix(chunk), ix(step))])
-            over = Sum(step, at(0), ix(K, -1), each)
-            parts.append(Sum(chunk, at(0), Ix(time.vars, time.shift - 1), over))
-        return Add(tuple(parts)) if len(parts) > 1 else parts[0]
+        for x, factor in self.coefficients(state, time, chunk, step).items():
+            each = product([factor, self.given(x, chunk, step)])
+            over = Sum(self.step, at(0), ix(K, -1), each)
+            parts.append(Sum(self.chunk, at(0), Ix(time.vars, time.shift - 1), over))
+        return added(parts)
 
 
 def linear_attention(loop: InnerLoop) -> Form:
@@ -358,7 +358,13 @@ def linear_attention(loop: InnerLoop) -> Form:
 
 def operated(loop: InnerLoop, pair: Term) -> Term:
     """What the operator makes of its state after step j on chunk i, at `[h, c]`."""
-    found = StepsForm(loop, sign(loop), 1)
+    here, there = (sum(theory.ends(loop, loop.net.last, n), ()) for n in (0, 1))
+    moved = dict(zip(here, place(there), strict=True))
+
+    def put(chunk: Ix, step: Ix) -> Term:
+        return substitute(pair, moved | {PAST: chunk, J: step})
+
+    found = StepsForm(loop, sign(loop), put, 1, BEFORE, EARLIER, STEP)
     line = loop.rule.line(found.steps[W].input)
     (state,) = (s.target for s in loop.rule.of_kind("state") if s.seen == line.expression.args[1])
     inputs = {x: found.steps[x].input for x in (state, *found.steps[state].starts)}
@@ -367,17 +373,7 @@ def operated(loop: InnerLoop, pair: Term) -> Term:
             f"the theorems assume operators that are taken of gradients; {line.target} is taken of "
             f"{state}, which {' and '.join(x.name for x in inputs.values())} lead to. Use one."
         )
-    cells = (sum(theory.ends(loop, loop.net.last, n), ()) for n in (0, 1))
-    here, there = cells
-    moved = dict(zip(here, place(there), strict=True))
-
-    def given(input: sp.Symbol, chunk: Ix, step: Ix) -> Term:
-        return substitute(pair, moved | {PAST: chunk, J: step})
-
-    def start(y: sp.Symbol) -> Term:
-        return found.before(y, ix(PAST), given=given, vars=(BEFORE, EARLIER))
-
-    held = found.within(state, ix(PAST), ix(J, 1), start, given=given, var=STEP)
+    held = found.within(state, ix(PAST), ix(J, 1), lambda y: found.before(y, ix(PAST)))
     return applied(line.expression, place(here), Lam(there, held))
 
 
