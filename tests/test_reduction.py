@@ -305,21 +305,6 @@ def test_attention_at_the_edges(batch, tokens):
 BATCHES, EACH = 8, 25
 
 
-def plain(update: GradientStep) -> bool:
-    """Whether a step goes by the gradient alone."""
-    return not (update.momentum or update.clip or update.orthogonal or update.weight_norm)
-
-
-def covered_loop(rng: random.Random) -> InnerLoop:
-    """A random loop; of those with several steps by more than the gradient, its single step."""
-    loop = random_loop(rng)
-    if loop.schedule.steps > 1 and not plain(loop.update):
-        with pytest.raises(NotCoveredError, match="Take one step a chunk"):
-            reduce(loop)
-        return replace(loop, schedule=replace(loop.schedule, steps=1))
-    return loop
-
-
 def expected_class(loop: InnerLoop) -> str:
     """The class as one would say it of these nets, losses and rules."""
     rule = loop.update
@@ -345,7 +330,7 @@ def tensors(loop: InnerLoop) -> int:
 def test_random_loops_reduce_and_agree_with_autograd(batch):
     rng = random.Random(batch)
     for _ in range(EACH):
-        loop, seed = covered_loop(rng), rng.getrandbits(32)
+        loop, seed = random_loop(rng), rng.getrandbits(32)
         found = reduce(loop)
         assert found.parallel == expected_class(loop), loop
         seen = autograd_witness(found, seed=seed, trials=1)
@@ -360,7 +345,7 @@ def test_the_sweep_is_wide():
     for batch in range(BATCHES):
         rng = random.Random(batch)
         for _ in range(EACH):
-            loops.append(covered_loop(rng))
+            loops.append(random_loop(rng))
             rng.getrandbits(32)
     assert len(loops) == 200 and len(set(loops)) > 190
     assert {type(loop.net) for loop in loops} == {Linear, MLP, SwiGLU, GLU, DepthwiseConv}
@@ -399,7 +384,7 @@ def test_the_sweep_would_catch_a_fault(fault, monkeypatch):
     """Code of another loop, behind the same reduction, is caught by one trial each time."""
     torch_loop, rng, caught = forms.torch_loop, random.Random(0), 0
     while caught < 3:
-        loop = replace(covered_loop(rng), net=Linear())
+        loop = replace(random_loop(rng), net=Linear())
         rule = loop.update
         moves = rule.momentum is not None and rule.rate == "per_step" and not rule.orthogonal
         if fault is other_place and not moves:

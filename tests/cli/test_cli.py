@@ -261,6 +261,7 @@ def test_a_loop_outside_the_theorems_is_refused_by_name(call, tmp_path):
 
 
 RECURRENCES = """
+import torch
 from ttt_proofs import Recurrence
 from ttt_proofs.loops import outer
 from ttt_proofs.program.operations import Abstract
@@ -268,10 +269,15 @@ phi = Abstract("phi")
 def delta(S, q, k, v):
     S = S + outer(k, v - k @ S)
     return S, q @ S
+def squashed(S, q, k, v):
+    S = torch.tanh(S) + outer(k, v)
+    return S, q @ S
 def unknown(S, q, k, v):
     S = S + outer(phi(k), v)
     return S, q @ S
-delta, unknown = (Recurrence(step, {"S": ("K", "V")}) for step in (delta, unknown))
+delta, squashed, unknown = (
+    Recurrence(step, {"S": ("K", "V")}) for step in (delta, squashed, unknown)
+)
 """
 
 
@@ -281,9 +287,11 @@ def test_reduce_takes_recurrences(call, tmp_path):
     assert "o[t] = Σ_a q[t,a] · ((Π_{s=0}^{t} α[s,a]) · S_0[a,c]" in out
     assert "code, called token by token: exact" in out
     (tmp_path / "mine.py").write_text(RECURRENCES)
-    code, out, err = call("reduce", f"{tmp_path / 'mine.py'}:delta")
+    code, out, _ = call("reduce", f"{tmp_path / 'mine.py'}:delta")
+    assert code == 0 and "S_key[i,t+1,a] · v[i,c]" in out and "+ [i = t] · k[t,a]" in out
+    code, out, err = call("reduce", f"{tmp_path / 'mine.py'}:squashed")
     assert (code, out) == (2, "")
-    assert "the transition of S is a matrix made of k" in err
+    assert "S is made of `tanh` of a state in line" in err
     code, out, _ = call("reduce", f"{tmp_path / 'mine.py'}:unknown")
     assert code == 0 and "φ(k[i,a])" in out and "has unknown functions" in out
 

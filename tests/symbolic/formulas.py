@@ -251,6 +251,18 @@ def many_steps(early: bool) -> np.ndarray:
     return phi(tick(NOW if early else NOW + 1, 0, INNER), Q[NOW]) @ state
 
 
+def steps_with_momentum() -> np.ndarray:
+    """`φ(q) S`, where `M ← α_i M + φ_ijᵀ g_ij` and `S ← S + η_i M`, step after step."""
+    state, buffer = START, np.zeros_like(START)
+    for i in range(NOW + 1):
+        for j in range(INNER):
+            keys = phi(tick(i, j, INNER), K[i])
+            written = -keys.T @ slope(keys @ WITHIN[i, j, :, :, INNER], V[i])
+            buffer = MOMENTA[i] * buffer + written
+            state = state + RATES[i] * buffer
+    return phi(tick(NOW + 1, 0, INNER), Q[NOW]) @ state
+
+
 def glu(state: np.ndarray, time: int = NOW + 1) -> np.ndarray:
     """`φ_time(q) ⊙ (q S)`."""
     return silu(Q[NOW] @ W0[time][:, :2]) * (Q[NOW] @ state)
@@ -364,6 +376,7 @@ FORMULAS: dict[tuple[str, str], Callable[[], np.ndarray]] = {
     ("query_replaced_by_key", "static kernel"): lambda: with_keys(True),
     ("inner_steps", READS[0]): lambda: many_steps(False),
     ("inner_steps", READS[1]): lambda: many_steps(True),
+    ("inner_steps", "momentum"): steps_with_momentum,
     ("inner_steps", "static kernel, Frobenius: the rate is K η"): lambda: (
         phi(STATIC, Q[NOW])
         @ (START + sum(INNER * RATE * phi(STATIC, K[i]).T @ V[i] for i in range(NOW + 1)))
