@@ -38,9 +38,10 @@ CLAIMS = (
         "The number of inner steps is part of the operator.",
         "Sections 4 and 5.2, paradox 1",
         "holds, corrected",
-        "K gradient steps give K keys and values for each token, each with a weight of its own "
-        "where there is momentum. For a static kernel and the Frobenius loss K plain steps are one "
-        "at the rate K η. Not covered: what training makes of it.",
+        "K gradient steps give K keys and values for each token; with momentum, clip or "
+        "normalisation each has a weight of its own, with Muon the operator acts on their sums. "
+        "For a static kernel and the Frobenius loss K plain steps are one at the rate K η. Not "
+        "covered: what training makes of it.",
         ("inner_steps",),
     ),
     Claim(

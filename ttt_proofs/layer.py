@@ -62,7 +62,7 @@ class TTTLayer(nn.Module):
 
     Raises `ValueError` or `TypeError` for sizes or modes that cannot be, for loops that are
     abstract, and for those whose code has changed since it was read; `NotParallelError` for mode
-    "parallel" with a loop that is sequential or not covered.
+    "parallel" with a loop that is sequential, or with an `InnerLoop` that is not covered.
     Source: Section 3 and Appendix E of arXiv 2602.21204.
     """
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .checker.definitions import Equation
 from .checker.proof import Theorem
-from .checker.terms import Term
+from .checker.terms import Atom, Term, ix
 from .loops import Recurrence
 from .loops.copies import Unchanging
 from .program.coefficients import t
@@ -21,6 +21,7 @@ from .symbolic.records import digest
 from .symbolic.step_forms import CarriedForm, EntryForm, claim, prove_claim, step_form
 from .symbolic.step_plan import step_plan
 from .symbolic.step_terms import places
+from .symbolic.theory import T
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,11 +37,12 @@ class RecurrentReduction(Unchanging):
     """A recurrence by what its states are after t tokens, and what is read of them.
 
     `output` is the output at t, as a checker term in the starts `S_0` of the states and in what
-    each token i writes; `state(name)` is one state after token t. Where a step mixes the entries
-    of states, both are in starts and writes (or keys) as later tokens carry them on, `S_start`,
-    `S_write` and `S_key`, and `carried` has the equations of these. `theorem` says that the output
-    is that, for every t and every width; `parallel` is the parallel class and `reason` says why it
-    is that. A pickle holds the layer: when it is loaded, all of this is derived and proved anew.
+    each token i writes; `state(name)` is one state after token t. Where states are not affine
+    entry by entry, by factors of data alone, both are in starts and writes (or keys) as later
+    tokens carry them on, `S_start`, `S_write` and `S_key`, and `carried` has the equations of
+    these. `theorem` says that the output is that, for every t and every width; `parallel` is
+    the parallel class and `reason` says why it is that. A pickle holds the layer: when it is
+    loaded, all of this is derived and proved anew.
     """
 
     layer: Recurrence
@@ -60,7 +62,7 @@ class RecurrentReduction(Unchanging):
 
     @cached_property
     def carried(self) -> tuple[Equation, ...]:
-        """How starts and writes go on from token to token, where a step mixes states' entries."""
+        """The equations of starts and writes as tokens carry them on; none where none are."""
         defines = (define for block in self.form.carried for define in block)
         return tuple(define.equation(None, start) for define in defines for start in (True, False))
 
@@ -124,7 +126,9 @@ class RecurrentReduction(Unchanging):
     def latex(self) -> str:
         """The output and the states as an `aligned` block of LaTeX, without dollar signs."""
         lines = [f"o_t &= {latex(self.output)}"]
-        lines += [f"{name}_{{t+1}} &= {latex(self.state(name))}" for name in self.layer.states]
+        for name, axes in self.layer.states.items():
+            after = Atom(name, (ix(T, 1), *places(axes)))
+            lines.append(f"{latex(after)} &= {latex(self.state(name))}")
         lines += [f"{latex(e.left)} &= {latex(e.right)}" for e in self.carried]
         return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 

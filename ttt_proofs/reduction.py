@@ -44,11 +44,11 @@ class Reduction(Unchanging):
     """A loop as linear attention: `o_t = query (state0 + Σ_i coefficient · keyᵀ value)`.
 
     `query`, `key`, `value`, `coefficient`, `state0` are checker terms (`str(...)` of a
-    reduction, `.latex()` and notebooks show them). Where an operator, an output gate or a causal
-    reading comes in, these show the whole form. `static` says whether the kernel φ is the
-    same at all times, and `linear_in` in which other weights the net is linear. `gates` is the
-    transition matrix of the buffers and the state; `parallel` is the parallel class and `reason`
-    says why it is that.
+    reduction, `.latex()` and notebooks show them). Where an operator, an output gate, a causal
+    reading, or several steps that weigh differently come in, these show the whole form.
+    `static` says whether the kernel φ is the same at all times, and `linear_in` in which other
+    weights the net is linear. `gates` is the transition matrix of the buffers and the state;
+    `parallel` is the parallel class and `reason` says why it is that.
     `theorem` is what all this rests on; `gradients` are the theorems about each weight's
     gradient, which the recurrence uses. A pickle holds the loop: when it is loaded, all of this
     is derived and proved anew. Source: Section 5 of arXiv 2602.21204.

@@ -104,7 +104,9 @@ def test_code_that_can_be_read_no_more_is_refused():
     held = Held()
     loop = scaled_net(held)
     held.factor = torch.ones(3)
-    with pytest.raises(ValueError, match=r"`net` must be the code .*, of which now `net` must get"):
+    with pytest.raises(
+        ValueError, match=r"`net` must be the code .*, which cannot be read now: `net` must get"
+    ):
         reduce(loop)
 
 

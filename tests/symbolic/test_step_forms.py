@@ -184,7 +184,7 @@ def test_what_has_no_closed_form_is_refused_with_the_cause(name):
     layer, word = OPEN[name]
     with pytest.raises(NotCoveredError, match=CAUSES[name]) as error:
         reduce(layer)
-    assert re.fullmatch(r"[^\n]+\. It runs all the same: [\w.]+\.", str(error.value))
+    assert re.fullmatch(r"the states [^\n]+\. Run it with [\w.]+\.", str(error.value))
     assert step_plan(layer).plan.word == word
 
 

@@ -197,21 +197,22 @@ So that every checker agrees on what is too much, and refuses it: a record nests
 records deep (the `Proof` is the first, lists are not counted). Each variable, index, term and so on
 that is a list with its type first counts as a record. A list of variables has at most 100.
 
-**A normal form** weighs at most 300 000, counted so. A monomial weighs one, and one more for each factor
-and for each binary digit of its coefficient, in lowest terms, above and below the line (the number 0 has
-no digit). Multiplying out weighs what the monomials do that each `Add` gives, each `Sum`, and each `Mul`
-for each of its factors, from the left, by the product up to this factor. Where rule e takes out a last
-factor, the product of the shorter `Prod` and that factor is multiplied out so, and what the rest of the
-monomial gives times each monomial of this counts besides; an empty product is one such monomial, without
-factors. No monomial has more than 12 bound variables, then or when settled.
+**A normal form** weighs at most 300 000, counted so. A monomial weighs one, and one more for each
+factor and for each binary digit of its coefficient, in lowest terms, above and below the line (the
+number 0 has no digit). Multiplying out weighs what the monomials of each `Add` weigh together,
+those of each `Sum`, and in each `Mul` those of the product of its first n factors, for each n from
+one to all. Where rule e takes out a last factor, the product of the shorter `Prod` and that factor
+is multiplied out so, and what the rest of the monomial gives times each monomial of this counts
+besides; an empty product is one such monomial, without factors. No monomial has more than 12 bound
+variables, then or when settled.
 
 Each monomial that settling looks at, to find that it is 0, to change it, or to leave it settled,
 weighs one, the square of the number of times that context and limits speak of, and one for each record
 in its factors. A settled one weighs besides one for each record in its factors, taken before their
 arguments become normal forms, one for each digit as above, also with the coefficient 0, one for each
 pair of a limit that is compared and a bound variable, of any sort, and what its arguments weigh, each
-time that it has them. All this that it weighs besides counts once, and once more for each ordered pair
-of different variables of one sort that the monomial binds, since they have to be told apart.
+time that it has them. This additional weight is multiplied by one plus the number of ordered pairs of
+different variables of one sort that the monomial binds, since they have to be told apart.
 
 Context and limits together speak of at most 100 times. So do the context of a calculation, or of a
 gradient (the free times of d(loss) and of the pairing), whatever the terms, and context and

@@ -21,8 +21,8 @@ def must_be_current(loop: InnerLoop | Recurrence) -> None:
     for name, code, read, again in readings(loop):
         try:
             same, why = read == again(), "which reads otherwise now"
-        except (TypeError, ValueError) as error:
-            same, why = False, f"of which now {str(error).partition(';')[0]}"
+        except Exception as error:  # a user's code may raise anything
+            same, why = False, f"which cannot be read now: {str(error).partition(';')[0]}"
         if not same:
             called = getattr(code, "__qualname__", type(code).__qualname__)
             raise ValueError(
@@ -32,7 +32,7 @@ def must_be_current(loop: InnerLoop | Recurrence) -> None:
 
 
 def readings(loop: InnerLoop | Recurrence) -> Iterator[tuple[str, Any, Any, Callable[[], Any]]]:
-    """What each part that is code is called, the code, what was read of it, and how it is read."""
+    """For each part that is code its name, the code, its reading, and the way to read it again."""
     if isinstance(loop, Recurrence):
         if (step := loop.function) is not None:
             yield "step", step, loop, lambda: Recurrence(step, loop.states, loop.coefficients)

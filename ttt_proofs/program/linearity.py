@@ -10,7 +10,7 @@ from sympy.matrices.expressions.applyfunc import ElementwiseApplyFunction
 from .expressions import Windowed
 from .lowering import NetProgram
 
-Degrees = tuple[int, int]  # the lowest and the highest in a weight; None where it is no polynomial
+Degrees = tuple[int, int]  # the lowest and the highest in a weight
 CONSTANT: Degrees = (0, 0)
 
 

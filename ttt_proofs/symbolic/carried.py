@@ -80,20 +80,23 @@ def affine(term: Term, names: Collection[str]) -> Parts:
     return linear, rest
 
 
-def outer(term: Term, axis: Var, other: Var) -> tuple[Term, Term] | None:
+def key_and_value(term: Term, axis: Var, other: Var) -> tuple[Term, Term] | None:
     """A write as a key, without the index of one axis, times a value, without that of the other."""
     if axis not in free(term):
         return term, ONE
     if other not in free(term) and not isinstance(term, Mul):
         return ONE, term
     if isinstance(term, Sum):
-        inside = outer(term.body, axis, other)
+        inside = key_and_value(term.body, axis, other)
         if inside is None or term.var in free(inside[1]):
             return None
         return Sum(term.var, term.low, term.high, inside[0]), inside[1]
     if not isinstance(term, Add | Mul):
         return None
-    parts = [outer(x, axis, other) for x in (term.terms if isinstance(term, Add) else term.factors)]
+    parts = [
+        key_and_value(x, axis, other)
+        for x in (term.terms if isinstance(term, Add) else term.factors)
+    ]
     if None in parts:
         return None
     keys, values = zip(*parts, strict=True)
@@ -225,7 +228,7 @@ def factored(whole: Group, apart: int) -> Group | None:
 
     if any(column in free(whole.moved(name, elsewhere)) for name in whole.linear):
         return None
-    writes = {name: w and outer(w, column, row) for name, w in whole.writes.items()}
+    writes = {name: w and key_and_value(w, column, row) for name, w in whole.writes.items()}
     there = {name: found for name, found in writes.items() if found is not None}
     values = {value for _, value in there.values()}
     if len(values) != 1 or any(w and name not in there for name, w in whole.writes.items()):

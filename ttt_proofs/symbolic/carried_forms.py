@@ -78,7 +78,7 @@ class GroupProof:
         return self.induct(parts, begun, [define(name) for name in carried], nothing)
 
     def nothing_before(self) -> Known:
-        """What token i writes is 0 at t unless i < t, told by a factor that is 1 there."""
+        """The write of token i is 0 at t unless i < t: it is itself times the bracket [i < t]."""
         group, parts = self.group, {}
         later = Sum(LATER, ix(PAST), ix(T, -1), Sum(WITHIN, ix(LATER), ix(PAST), ONE))
         for name in group.linear:

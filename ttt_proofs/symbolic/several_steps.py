@@ -276,7 +276,7 @@ class StepsForm:
         return added(parts)
 
     def anew(self, state: sp.Symbol, chunk: Ix, step: Ix, start: Start) -> Term:
-        """What a step makes anew, for an operator, of its gradient and the states before it."""
+        """A state that each step makes anew, for an operator, of its gradient and of the others."""
         now = Ix(step.vars, step.shift - 1)
         kept = {s: closed for s, closed in self.steps.items() if s in self.loop.rule.states}
         line = linear(self.loop.rule.line(state), self.loop.rule, kept)

@@ -41,7 +41,7 @@ from .step_terms import (
 )
 from .theory import NOW, T
 
-RUNS = "It runs all the same: ttt_proofs.parallel.recurrences.recurrent."
+RUNS = "Run it with ttt_proofs.parallel.recurrences.recurrent."
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,10 @@ def step_form(layer: Recurrence) -> EntryForm | CarriedForm:
     try:
         return carried_form(layer)
     except NotAffineError:
-        raise NotCoveredError(f"{not_affine(layer)}. {RUNS}") from None
+        raise NotCoveredError(
+            "the states must be affine in those that they read and that read them; "
+            f"{not_affine(layer)}. {RUNS}"
+        ) from None
 
 
 def entry_form(layer: Recurrence) -> EntryForm:

@@ -126,7 +126,7 @@ def step_plan(layer: Recurrence) -> StepPlan:
         scans.append(Scanned(name, factor, form.write))
     entries = [scan for scan in scans if isinstance(scan, Scanned)]
     word, reason = described(layer, operations, entries)
-    if len(entries) < len(scans):
+    if len(entries) < len(scans) and word != "composed":
         word, reason = "affine", f"S ← A S + B, A a matrix made of {' and '.join(sorted(made_of))}"
     shape = united(told_apart(operations.list[scan.factor].axes) for scan in entries)
     return StepPlan(Plan(word, reason, shape), tuple(operations.list), tuple(scans))
@@ -205,7 +205,8 @@ def cause(layer: Recurrence, name: str, found: Entangled, among: Mapping[int, Ca
     line = str(operation.source)
     if found.kind == "matrix":
         data = Splitter(Operations(step.operations), among).made_of(dict(step.states)[name])
-        return f"the transition of {name} is a matrix made of {' and '.join(data) or 'numbers'}"
+        made = " and ".join(data) or "numbers"
+        return f"the transition of {name} is a matrix made of {made}, alike in no rows or columns"
     if found.kind == "shape":
         return f"{name} reads a state in another shape{line}"
     if found.kind == "product":
