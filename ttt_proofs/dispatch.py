@@ -39,7 +39,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class KernelPlan:
-    """What of a loop decides which operator runs it.
+    """The facts about a loop by which its operator is chosen.
 
     plan: the plan of its program. way: how it runs in parallel, None where it does not. windowed:
     whether the net is a convolution. single: whether the state is a sum over tokens, each as it

@@ -63,7 +63,7 @@ class RecurrentReduction(Unchanging):
     @cached_property
     def carried(self) -> tuple[Equation, ...]:
         """The equations of starts and writes as tokens carry them on; none where none are."""
-        defines = (define for block in self.form.carried for define in block)
+        defines = (define for block in self.form.carried_definitions for define in block)
         return tuple(define.equation(None, start) for define in defines for start in (True, False))
 
     @cached_property

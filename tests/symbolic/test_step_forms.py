@@ -95,7 +95,7 @@ KEYS = "Σ_a q[t,a] · (@_start[t+1,a,c] + Σ_{i=0}^{t} @_key[i,t+1,a] · v[i,c]
 WRITES = "Σ_a q[t,a] · (S_start[t+1,a,c] + Σ_{i=0}^{t} S_write[i,t+1,a,c])"
 FORMS = {
     "delta by rows": KEYS.replace("@", "C").replace("start[t+1,a,c]", "start[t+1,c,a]"),
-    "reflected": KEYS.replace("@", "S").replace("v[i,c]", "v[i,c]"),
+    "reflected": KEYS.replace("@", "S"),
     "asymmetric": KEYS.replace("@", "S"),
     "gated delta": KEYS.replace("@", "S"),
     "crossed": KEYS.replace("@", "A"),

@@ -1,4 +1,4 @@
-"""What a loop is known by, as text: equal loops have the same, in every process."""
+"""A digest of a loop: equal loops have the same one, in every process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def digest(loop: InnerLoop | Recurrence) -> str:
 
 
 def canonical(value: Any) -> str:
-    """A text that equal values share and unequal ones do not; `TypeError` where none is known."""
+    """A text that equal values of one kind share, and no others; `TypeError` if it is no data."""
     if isinstance(value, sp.Basic):
         return sp.srepr(value)
     if isinstance(value, int | float | Fraction):  # equal numbers are written alike

@@ -14,7 +14,7 @@ from .chunks import Outputs
 from .inputs import Coefficients, Weights, check_inputs, check_tile
 from .maps import Along, fold
 from .rounding import amplification
-from .sharding import Given, Group, Known, across, agreed, alike
+from .sharding import Given, Group, LoopIdentity, across, agreed, alike
 from .state import State
 
 Inputs = tuple[Tensor, Tensor, Tensor, Weights, Coefficients | None, State | None]
@@ -59,7 +59,7 @@ def sharded(loop: InnerLoop | Recurrence, *given: Any, tile: int, group: Group) 
         check_inputs(loop, *given)
         sizes = {"batch": len(q), "heads": q.shape[2], "K": q.shape[3], "V": v.shape[3]}
         of = {
-            "loop": Known(str(loop), digest(loop)),
+            "loop": LoopIdentity(str(loop), digest(loop)),
             "dtype": q.dtype,
             "device": q.device.type,
             "tile": tile,

@@ -81,7 +81,7 @@ def across(group: Group = None) -> Along:
 
 
 @dataclass(frozen=True)
-class Known:
+class LoopIdentity:
     """A loop as other ranks know it: by the digest of all that equal loops share, not by its text,
     which may round numbers and has names of functions.
     """

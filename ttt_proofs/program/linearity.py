@@ -35,7 +35,7 @@ def degrees(program: NetProgram, weight: sp.MatrixSymbol) -> Degrees | None:
 
 
 def degrees_of(value: sp.Basic, known: Mapping[sp.Basic, Degrees | None]) -> Degrees | None:
-    """Those of an expression, by those of its symbols; of other symbols it is constant."""
+    """Bounds of the degrees of an expression, by those of its symbols; other symbols are fixed."""
     if value in known:
         return known[value]
     inner = [degrees_of(part, known) for part in value.args]

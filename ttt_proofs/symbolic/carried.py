@@ -41,7 +41,6 @@ from .step_terms import Terms, every, places, start
 from .theory import NOW, T
 
 START, WRITE, KEY = CARRIED
-LATER, WITHIN = Var("u", TIME), Var("w", TIME)
 Parts = tuple[Term | None, Term | None]  # linear in some symbols, and free of them
 
 
@@ -50,9 +49,20 @@ class NotAffineError(ValueError):
 
 
 def total(parts: Iterable[Term | None]) -> Term | None:
-    """The sum of those that are there."""
+    """The sum of the parts that are not None; None where all are."""
     there = [part for part in parts if part is not None]
     return added(there) if there else None
+
+
+def equal(a: Ix, b: Ix) -> Term:
+    """`[a = b]`, 1 where the times are equal and else 0: Σ_{u=a..b} Σ_{w=b..a} 1."""
+    return Sum(Var("u", TIME), a, b, Sum(Var("w", TIME), b, a, ONE))
+
+
+def at_most(a: Ix, b: Ix) -> Term:
+    """`[a ≤ b]`, 1 where one time is at most the other and else 0: Σ_{u=a..b} Σ_{w=u..a} 1."""
+    u = Var("u", TIME)
+    return Sum(u, a, b, Sum(Var("w", TIME), ix(u), a, ONE))
 
 
 def affine(term: Term, names: Collection[str]) -> Parts:
@@ -127,23 +137,21 @@ class Group:
         """The symbol of a write, or of its key, as it is carried."""
         return name + (WRITE if self.apart is None else KEY)
 
-    def own(self, name: str) -> tuple[Var, ...]:
-        """The indices of what is carried on for a state, apart from its times."""
-        indices = every(self.layer.states[name])
-        return tuple(v for k, v in enumerate(indices) if k != self.apart)
+    def own(self, entry: tuple[Any, ...]) -> tuple[Any, ...]:
+        """An entry, of indices or variables, without the axis that has a value of its own."""
+        return tuple(x for k, x in enumerate(entry) if k != self.apart)
 
-    def carried(self, name: str, written: Ix, time: Ix, entry: tuple[Ix, ...]) -> Term:
-        """What token `written` wrote into a state, as it is at a time."""
-        kept = tuple(x for k, x in enumerate(entry) if k != self.apart)
+    def key(self, name: str, token: Ix, time: Ix, entry: tuple[Ix, ...]) -> Atom:
+        """A token's write into a state, or its key, at an entry and a later time."""
+        return Atom(self.symbol(name), (token, time, *self.own(entry)))
+
+    def write(self, name: str, token: Ix, time: Ix, entry: tuple[Ix, ...]) -> Term:
+        """A token's write into a state, at an entry and a later time: the key times the value."""
+        key = self.key(name, token, time, entry)
         if self.apart is None:
-            return self.key(name, written, time, kept)
+            return key
         column = every(self.layer.states[name])[self.apart]
-        value = substitute(self.value, {T: written, column: entry[self.apart]})
-        return product([self.key(name, written, time, kept), value])
-
-    def key(self, name: str, written: Ix, time: Ix, kept: tuple[Ix, ...]) -> Atom:
-        """The symbol of what is carried on, without the value."""
-        return Atom(self.symbol(name), (written, time, *kept))
+        return product([key, substitute(self.value, {T: token, column: entry[self.apart]})])
 
     def moved(self, name: str, change: Callable[[str, Ix, tuple[Ix, ...]], Term]) -> Term:
         """`A_t X`, with something else in place of the states."""
@@ -164,18 +172,11 @@ class Group:
             at_start = self.moved(name, lambda n, time, e: Atom(self.start_of(n), (time, *e)))
             begun = start(name, places(self.layer.states[name]))
             starts.append(Define(self.start_of(name), (T, *entry), at_start, begun))
-            term = self.moved(name, self.kept)
-            now = Sum(LATER, ix(PAST), NOW, Sum(WITHIN, NOW, ix(PAST), ONE))  # 1 at i = t, else 0
+            term = self.moved(name, lambda n, time, e: self.key(n, ix(PAST), time, e))
             write = self.writes[name]
-            whole = term if write is None else Add((term, product([now, write])))
-            writes.append(Define(self.symbol(name), (PAST, T, *self.own(name)), whole, ZERO))
+            whole = term if write is None else Add((term, product([equal(ix(PAST), NOW), write])))
+            writes.append(Define(self.symbol(name), (PAST, T, *self.own(entry)), whole, ZERO))
         return (*starts, *(writes if self.written else ()))
-
-    def kept(self, name: str, time: Ix, entry: tuple[Ix, ...]) -> Term:
-        """In place of a state, what token i wrote, without the value."""
-        return self.key(
-            name, ix(PAST), time, tuple(x for k, x in enumerate(entry) if k != self.apart)
-        )
 
     @property
     def written(self) -> bool:
@@ -188,7 +189,7 @@ class Group:
         begun = Atom(self.start_of(name), (time, *entry))
         if not self.written:
             return begun
-        return Add((begun, Sum(PAST, at(0), last, self.carried(name, ix(PAST), time, entry))))
+        return Add((begun, Sum(PAST, at(0), last, self.write(name, ix(PAST), time, entry))))
 
 
 def group(layer: Recurrence, names: tuple[str, ...]) -> Group:

@@ -8,18 +8,18 @@ from functools import partial
 
 import sympy as sp
 
-from ..checker.definitions import ONE, Block, Equation
-from ..checker.terms import Atom, Ix, Sum, Term, ix
+from ..checker.definitions import Block, Equation
+from ..checker.terms import Atom, Ix, Term, ix
 from ..loops.recurrence import Recurrence
 from .bridge import at, product
-from .carried import LATER, WITHIN, Group, group
+from .carried import Group, at_most, group
 from .linear_attention import PAST
 from .prover import Prover
 from .step_plan import in_groups
-from .step_terms import Terms, closed, definitions, every, index_of
+from .step_terms import Terms, closed, definitions, every, index_of, places
 from .theory import NOW, T
 
-Known = Mapping[str, Callable[[], int]]
+Proved = Mapping[str, Callable[[], int]]  # by name, the function that adds an induction's last step
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class CarriedForm:
     groups: tuple[Group, ...]
 
     @property
-    def carried(self) -> tuple[Block, ...]:
+    def carried_definitions(self) -> tuple[Block, ...]:
         """The definitions of what is carried from token to token."""
         return tuple(group.block() for group in self.groups)
 
     @property
     def definitions(self) -> tuple[Block, ...]:
         """The recurrence, and what is carried."""
-        return (*definitions(self.layer), *self.carried)
+        return (*definitions(self.layer), *self.carried_definitions)
 
     def after(self, terms: Terms, name: str, entry: tuple[Ix, ...], last: sp.Expr) -> Term:
         """A state after token `last` (t, or t - 1), at an entry."""
@@ -48,7 +48,7 @@ class CarriedForm:
         """Writes terms of the step; with these forms for states where `last` is the newest."""
         return Terms(self.layer) if last is None else closed(self, last)
 
-    def prove_states(self) -> tuple[Prover, Known]:
+    def prove_states(self) -> tuple[Prover, Proved]:
         """A proof of what each state is; for each, the function that adds its last step."""
         prover, known = Prover(self.definitions), {}
         for states in self.groups:
@@ -63,7 +63,7 @@ class GroupProof:
     prover: Prover
     group: Group
 
-    def states(self) -> Known:
+    def states(self) -> Proved:
         """Each state is its carried start and the sum of what was written, as it is carried."""
         group, define = self.group, self.prover.definition
         names = {name: every(group.layer.states[name]) for name in group.linear}
@@ -72,31 +72,31 @@ class GroupProof:
             right = group.after(name, tuple(map(ix, entry)), ix(T, -1))
             parts[name] = Equation(entry, Atom(name, (NOW, *map(ix, entry))), right)
         starts = [group.start_of(name) for name in names]
-        carried = [*starts, *(group.symbol(name) for name in names if group.written)]
+        writes = [group.symbol(name) for name in names if group.written]
         nothing = [found() for found in self.nothing_before().values()] if group.written else []
         begun = [define(name, start=True) for name in starts]
-        return self.induct(parts, begun, [define(name) for name in carried], nothing)
+        return self.induct(parts, begun, [define(name) for name in (*starts, *writes)], nothing)
 
-    def nothing_before(self) -> Known:
+    def nothing_before(self) -> Proved:
         """The write of token i is 0 at t unless i < t: it is itself times the bracket [i < t]."""
         group, parts = self.group, {}
-        later = Sum(LATER, ix(PAST), ix(T, -1), Sum(WITHIN, ix(LATER), ix(PAST), ONE))
         for name in group.linear:
-            own = group.own(name)
-            symbol = group.key(name, ix(PAST), NOW, tuple(map(ix, own)))
-            parts[symbol.name] = Equation((PAST, *own), symbol, product([symbol, later]))
+            axes = group.layer.states[name]
+            symbol = group.key(name, ix(PAST), NOW, places(axes))
+            right = product([symbol, at_most(ix(PAST), ix(T, -1))])
+            parts[symbol.name] = Equation((PAST, *group.own(every(axes))), symbol, right)
         return self.induct(parts)
 
     def induct(
         self,
         parts: Mapping[str, Equation],
         begun: Sequence[int] = (),
-        carried: Sequence[int] = (),
+        unfolding: Sequence[int] = (),
         last: Sequence[int] = (),
-    ) -> Known:
+    ) -> Proved:
         """By induction over t: each part is a statement about the symbol of its name.
 
-        begun: what is used on both sides at 0. carried and last: at t + 1, before and after the
+        begun: what is used on both sides at 0. unfolding and last: at t + 1, before and after the
         statements at t.
         """
         prover, bases, steps = self.prover, [], []
@@ -109,7 +109,7 @@ class GroupProof:
             number = prover.begin(goal.every, goal.left)
             while used := [source for source in own if prover.applies(number, source)]:
                 number = prover.use(number, *used)
-            steps.append(prover.conclude(number, goal.right, *own, *carried, *assumed, *last))
+            steps.append(prover.conclude(number, goal.right, *own, *unfolding, *assumed, *last))
         told = tuple(parts.values())
         return {
             name: partial(prover.induct, T, told, bases, steps, pick)

@@ -83,13 +83,12 @@ class DeltaRule:
         weight = induct_with(prover, state, name, "gain", slope, gained)
         left = Equation((T,), rest, Add((ONE, Mul((MINUS_ONE, self.square, gain)))))
         both = induct_with(prover, left, "rest", "gain", gained)
-        powers = induct(prover, Equation((T,), rest, self.power(INNER)), J, "rest")
+        powers = induct(prover, Equation((T,), rest, self.power(INNER)), "rest")
         each = Atom("rest", (NOW, ix(PAST)))
         total = Mul((self.eta, Sum(PAST, at(0), ix(J, -1), each)))
         sums = induct(
             prover,
             Equation((T,), gain, total),
-            J,
             "gain",
             rewrite=((Add((gain, Mul((self.eta, rest)))), both),),
         )
@@ -107,28 +106,22 @@ class DeltaRule:
 def induct(
     prover: Prover,
     claim: Equation,
-    time: Var,
     name: str,
-    *sources: int,
     rewrite: tuple[tuple[Term, int], ...] = (),
 ) -> int:
-    """Prove a statement about the defined symbol `name` by induction on `time`.
+    """Prove a statement about the defined symbol `name` by induction over the steps j.
 
-    `sources` are used on its definition; each of `rewrite` is a form to bring that into, and an
-    equation that shows it.
+    Each of `rewrite` is a form to bring its definition into, and an equation that shows it.
     """
-    base = prover.rearrange(prover.definition(name, start=True), claim.put({time: at(0)}).right)
+    base = prover.rearrange(prover.definition(name, start=True), claim.put({J: at(0)}).right)
     assumed = prover.assume(claim)
-    goal = claim.put({time: ix(time, 1)})
+    goal = claim.put({J: ix(J, 1)})
     number = prover.use(prover.begin(goal.every, goal.left), prover.definition(name))
-    for source in sources:
-        number = prover.use(number, source)
     for term, source in rewrite:
         number = prover.conclude(number, term, source)
     number = prover.use(number, assumed)
-    return prover.induct(
-        time, (claim,), [base], [prover.rearrange(number, goal.right, ix(time))], 0
-    )
+    step = prover.rearrange(number, goal.right, INNER)
+    return prover.induct(J, (claim,), [base], [step], 0)
 
 
 def induct_with(prover: Prover, claim: Equation, name: str, other: str, *theirs: int) -> int:

@@ -200,7 +200,7 @@ def operated(
     loop: InnerLoop, stored: Term, operator: Line, closed: dict[sp.Symbol, Closed]
 ) -> Term:
     """What the operator makes of its state after step i, at `[h, c]`."""
-    outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
+    outer, inner = (theory.cell(loop, loop.net.last, n) for n in (0, 1))
     there = dict(zip(outer, place(inner), strict=True))
     state = next(s for s in closed if following(s) == operator.expression.args[1])
     if closed[state].input != G:
@@ -242,7 +242,7 @@ def each_outer_product(loop: InnerLoop) -> Form:
     """The loop's form with the operator on every token's keyᵀ value, as Eq. (1) prints it."""
     (operator,) = loop.rule.of_kind("operator")
     plain = linear_attention(without(loop, operator))
-    outer, inner = (theory.cell(loop, loop.net.last), sum(theory.ends(loop, loop.net.last, 1), ()))
+    outer, inner = (theory.cell(loop, loop.net.last, n) for n in (0, 1))
     alone = Mul((plain.coefficient, plain.key, plain.value))
     there = substitute(alone, dict(zip(outer, place(inner), strict=True)))
     stored = sum_over(

@@ -208,6 +208,12 @@ class StepsForm:
     step: Var = J
     own: Var = PAST
 
+    @property
+    def cell(self) -> tuple[Place, Place]:
+        """The row and the column of the weight."""
+        row, col = theory.ends(self.loop, self.loop.net.last, self.n)
+        return place(row), place(col)
+
     @cached_property
     def steps(self) -> dict[sp.Symbol, Closed]:
         """The closed forms over the steps on a chunk."""
@@ -232,9 +238,8 @@ class StepsForm:
 
     def on_chunk(self, expression: sp.Expr, chunk: Ix, time: Ix, step: Ix = INNER) -> Term:
         """A coefficient over the steps on a chunk, with these for t and i."""
-        loop, weight = self.loop, self.loop.net.last
-        row, col = map(place, theory.ends(loop, weight, self.n))
-        term = scalar(expression, families(loop, weight, ix(CHUNK), row, col))
+        known = families(self.loop, self.loop.net.last, ix(CHUNK), *self.cell)
+        term = scalar(expression, known)
         return substitute(term, {T: time, PAST: step, CHUNK: chunk})
 
     def over_chunks(self, expression: sp.Expr, time: Ix, chunk: Ix = INNER) -> Term:
@@ -256,8 +261,7 @@ class StepsForm:
         if self.put is not None:
             return self.put(chunk, step)
         late = Ix(step.vars, step.shift + (x != G))
-        row, col = map(place, theory.ends(self.loop, self.loop.net.last, self.n))
-        return made(theory.state(x.name, self.loop.net.last), chunk, late)(row, col)
+        return made(theory.state(x.name, self.loop.net.last), chunk, late)(*self.cell)
 
     def within(self, state: sp.Symbol, chunk: Ix, step: Ix, start: Start) -> Term:
         """A state after `step` steps on a chunk, in what the states were before them."""
@@ -295,8 +299,7 @@ class StepsForm:
         found = self.chunks[state].starts.get(W)
         if found is None:
             return None
-        row, col = map(place, theory.ends(self.loop, self.loop.net.last, self.n))
-        weight = Atom(f"{self.loop.net.last.name}_0", (*row, *col))
+        weight = theory.start(self.loop, self.loop.net.last, self.n)
         return product([self.over_chunks(found(t - 1), time), weight])
 
     def coefficients(
@@ -358,7 +361,7 @@ def linear_attention(loop: InnerLoop) -> Form:
 
 def operated(loop: InnerLoop, pair: Term) -> Term:
     """What the operator makes of its state after step j on chunk i, at `[h, c]`."""
-    here, there = (sum(theory.ends(loop, loop.net.last, n), ()) for n in (0, 1))
+    here, there = (theory.cell(loop, loop.net.last, n) for n in (0, 1))
     moved = dict(zip(here, place(there), strict=True))
 
     def put(chunk: Ix, step: Ix) -> Term:

@@ -24,7 +24,7 @@ from ..program.coefficients import t
 from ..program.steps import Affine, Entangled, Operations
 from .bridge import at, product, scalar
 from .carried import NotAffineError
-from .carried_forms import CarriedForm, Known, carried_form
+from .carried_forms import CarriedForm, Proved, carried_form
 from .closed_forms import Closed, LinearLine, NotCoveredError, i, unrolled
 from .linear_attention import PAST, prove_states
 from .prover import Prover
@@ -104,7 +104,7 @@ class EntryForm:
         return Terms(self.layer, made) if last is None else closed(self, last, made)
 
     @property
-    def carried(self) -> tuple[Block, ...]:
+    def carried_definitions(self) -> tuple[Block, ...]:
         """Nothing is carried but sums and products of what tokens give."""
         return ()
 
@@ -113,7 +113,7 @@ class EntryForm:
         """The recurrence."""
         return definitions(self.layer)
 
-    def prove_states(self) -> tuple[Prover, Known]:
+    def prove_states(self) -> tuple[Prover, Proved]:
         """A proof of what each state is; for each, the function that adds its last step."""
         prover = Prover(self.definitions)
         return prover, prove_states(prover, predicate(self), self.peel)

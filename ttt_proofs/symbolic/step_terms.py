@@ -145,7 +145,7 @@ def closed(form: Any, last: sp.Expr, operations: Sequence[Operation] = ()) -> Te
     def held(name: str, entry: tuple[Ix, ...], time: Ix) -> Term:
         return form.after(terms, name, entry, last if time == ix(T, 1) else last - 1)
 
-    terms = Terms(form.layer, operations, held)
+    terms = Terms(form.layer, operations, held)  # which `held` goes back to
     return terms
 
 

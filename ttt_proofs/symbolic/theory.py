@@ -57,9 +57,9 @@ def ends(loop: InnerLoop, weight: Weight, n: int = 0) -> tuple[tuple[Var, ...], 
     return row, col
 
 
-def cell(loop: InnerLoop, weight: Weight) -> tuple[Var, ...]:
+def cell(loop: InnerLoop, weight: Weight, n: int = 0) -> tuple[Var, ...]:
     """The index variables of a weight, those of its rows first."""
-    row, col = ends(loop, weight)
+    row, col = ends(loop, weight, n)
     return row + col
 
 
@@ -159,9 +159,9 @@ def state(name: str, weight: Weight) -> str:
     return weight.name if name == "W" else f"{name}_{weight.name}"
 
 
-def start(loop: InnerLoop, weight: Weight) -> Term:
-    """The initial weight."""
-    return Atom(f"{weight.name}_0", place(cell(loop, weight)))
+def start(loop: InnerLoop, weight: Weight, n: int = 0) -> Term:
+    """The initial weight, at its n-th row and column."""
+    return Atom(f"{weight.name}_0", place(cell(loop, weight, n)))
 
 
 def environment(loop: InnerLoop, weight: Weight) -> dict[Any, Any]:
@@ -253,7 +253,7 @@ def definition(loop: InnerLoop, weight: Weight, line: Line) -> Define:
     row, col = ends(loop, weight)
     name, env = state(line.target.name, weight), environment(loop, weight)
     if line.kind == "operator":
-        inner = sum(ends(loop, weight, 1), ())
+        inner = cell(loop, weight, 1)
         (held,) = (s for s in loop.rule.of_kind("state") if s.seen == line.expression.args[1])
         matrix = Lam(inner, Atom(state(held.target.name, weight), (NOW, *place(inner))))
         return Define(name, (T, *row, *col), applied(line.expression, place(row + col), matrix))
